@@ -1,0 +1,193 @@
+"""The gated forward: a subclass made for the class of each gate point.
+
+Swapping ``module.__class__`` (as ``fully_shard`` and ``nn.utils.parametrize`` do) leaves parameters,
+state-dict keys and ``isinstance`` alone, is seen by ``torch.compile``, and can be undone. Forward hooks
+would be ignored silently once a model of the same class has been compiled.
+"""
+
+import functools
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Layers that never call their base layer, or call it with a weight that is already tuned.
+_NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper"}
+
+
+@dataclass
+class RoutingState:
+    """What all gates of one model share while a batch is routed.
+
+    A plain object, not a buffer: DDP overwrites buffers, and state dicts would carry it.
+
+    Attributes:
+        gates: bool tensor (B, L), or None: nothing is routed, the model is the plain PEFT model.
+        sequence_length: T, for layers that see the batch flattened to (B·T, …); or None.
+        passes: number of routed passes so far, to notice a gate that was let go before backward.
+    """
+
+    gates: Tensor | None = None
+    sequence_length: int | None = None
+    passes: int = 0
+
+
+@dataclass
+class Gate:
+    """The gate of one module (see ``GatePoint`` for the fields that it shares with it)."""
+
+    state: RoutingState
+    name: str
+    block: int
+    tuners: tuple[nn.Module, ...]
+    lifted: bool
+    prefix_length: int
+    original: type[nn.Module]
+    last_pass: int | None = field(default=None)
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        """Run the module with the batch's gates."""
+        forward = functools.partial(self.original.forward, module)
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            self._check_recomputation()
+        gates = self.state.gates
+        if gates is None or any(t._disable_adapters or t.merged_adapters for t in self.tuners):
+            return forward(*args, **kwargs)
+        frozen = None
+        if self.lifted:
+            with _replayed_randomness(module, compiling) as replay:
+                tuned = forward(*args, **kwargs)
+                with replay():
+                    frozen = self._frozen(forward, args, kwargs)
+        else:
+            if compiling or not self._can_tap(module):
+                tuned = forward(*args, **kwargs)
+            else:
+                tuned, frozen = _tapped(module.base_layer, forward, args, kwargs)
+            if frozen is None:
+                frozen = self._frozen(forward, args, kwargs)
+        return self._choose(gates[:, self.block], tuned, frozen)
+
+    def _can_tap(self, module: nn.Module) -> bool:
+        # a nested tuner layer would hand over its own tuned output as the frozen one
+        return len(self.tuners) == 1 and not any(c.__name__ in _NEVER_TAPPED for c in self.original.__mro__)
+
+    def _frozen(self, forward: Any, args: tuple, kwargs: dict) -> Any:
+        if self.prefix_length:
+            return _without_prefix(forward, args, kwargs, self.prefix_length)
+        for tuner in self.tuners:
+            # the flag alone: enable_adapters() would also turn requires_grad on and off
+            tuner._disable_adapters = True
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            for tuner in self.tuners:
+                tuner._disable_adapters = False
+
+    def _choose(self, gate: Tensor, tuned: Any, frozen: Any) -> Any:
+        if isinstance(tuned, tuple):
+            return tuple(self._choose(gate, t, f) for t, f in zip(tuned, frozen, strict=True))
+        if not isinstance(tuned, Tensor) or (self.prefix_length and tuned.shape != frozen.shape):
+            return tuned  # None, caches; attention weights, which with a prefix have more columns
+        examples, rows = gate.shape[0], tuned.shape[0]
+        if rows != examples:
+            if self.state.sequence_length is None or rows != examples * self.state.sequence_length:
+                raise RuntimeError(
+                    f"'{self.name}' got {rows} rows for a batch of {examples} gates, so gates and examples "
+                    "cannot be matched: pass sequence_length to route() if it flattens (batch, tokens), turn "
+                    "off packing and padding-free batches, or leave the layer out of target_modules."
+                )
+            gate = gate.repeat_interleave(self.state.sequence_length)
+        # where(), not arithmetic: exact in every dtype, and the closed path's Inf or NaN stays out
+        return torch.where(gate.view(-1, *[1] * (tuned.dim() - 1)), tuned, frozen.to(tuned.dtype))
+
+    def _check_recomputation(self) -> None:
+        """Refuse to recompute a checkpointed forward with gates that are not those it had."""
+        current = self.state.passes if self.state.gates is not None else None
+        in_backward = torch._C._current_graph_task_id() != -1
+        if not in_backward:
+            self.last_pass = current
+        elif current != self.last_pass:
+            raise RuntimeError(
+                "The gates changed between forward and backward while gradient checkpointing was on, which "
+                "would give wrong gradients: call backward() inside `with router.route(...)`."
+            )
+
+
+@functools.cache
+def gated_class(original: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of a module class whose forward asks the module's gate."""
+
+    @functools.wraps(original.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["_clear_gate"](self, args, kwargs)
+
+    return type(original.__name__, (original,), {"forward": forward, "__module__": original.__module__})
+
+
+def _tapped(base_layer: nn.Module, forward: Any, args: tuple, kwargs: dict) -> tuple[Any, Tensor | None]:
+    """Run the tuned forward and keep what its base layer returned, if that is the frozen output."""
+    taken: list[tuple[Tensor, int] | None] = []
+
+    def keep(_module: nn.Module, inputs: tuple, output: Any) -> None:
+        same_input = len(inputs) == 1 and len(args) > 0 and inputs[0] is args[0]
+        usable = same_input and isinstance(output, Tensor) and not output.is_inference()
+        taken.append((output, output._version) if usable else None)
+
+    handle = base_layer.register_forward_hook(keep)
+    try:
+        tuned = forward(*args, **kwargs)
+    finally:
+        handle.remove()
+    if len(taken) != 1 or taken[0] is None or not isinstance(tuned, Tensor):
+        return tuned, None
+    frozen, version = taken[0]
+    # several tuners add to the base output in place: then it is the frozen output no longer
+    usable = frozen._version == version and frozen.dtype == tuned.dtype and frozen.shape == tuned.shape
+    return tuned, frozen if usable else None
+
+
+def _without_prefix(forward: Any, args: tuple, kwargs: dict, prefix_length: int) -> Any:
+    """Run an attention as if there were no prefix: no cache, and a mask without the prefix's columns.
+
+    Positions stay shifted by the length of the prefix: that is the frozen path of prefix tuning.
+    """
+    bound = inspect.signature(forward).bind(*args, **kwargs)
+    bound.arguments["past_key_values"] = None
+    mask = bound.arguments.get("attention_mask")
+    if mask is not None:
+        if not isinstance(mask, Tensor):
+            raise RuntimeError(
+                f"Prefix tuning can be gated only where the attention mask is a tensor, not "
+                f"{type(mask).__name__}: load the model with attn_implementation='sdpa' or 'eager'."
+            )
+        bound.arguments["attention_mask"] = mask[..., prefix_length:]
+    return forward(*bound.args, **bound.kwargs)
+
+
+@contextmanager
+def _replayed_randomness(module: nn.Module, compiling: bool) -> Iterator[Any]:
+    """Let a second run draw the dropout masks of the first, and leave the generators as after the first."""
+    if compiling or not module.training:
+        yield nullcontext
+        return
+    device = next(module.parameters()).device
+    accelerators = [] if device.type == "cpu" else [device]
+    cpu = torch.get_rng_state()
+    backend = getattr(torch, device.type)
+    states = [backend.get_rng_state(d) for d in accelerators]
+
+    @contextmanager
+    def replay() -> Iterator[None]:
+        with torch.random.fork_rng(accelerators, device_type=device.type):
+            torch.set_rng_state(cpu)
+            for d, state in zip(accelerators, states, strict=True):
+                backend.set_rng_state(state, d)
+            yield
+
+    yield replay

@@ -1,0 +1,142 @@
+"""The matrix of (tuner × architecture): a new row is one line and earns every check."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import peft
+import torch
+from tiny_models import tiny
+from torch import Tensor, nn
+
+from clear_peft.tuners import build
+
+
+TINY_R = {"r": 4}
+TUNERS: dict[str, tuple[type, dict]] = {
+    "lora": (peft.LoraConfig, TINY_R),
+    "dora": (peft.LoraConfig, {"r": 4, "use_dora": True}),
+    "rslora": (peft.LoraConfig, {"r": 4, "use_rslora": True, "lora_dropout": 0.2}),
+    "lora_bias": (peft.LoraConfig, {"r": 4, "lora_bias": True}),
+    "lora_orthogonal": (peft.LoraConfig, {"r": 4, "init_lora_weights": "orthogonal"}),
+    "adalora": (peft.AdaLoraConfig, {"init_r": 4, "target_r": 2, "total_step": 10}),
+    "ia3": (peft.IA3Config, {"feedforward_modules": []}),
+    "loha": (peft.LoHaConfig, TINY_R),
+    "lokr": (peft.LoKrConfig, TINY_R),
+    "oft": (peft.OFTConfig, {"oft_block_size": 4}),
+    "boft": (peft.BOFTConfig, {"boft_block_size": 4}),
+    "vera": (peft.VeraConfig, {"r": 8}),
+    "pvera": (peft.PveraConfig, {"r": 8}),
+    "vblora": (peft.VBLoRAConfig, {"r": 4, "num_vectors": 8, "vector_length": 8, "topk": 2}),
+    "fourierft": (peft.FourierFTConfig, {"n_frequency": 20}),
+    "waveft": (peft.WaveFTConfig, {"n_frequency": 20}),
+    "hra": (peft.HRAConfig, TINY_R),
+    "miss": (peft.MissConfig, TINY_R),
+    "miss_bat": (peft.MissConfig, {"r": 4, "init_weights": "bat"}),
+    "randlora": (peft.RandLoraConfig, {"r": 4}),
+    "shira": (peft.ShiraConfig, {"r": 2}),
+    "c3a": (peft.C3AConfig, {"block_size": 8}),
+    "ln_tuning": (peft.LNTuningConfig, {}),
+    "osf": (peft.OSFConfig, {}),
+    "delora": (peft.DeloraConfig, TINY_R),
+    "gralora": (peft.GraloraConfig, {"r": 4, "gralora_k": 2}),
+    "beft": (peft.BeftConfig, {}),
+    "hira": (peft.HiraConfig, TINY_R),
+    "tinylora": (peft.TinyLoraConfig, {}),
+    "psoft": (peft.PsoftConfig, TINY_R),
+    "peanut": (peft.PeanutConfig, {}),
+    "adamss": (peft.AdamssConfig, {}),
+    "frod": (peft.FrodConfig, {}),
+    "glora": (peft.GloraConfig, {}),
+    "unilora": (peft.UniLoraConfig, {}),
+    "supertuning": (peft.SupertuningConfig, {}),
+    "deft": (peft.DeftConfig, {}),
+    "road": (peft.RoadConfig, {"group_size": 16}),
+}
+LAYER_NORMS = {"bert": ["output.LayerNorm"], "llama": ["input_layernorm", "post_attention_layernorm"]}
+ARCHITECTURES_WITH_LORA = (
+    "roberta distilbert electra mpnet deberta-v2 modernbert gpt2 qwen3 opt t5 vit".split()
+)
+
+CASES = [
+    *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in TUNERS),
+    *(f"lora-{architecture}" for architecture in ARCHITECTURES_WITH_LORA),
+    *(f"prefix-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
+    *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit")),
+    *(f"adapter-{a}" for a in ("bert", "deberta-v2", "gpt2", "llama", "opt", "t5", "vit")),
+]
+
+
+@dataclass
+class Case:
+    """A tiny PEFT model whose adapter has been moved away from the identity, and what it came from."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self.tuner, self.architecture = self.name.split("-", 1)
+        self.base, self.batch = tiny(self.architecture)
+        self.pristine = copy.deepcopy(self.base)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft's remarks on tiny models
+            torch.manual_seed(0)
+            self.model = self._make().eval()
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad and not is_head(name):
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+        self.plain = copy.deepcopy(self.model)
+
+    def _make(self) -> nn.Module:
+        if self.tuner in ("prefix", "bitfit", "adapter"):
+            return build(self.base, self.tuner)
+        config_class, options = TUNERS[self.tuner]
+        task = {} if self.architecture == "vit" else {"task_type": "SEQ_CLS"}
+        if self.architecture == "vit":
+            options = {**options, "modules_to_save": ["classifier"]}
+        targets = "all-linear"
+        if self.tuner == "ln_tuning":
+            targets = LAYER_NORMS[self.architecture]
+        elif self.architecture == "distilbert":  # "all-linear" would take half of its two-layer head
+            targets = ["q_lin", "v_lin", "lin1", "lin2"]
+        elif self.tuner == "beft" and self.architecture == "llama":
+            targets = ["v_proj", "up_proj"]
+        return peft.get_peft_model(self.base, config_class(target_modules=targets, **task, **options))
+
+    @property
+    def size(self) -> int:
+        return len(next(iter(self.batch.values())))
+
+    @property
+    def sequence_length(self) -> int | None:
+        ids = self.batch.get("input_ids")
+        return None if ids is None else ids.shape[1]
+
+    @cached_property
+    def prefix_length(self) -> int:
+        return 20 if self.tuner == "prefix" else 0
+
+    def logits(self, model: nn.Module, rows: slice = slice(None)) -> Tensor:
+        return model(**{k: v[rows] for k, v in self.batch.items()}).logits
+
+    @torch.no_grad()
+    def frozen_logits(self) -> Tensor:
+        """The pretrained model's logits; for prefix tuning, with the positions that the prefix shifts."""
+        if not self.prefix_length:
+            return self.logits(self.pristine)
+        positions = shifted_positions(self.architecture, self.batch, self.prefix_length)
+        return self.pristine(**self.batch, position_ids=positions).logits
+
+
+def is_head(name: str) -> bool:
+    return any(
+        part in name for part in ("classifier", "score", "classification_head", "pooler.modules_to_save")
+    )
+
+
+def shifted_positions(architecture: str, batch: dict[str, Tensor], shift: int) -> Tensor:
+    mask, ids = batch["attention_mask"], batch["input_ids"]
+    if architecture == "roberta":  # counts from the padding index, over tokens that are not padding
+        return ((mask.cumsum(1) + shift) * mask) + 1
+    return torch.arange(shift, shift + ids.shape[1]).expand_as(ids)
