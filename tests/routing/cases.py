@@ -7,11 +7,10 @@ from functools import cached_property
 
 import peft
 import torch
-from tiny_models import tiny
 from torch import Tensor, nn
 
 from clear_peft.tuners import build
-
+from tiny_models import tiny
 
 TINY_R = {"r": 4}
 TUNERS: dict[str, tuple[type, dict]] = {
@@ -55,9 +54,19 @@ TUNERS: dict[str, tuple[type, dict]] = {
     "road": (peft.RoadConfig, {"group_size": 16}),
 }
 LAYER_NORMS = {"bert": ["output.LayerNorm"], "llama": ["input_layernorm", "post_attention_layernorm"]}
-ARCHITECTURES_WITH_LORA = (
-    "roberta distilbert electra mpnet deberta-v2 modernbert gpt2 qwen3 opt t5 vit".split()
-)
+ARCHITECTURES_WITH_LORA = [
+    "roberta",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "deberta-v2",
+    "modernbert",
+    "gpt2",
+    "qwen3",
+    "opt",
+    "t5",
+    "vit",
+]
 
 CASES = [
     *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in TUNERS),

@@ -7,12 +7,11 @@ import peft
 import pytest
 import torch
 from cases import CASES, Case, is_head
-from tiny_models import tiny
 
 from clear_peft.routing import Router
 from clear_peft.routing.gate_points import OUTSIDE
 from clear_peft.tuners import load_adapter
-
+from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft and transformers on tiny models
 

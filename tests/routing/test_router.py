@@ -1,19 +1,19 @@
 """The router's contract: what it refuses, and gradients under checkpointing, compilation, DDP, bf16."""
 
 import copy
-import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 from cases import Case, is_head
-from tiny_models import tiny
 
 from clear_peft.errors import InputError
 from clear_peft.routing import Router, detach
+from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -145,13 +145,13 @@ def test_backward_after_the_gates_are_gone_is_refused(reentrant):
     router = Router(model.train())
     with router.hold(gates_for(router)):
         loss = model(**batch).logits.sum()
-    with pytest.raises(RuntimeError, match="inside `with router.route"):
+    with pytest.raises(RuntimeError, match="call backward"):
         loss.backward()
     with router.hold(gates_for(router)):
         loss = model(**batch).logits.sum()
     with (
         router.hold(gates_for(router, seed=9)),
-        pytest.raises(RuntimeError, match="inside `with router.route"),
+        pytest.raises(RuntimeError, match="call backward"),
     ):
         loss.backward()
     model(**batch).logits.sum().backward()  # an unrouted pass is nobody's fault
@@ -248,8 +248,8 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     script = tmp_path / "ddp.py"
-    here = os.path.dirname(__file__)
-    script.write_text(textwrap.dedent(DDP.format(path=[here, os.path.dirname(here)])))
+    here = Path(__file__).parent
+    script.write_text(textwrap.dedent(DDP.format(path=[str(here), str(here.parent)])))
     command = [
         sys.executable,
         "-m",

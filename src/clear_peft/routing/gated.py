@@ -43,13 +43,13 @@ class Gate:
     state: RoutingState
     name: str
     block: int
-    tuners: tuple[nn.Module, ...]
+    tuners: tuple[Any, ...]  # BaseTunerLayer or ModulesToSaveWrapper, which share only the flag
     lifted: bool
     prefix_length: int
     original: type[nn.Module]
     last_pass: int | None = field(default=None)
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> Any:
+    def __call__(self, module: Any, args: tuple, kwargs: dict) -> Any:
         """Run the module with the batch's gates."""
         forward = functools.partial(self.original.forward, module)
         compiling = torch.compiler.is_compiling()
@@ -120,7 +120,7 @@ class Gate:
 
 
 @functools.cache
-def gated_class(original: type[nn.Module]) -> type[nn.Module]:
+def gated_class(original: Any) -> Any:
     """The subclass of a module class whose forward asks the module's gate."""
 
     @functools.wraps(original.forward)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class Router:
         self._state = RoutingState()
         prefix_length = virtual_tokens(model)
         for point in points:
-            original = type(point.module)
+            original: Any = type(point.module)
             gate = Gate(
                 self._state, point.name, point.block, point.tuners, point.lifted, prefix_length, original
             )

@@ -1,0 +1,245 @@
+"""Labelled examples from a table, checked so that training cannot fail late on them."""
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from clear_peft.data.checks import brief, listing, row_listing
+from clear_peft.data.labels import LabelNames, label_text
+from clear_peft.data.tables import read_table
+from clear_peft.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Texts with what is known about each; all fields have the same length N.
+
+    Attributes:
+        texts: N texts.
+        labels: Given label ids, int64 of shape (N,), or None where there are none.
+        rows: Position of each example in the input counted from 0, its stable id; int64 of shape (N,).
+        clean_labels: True label ids, int64 of shape (N,), where they are known.
+        ids: The input's own ids, where it has a column of them.
+    """
+
+    texts: list[str]
+    labels: np.ndarray | None
+    rows: np.ndarray
+    clean_labels: np.ndarray | None = None
+    ids: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and len(value) != len(self.texts):
+                raise ValueError(
+                    f"{field.name} has length {len(value)}, but there are {len(self.texts)} texts"
+                )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
+        """Take some of the examples; they keep their ``rows``.
+
+        Args:
+            indices: Positions in these examples, in the order wanted; integers of shape (M,).
+
+        Returns:
+            M examples.
+        """
+        positions = np.asarray(indices, dtype=np.int64)
+        return Examples(
+            texts=[self.texts[i] for i in positions],
+            labels=None if self.labels is None else self.labels[positions],
+            rows=self.rows[positions],
+            clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
+            ids=None if self.ids is None else [self.ids[i] for i in positions],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTable:
+    """A table and the examples that it holds.
+
+    Attributes:
+        frame: The whole input with all its columns; row i is the example whose ``rows`` is i.
+        examples: One example for each row.
+        names: Names of the label ids; None where there are no labels.
+    """
+
+    frame: pd.DataFrame
+    examples: Examples
+    names: LabelNames | None
+
+
+def load_examples(
+    source: str | os.PathLike[str],
+    *,
+    text_column: str = "text",
+    label_column: str | None = "label",
+    clean_label_column: str | None = None,
+    id_column: str | None = None,
+    names: LabelNames | None = None,
+) -> LoadedTable:
+    """Read examples from a file or the hub and check them.
+
+    Without ``names`` the table is training data: its labels define the classes, of which there must be two
+    with two rows each. With ``names``, as for validation and test data, its labels must be among them.
+
+    Args:
+        source: What :func:`read_table` takes.
+        text_column: Column of the texts.
+        label_column: Column of the given labels; None to read no labels, as for prediction.
+        clean_label_column: Column of the true labels, if they are known; needs ``label_column``.
+        id_column: Column of ids that differ from row to row.
+        names: Classes known from the training data.
+
+    Returns:
+        The table, its examples and the names of their labels.
+
+    Raises:
+        InputError: If a column is missing or named twice, a text or label is missing, an id occurs twice, or
+            the classes are not as above; the sentence gives the first rows concerned.
+    """
+    roles = {"text": text_column, "label": label_column, "clean label": clean_label_column, "id": id_column}
+    _check_roles(roles)
+    frame = read_table(source)
+    name = os.fspath(source)
+
+    def column(wanted: str) -> tuple[pd.Series, str]:
+        """The column and, for sentences, where it is."""
+        _check_column(frame, wanted, name)
+        return frame[wanted], f"{name!r}, column {wanted!r}"
+
+    texts = _texts(*column(text_column))
+    ids = None if id_column is None else _ids(*column(id_column))
+    labels = clean_labels = None
+    if label_column is None:
+        names = None
+    else:
+        series, place = column(label_column)
+        given = _names_in(series, place, "label")
+        if names is None:
+            names = _training_names(given, place)
+        labels = _encode(names, given, place)
+        if clean_label_column is not None:
+            series, place = column(clean_label_column)
+            clean_labels = _encode(names, _names_in(series, place, "label"), place)
+    rows = np.arange(len(texts), dtype=np.int64)
+    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids), names)
+
+
+def _check_roles(roles: dict[str, str | None]) -> None:
+    taken: dict[str, str] = {}
+    for role, column in roles.items():
+        if column is None:
+            continue
+        if column in taken:
+            raise InputError(
+                f"Column {column!r} cannot be both the {taken[column]} and the {role} column; name two."
+            )
+        taken[column] = role
+    if "clean label" in taken.values() and "label" not in taken.values():
+        raise InputError("A clean label column needs a label column to compare with; name it too.")
+
+
+def _check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
+    columns = list(frame.columns)
+    if wanted in columns:
+        return
+    by_lower = {name.lower(): name for name in columns}
+    nearest = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
+    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else "name one of them."
+    raise InputError(f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: {hint}")
+
+
+def _texts(series: pd.Series, place: str) -> list[str]:
+    values = series.tolist()
+    missing = series.isna().tolist()
+    empty = [
+        i for i, value in enumerate(values) if missing[i] or (isinstance(value, str) and not value.strip())
+    ]
+    if empty:
+        raise InputError(
+            f"{place}: the text is empty in {row_listing(empty)}; fill it in or remove the rows."
+        )
+    other = [i for i, value in enumerate(values) if not isinstance(value, str)]
+    if other:
+        kind = type(values[other[0]]).__name__
+        raise InputError(
+            f"{place}: the text is not a string but {kind} in {row_listing(other)}; name a column of text."
+        )
+    return values
+
+
+def _names_in(series: pd.Series, place: str, kind: str) -> list[str]:
+    names: list[str] = []
+    missing: list[int] = []
+    for i, value in enumerate(series.tolist()):
+        try:
+            name = label_text(value)
+        except TypeError:
+            raise InputError(
+                f"{place}: the {kind} is {brief(value)}, of type {type(value).__name__}, "
+                f"in {row_listing([i])}; write text or a whole number."
+            ) from None
+        if name is None:
+            missing.append(i)
+        else:
+            names.append(name)
+    if missing:
+        raise InputError(
+            f"{place}: the {kind} is missing in {row_listing(missing)}; fill it in or remove the rows."
+        )
+    return names
+
+
+def _ids(series: pd.Series, place: str) -> list[str]:
+    ids = _names_in(series, place, "id")
+    counts = Counter(ids)
+    repeated = [i for i, name in enumerate(ids) if counts[name] > 1]
+    if repeated:
+        values = list(dict.fromkeys(ids[i] for i in repeated))
+        raise InputError(
+            f"{place}: the ids {listing(values)} occur more than once, in {row_listing(repeated)}; "
+            "make them unique."
+        )
+    return ids
+
+
+def _training_names(given: list[str], place: str) -> LabelNames:
+    try:
+        names = LabelNames.fit(given)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    counts = Counter(given)
+    if len(counts) == 1:
+        raise InputError(
+            f"{place}: every row has the label {brief(given[0])}; give rows of at least two classes."
+        )
+    single = [i for i, name in enumerate(given) if counts[name] == 1]
+    if single:
+        labels = [given[i] for i in single]
+        raise InputError(
+            f"{place}: the labels {listing(labels)} have one row each, in {row_listing(single)}; "
+            "add rows of these classes or remove them."
+        )
+    return names
+
+
+def _encode(names: LabelNames, labels: list[str], place: str) -> np.ndarray:
+    known = set(names.names)
+    unknown = [i for i, label in enumerate(labels) if label not in known]
+    if unknown:
+        strange = list(dict.fromkeys(labels[i] for i in unknown))
+        raise InputError(
+            f"{place}: the training labels, {listing(names.names)}, lack {listing(strange)}, "
+            f"found in {row_listing(unknown)}; correct or remove these rows."
+        )
+    return names.encode(labels)

@@ -1,0 +1,92 @@
+"""Tables by name: which reader or writer a file ending calls for, and when a name is one of the hub."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from clear_peft.data import arrow, delimited, jsonl
+from clear_peft.data.checks import check_columns
+from clear_peft.data.hub import read_hub
+from clear_peft.errors import InputError
+from clear_peft.files import atomic_write
+
+_READERS: dict[str, Callable[[bytes, str], pd.DataFrame]] = {
+    ".csv": partial(delimited.parse, delimiter=","),
+    ".tsv": partial(delimited.parse, delimiter="\t"),
+    ".jsonl": jsonl.parse,
+    ".ndjson": jsonl.parse,
+    ".parquet": arrow.parse_parquet,
+}
+_WRITERS: dict[str, Callable[[pd.DataFrame, str], bytes]] = {
+    ".csv": partial(delimited.render, delimiter=","),
+    ".tsv": partial(delimited.render, delimiter="\t"),
+    ".jsonl": jsonl.render,
+    ".ndjson": jsonl.render,
+    ".parquet": arrow.render_parquet,
+}
+# No hub name ends in these, so a missing file is reported as a missing file.
+_OTHER_FILE_ENDINGS = {".txt", ".json", ".xls", ".xlsx", ".gz", ".zip", ".arrow", ".feather"}
+_ENDINGS = ", ".join(_READERS)
+
+
+def read_table(source: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table from a file or from the Hugging Face hub; rows keep their order.
+
+    In CSV and TSV every cell is text as it was written: ``NA``, ``null``, ``007`` and ``1.0`` stay as they
+    are and an empty cell is an empty string. JSONL and Parquet keep their values; a missing one is None or
+    NaN.
+
+    Args:
+        source: A file ending in .csv, .tsv, .jsonl, .ndjson or .parquet (UTF-8, with or without a byte order
+            mark), or a hub data set as ``name[:config][@split]``, for example ``ag_news@test`` or
+            ``glue:sst2@validation``; the split is ``train`` unless given.
+
+    Returns:
+        The table with at least one row, unique column names and an index that counts from 0.
+
+    Raises:
+        InputError: If there is no such file or data set, or its content is broken; names the line.
+    """
+    name = os.fspath(source)
+    path = Path(name)
+    ending = path.suffix.lower()
+    exists = os.path.exists(name)  # noqa: PTH110  (unlike Path.exists, False for "" and impossible names)
+    if not (exists or ending in _READERS or ending in _OTHER_FILE_ENDINGS or name[:1] in ("/", ".", "~")):
+        return read_hub(name)
+    if exists and ending not in _READERS:
+        kind = "a folder" if path.is_dir() else "of an unknown format"
+        raise InputError(f"{name!r} is {kind}; give a file that ends in one of {_ENDINGS}.")
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"Cannot read {name!r}: {reason}; check the path.") from error
+    if not data:
+        raise InputError(f"{name!r} is empty; give a table with at least one row.")
+    return _READERS[ending](data, name)
+
+
+def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table atomically in the format that the file ending names; the index is not written.
+
+    A table of text comes back from :func:`read_table` as it was. In CSV and TSV a missing value becomes an
+    empty cell and a nested value its JSON. Cells are written as they are: pass the table through
+    :func:`escape_formulas` first where the file may be opened in a spreadsheet.
+
+    Args:
+        frame: Table with unique column names.
+        path: File ending in .csv, .tsv, .jsonl, .ndjson or .parquet, in an existing folder.
+
+    Raises:
+        InputError: If the ending is unknown, the format cannot hold a value, or the folder cannot be
+            written to.
+    """
+    name = os.fspath(path)
+    ending = Path(name).suffix.lower()
+    if ending not in _WRITERS:
+        raise InputError(f"Cannot write {name!r}: its ending names no known format; use one of {_ENDINGS}.")
+    check_columns([str(column) for column in frame.columns], name)
+    atomic_write(name, _WRITERS[ending](frame, name))

@@ -1,0 +1,102 @@
+"""A saved adapter back onto its base model; reads safetensors and JSON, never pickles."""
+
+import os
+import warnings
+from pathlib import Path
+
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers.modeling_utils import PreTrainedModel
+
+from clear_peft.errors import InputError
+from clear_peft.tuners.bottleneck import CONFIG_NAME, BottleneckModel
+from clear_peft.tuners.quiet import quiet
+
+_PEFT_CONFIG_NAME = "adapter_config.json"
+_PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
+
+
+def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel | BottleneckModel:
+    """Put a saved adapter on its base model, for inference.
+
+    Args:
+        model: The base model that the adapter was trained on, changed in place.
+        folder: A local folder with an adapter that peft or `BottleneckModel` has saved.
+
+    Returns:
+        The model with its adapter, frozen and in eval mode.
+
+    Raises:
+        InputError: The folder holds no adapter, its weights are not safetensors, or do not fit the model.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG_NAME).is_file():
+        return BottleneckModel.from_pretrained(model, folder)
+    if not (folder / _PEFT_CONFIG_NAME).is_file():
+        raise InputError(
+            f"{folder} holds no adapter: it needs {_PEFT_CONFIG_NAME} (peft) or {CONFIG_NAME} (bottleneck)."
+        )
+    return _load_peft(model, folder)
+
+
+def _load_peft(model: PreTrainedModel, folder: Path) -> PeftModel:
+    path = folder / _PEFT_WEIGHTS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist: save the adapter as safetensors (pickled weights such as "
+            "adapter_model.bin can run code and are not loaded)."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            saved = set(file.keys())
+        with quiet():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            peft_model = PeftModel.from_pretrained(model, str(folder))
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}): save it again.") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, UserWarning) as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise InputError(
+            f"{folder} does not fit {type(model).__name__} ({reason}): load it on the model that it was "
+            "trained on."
+        ) from error
+    # peft drops weights for layers that the model lacks without a word.
+    lost = sorted(saved - get_peft_model_state_dict(peft_model, save_embedding_layers=True).keys())
+    if lost:
+        raise InputError(
+            f"{path} has weights that {type(model).__name__} has no place for ({len(lost)}, the first is "
+            f"{lost[0]}): load it on the model that it was trained on."
+        )
+    # peft leaves prompts and prefixes trainable.
+    return peft_model.requires_grad_(False)
+
+
+def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLike[str]) -> None:
+    """Load the weights of a checkpoint into the adapter that wrote them; nothing but weights changes.
+
+    Args:
+        model: The model, adapter included, as it was when it was saved.
+        folder: Folder that its ``save_pretrained`` has written.
+
+    Raises:
+        InputError: The weights are missing, damaged, or not this adapter's.
+    """
+    if isinstance(model, BottleneckModel):
+        model.load_weights(folder)
+        return
+    path = Path(folder) / _PEFT_WEIGHTS_NAME
+    try:
+        weights = load_file(path)
+        with quiet():
+            outcome = set_peft_model_state_dict(model, weights)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise InputError(
+            f"{path} is not a checkpoint of this adapter ({reason}): choose another one."
+        ) from error
+    if outcome.unexpected_keys:
+        raise InputError(
+            f"{path} is not a checkpoint of this adapter (it has a weight {outcome.unexpected_keys[0]} too many): "
+            "choose another one."
+        )

@@ -1,0 +1,200 @@
+"""From the name of a PEFT method to a PEFT model, with targets and sizes that suit classification."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TARGETS
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
+from peft.utils import PeftType
+from peft.utils.other import ModulesToSaveWrapper
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from clear_peft.errors import InputError
+from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, projection_names
+from clear_peft.tuners.bitfit import build_bitfit
+from clear_peft.tuners.bottleneck import BottleneckConfig, BottleneckModel
+from clear_peft.tuners.catalogue import available_methods
+from clear_peft.tuners.quiet import quiet
+
+_PEFT_NAMES = {"dora": "lora", "prefix": "prefix_tuning"}
+# Query and value projections (one fused matrix in ModernBERT) where peft has none, or, for ViT, names that
+# transformers has given up.
+_QUERY_VALUE: dict[str, list[str]] = {
+    "distilbert": ["q_lin", "v_lin"],
+    "mpnet": ["attn.q", "attn.v"],
+    "modernbert": ["Wqkv"],
+    "vit": ["q_proj", "v_proj"],
+}
+_NOT_OPTIONS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "task_type",
+}
+
+
+def build(
+    model: PreTrainedModel,
+    method: str,
+    *,
+    target_modules: Sequence[str] | str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PeftModel | BottleneckModel:
+    """Add a PEFT method to a classification model; the classification head is trained and saved with it.
+
+    Args:
+        model: A transformers model for sequence (or image) classification, changed in place.
+        method: One of `available_methods()`. `lora` (r=4, alpha=2r, query and value), `adapter`
+            (bottleneck of width 16), `prefix` (20 vectors) and `bitfit` follow the CleaR paper, with the
+            pooler trained for the last two; `dora` is LoRA with `use_dora`; the others are peft's types with
+            peft's defaults.
+        target_modules: Ends of the names of the layers to adapt (or, for peft's methods, a regular
+            expression or "all-linear"); by default the method's usual ones for the architecture, or else
+            the query and value projections, or else all linear layers.
+        options: Further fields of the method's configuration, e.g. `{"r": 8}`. `adalora` needs
+            `total_step`. `modules_to_save` adds to the head.
+
+    Returns:
+        The model, ready to be trained.
+
+    Raises:
+        InputError: The method or an option is unknown, the model has no classification head or an adapter
+            already, a target is not in it, or the method does not fit the architecture. Where peft refuses,
+            the model may have been changed in part: load it afresh.
+    """
+    if method not in available_methods():
+        raise InputError(f"There is no PEFT method {method!r}: choose from {', '.join(available_methods())}.")
+    head = head_names(model)
+    if any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in model.modules()):
+        raise InputError(f"This {type(model).__name__} has an adapter already: load the base model afresh.")
+    given = dict(options or {})
+    if target_modules is not None:
+        given["target_modules"] = target_modules if isinstance(target_modules, str) else list(target_modules)
+
+    for option in ("target_modules", "modules_to_save"):
+        if isinstance(given.get(option), (list, tuple)):
+            _check_names(model, option, given[option])
+
+    if method == "adapter":
+        return _build_adapter(model, head, given)
+    task_type = "SEQ_CLS" if model.main_input_name == "input_ids" else None
+    if method == "bitfit":
+        _check_options(method, given, set())
+        with quiet():
+            return build_bitfit(model, [*head, *pooler_names(model)], task_type)
+    return _build_peft(model, method, head, given, task_type)
+
+
+def _build_adapter(model: PreTrainedModel, head: list[str], given: dict[str, Any]) -> BottleneckModel:
+    _check_options("adapter", given, {"width", "target_modules", "modules_to_save"})
+    if isinstance(given.get("target_modules"), str):
+        raise InputError("adapter takes target_modules as a list of names, not as one string.")
+    given["modules_to_save"] = (*head, *(given.get("modules_to_save") or ()))
+    if given.get("target_modules") is not None:
+        given["target_modules"] = tuple(given["target_modules"])
+    return BottleneckModel(model, BottleneckConfig(**given))
+
+
+def _build_peft(
+    model: PreTrainedModel, method: str, head: list[str], given: dict[str, Any], task_type: str | None
+) -> PeftModel:
+    peft_type = PeftType(_PEFT_NAMES.get(method, method).upper())
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+    known = {field.name for field in fields(config_class)}
+    _check_options(method, given, known - _NOT_OPTIONS)
+    defaults: dict[str, Any] = {"task_type": task_type, **_sizes(method, given)}
+    if method == "prefix":
+        _check_prefix(model)
+        head = [*head, *pooler_names(model)]
+    if "target_modules" in known:
+        defaults["target_modules"] = _targets(model, peft_type)
+    if peft_type is PeftType.IA3 and model.config.model_type not in _tuner_targets(peft_type):
+        defaults["feedforward_modules"] = []
+    if "fan_in_fan_out" in known and any(isinstance(module, Conv1D) for module in model.modules()):
+        defaults["fan_in_fan_out"] = True
+    saved = [*head, *(given.pop("modules_to_save", None) or ())]
+    with quiet(), _explained(model, method):
+        config: PeftConfig = config_class(**{**defaults, **given, "modules_to_save": saved})
+        return get_peft_model(model, config)
+
+
+def _sizes(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The paper's sizes, and what a configuration cannot do without."""
+    if method in {"lora", "dora"}:
+        rank = given.get("r", 4)
+        return {"r": rank, "lora_alpha": 2 * rank, "use_dora": method == "dora"}
+    if method == "prefix":
+        return {"num_virtual_tokens": 20}
+    if method == "adalora" and "total_step" not in given:
+        raise InputError('adalora needs the number of training steps: give options={"total_step": ...}.')
+    return {}
+
+
+def _targets(model: PreTrainedModel, peft_type: PeftType) -> list[str] | str | None:
+    """Choose default targets; None leaves the choice to peft."""
+    model_type = model.config.model_type
+    if peft_type is PeftType.LN_TUNING:
+        # peft's own defaults name norms of other architectures alike, and a final norm outside the blocks.
+        return [name for name, module in block_modules(model).items() if "Norm" in type(module).__name__]
+    if model_type in _QUERY_VALUE:
+        return _QUERY_VALUE[model_type]
+    if model_type in _tuner_targets(peft_type):
+        return None
+    return LORA_TARGETS.get(model_type, "all-linear")
+
+
+def _tuner_targets(peft_type: PeftType) -> Mapping[str, Any]:
+    if peft_type is PeftType.IA3:  # the one tuner without the attribute
+        return IA3_TARGETS
+    return PEFT_TYPE_TO_TUNER_MAPPING[peft_type].target_module_mapping or {}
+
+
+def _check_options(method: str, given: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        valid = f"choose from {', '.join(sorted(known))}" if known else "it takes none"
+        raise InputError(f"{method} has no option {', '.join(unknown)}: {valid}.")
+
+
+def _check_names(model: PreTrainedModel, option: str, ends: Iterable[str]) -> None:
+    """Peft passes over a name that matches nothing as long as another matches."""
+    names = [f".{name}" for name, _ in model.named_modules()]
+    unknown = [end for end in ends if not any(name.endswith(f".{end}") for name in names)]
+    if unknown:
+        raise InputError(
+            f"{option} names {', '.join(unknown)}, which {type(model).__name__} lacks: the layers in its "
+            f"blocks are {', '.join(projection_names(model))}."
+        )
+
+
+def _check_prefix(model: PreTrainedModel) -> None:
+    """Peft finds out only when the model is first called, and for T5 not even then."""
+    accepts = "past_key_values" in inspect.signature(model.base_model.forward).parameters
+    if not accepts or model.config.is_encoder_decoder:
+        raise InputError(
+            f"prefix does not work with {type(model).__name__}, whose attention takes no cached keys and "
+            "values: use lora, adapter or bitfit."
+        )
+
+
+@contextmanager
+def _explained(model: nn.Module, method: str) -> Iterator[None]:
+    """Turn what peft raises over a configuration into a sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+        raise InputError(
+            f"peft cannot put {method} on {type(model).__name__} ({error}): mend options or target_modules; "
+            f"the layers in its blocks are {', '.join(projection_names(model))}."
+        ) from error

@@ -1,0 +1,85 @@
+"""tokenize, with a byte-level tokenizer built here."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from clear_peft.data import Examples, tokenize
+from clear_peft.errors import InputError
+
+
+def byte_tokenizer(*, special=True, inputs=("input_ids", "token_type_ids", "attention_mask")):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", *alphabet])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    if special:
+        core.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=list(inputs),
+    )
+
+
+def examples(texts, labels=None):
+    return Examples(texts, None if labels is None else np.array(labels), np.arange(len(texts)))
+
+
+def test_columns_lengths_and_order():
+    data = tokenize(examples(["abc", "x", "longer text"], [1, 0, 1]), byte_tokenizer(), max_length=8)
+    assert data.column_names == ["input_ids", "attention_mask", "token_type_ids", "labels", "length"]
+    assert list(data["length"]) == [5, 3, 8]
+    assert [len(ids) for ids in data["input_ids"]] == [5, 3, 8]
+    assert list(data["labels"]) == [1, 0, 1]
+    assert data.cache_files == []
+
+
+def test_only_what_the_tokenizer_and_the_examples_have():
+    data = tokenize(examples(["a"]), byte_tokenizer(inputs=("input_ids",)), max_length=8)
+    assert data.column_names == ["input_ids", "attention_mask", "length"]
+
+
+def test_more_examples_than_one_chunk():
+    texts = [f"text {i}" for i in range(2345)]
+    tokenizer = byte_tokenizer()
+    data = tokenize(examples(texts, [0] * 2345), tokenizer, max_length=32)
+    assert len(data) == 2345
+    assert tokenizer.decode(data[2344]["input_ids"], skip_special_tokens=True) == "text 2344"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\0", "a\0b", "\ud83d", "a\udc00\ud83d", "\u202eabc\u200f", "x" * 1_000_000, "\ufffe\uffff", "👩‍👩‍👧"],
+)
+def test_strange_text_is_tokenised(text):
+    data = tokenize(examples([text], [0]), byte_tokenizer(), max_length=16)
+    assert 3 <= data[0]["length"] <= 16
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character():
+    tokenizer = byte_tokenizer()
+    data = tokenize(examples(["a\ud83db"]), tokenizer, max_length=16)
+    assert tokenizer.decode(data[0]["input_ids"], skip_special_tokens=True) == "a\ufffdb"
+
+
+@pytest.mark.parametrize("max_length", [-1, 0, 2])
+def test_no_room_for_text_is_refused(max_length):
+    with pytest.raises(InputError, match="choose more than 2"):
+        tokenize(examples(["a"]), byte_tokenizer(), max_length=max_length)
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(InputError, match="no examples"):
+        tokenize(examples([]), byte_tokenizer(), max_length=8)
+
+
+def test_a_text_without_tokens_is_refused():
+    with pytest.raises(InputError, match=r"no token of the text in 1 row \(1;"):
+        tokenize(examples(["a", ""]), byte_tokenizer(special=False), max_length=8)
