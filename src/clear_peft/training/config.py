@@ -1,0 +1,97 @@
+"""The settings of a run, and the two presets."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from clear_peft.cleanliness import BetaMixtureCleanliness, CleanlinessEstimator, GaussianMixtureCleanliness
+from clear_peft.errors import InputError
+from clear_peft.tuners import PAPER_SETTINGS
+
+ESTIMATORS: dict[str, CleanlinessEstimator] = {
+    "gaussian": GaussianMixtureCleanliness(),
+    "beta": BetaMixtureCleanliness(),
+    # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
+    "paper": GaussianMixtureCleanliness(scale="loss", monotone=False, one_component_verdict=False),
+}
+
+
+@dataclass
+class CleaRConfig(TrainingArguments):
+    """``transformers.TrainingArguments`` and the settings of clean routing.
+
+    The defaults are the preset ``recommended``; ``CleaRConfig(output_dir=…, **preset("paper", "lora"))``
+    is the paper's recipe.
+
+    Args:
+        clean_routing: Whether to score, estimate and route at all; False trains plainly on the given
+            labels, with the same loop.
+        gate_ceiling: γ, the probability that a surely clean example passes a block's PEFT modules.
+        warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
+            probabilities are used.
+        estimator: ``gaussian``, ``beta`` or ``paper``: what turns losses into clean probabilities. Another
+            one is given to the trainer as an object.
+        loss_smoothing: β, the weight of the losses of earlier epochs in those that the estimator sees.
+        label_weighting: Whether an example's cross entropy counts by its clean probability; otherwise each
+            counts alike.
+        consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
+        consistency_temperature: T of both sides of that cross entropy.
+    """
+
+    # Checked at every step by the trainer itself, which stops instead of hiding it.
+    logging_nan_inf_filter: bool = field(default=False)
+    clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
+    gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
+    warm_up_epochs: int = field(default=3, metadata={"help": "epochs before clean probabilities are used"})
+    estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
+    loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of earlier epochs' losses"})
+    label_weighting: bool = field(default=True, metadata={"help": "weight cross entropy by p"})
+    consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
+    consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
+
+    def __post_init__(self) -> None:
+        """Check what is ours, and then let transformers check its own."""
+        super().__post_init__()
+        for name, low, high in (
+            ("gate_ceiling", 0, 1),
+            ("loss_smoothing", 0, 1),
+            ("warm_up_epochs", 0, float("inf")),
+            ("consistency_weight", 0, float("inf")),
+            ("consistency_temperature", 1e-6, float("inf")),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
+        if self.estimator not in ESTIMATORS:
+            raise InputError(
+                f"There is no estimator {self.estimator!r}: choose from {', '.join(ESTIMATORS)}."
+            )
+
+
+def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
+    """Settings of a preset, to be passed to ``CleaRConfig``.
+
+    Args:
+        name: ``recommended`` (the defaults) or ``paper`` (METHOD.md to the letter, with the paper's
+            ceiling, temperature and smoothing for the PEFT method; inference is deterministic).
+        peft_method: A name out of ``clear_peft.tuners.available_methods()``. Default ``lora``.
+
+    Raises:
+        InputError: If there is no such preset or PEFT method.
+    """
+    if name == "recommended":
+        return {}
+    if name != "paper":
+        raise InputError(f"There is no preset {name!r}: choose recommended or paper.")
+    if peft_method not in PAPER_SETTINGS:
+        raise InputError(f"There is no PEFT method {peft_method!r}: choose from {', '.join(PAPER_SETTINGS)}.")
+    paper = PAPER_SETTINGS[peft_method]
+    return {
+        "gate_ceiling": paper.ceiling,
+        "warm_up_epochs": 3,
+        "estimator": "paper",
+        "loss_smoothing": paper.smoothing,
+        "label_weighting": False,
+        "consistency_weight": 1.0,
+        "consistency_temperature": paper.temperature,
+    }

@@ -1,0 +1,98 @@
+"""Stable ids: from the training set through any collator to the batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset as HubDataset
+from torch.utils.data import Dataset, IterableDataset
+
+from clear_peft.errors import InputError
+
+ID_COLUMN = "clear_example_id"
+CLEAN_LABEL_COLUMN = "clean_label"
+_LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+class IdCollator:
+    """Carries ids past a collator that knows nothing of them.
+
+    Args:
+        collate: The collator of everything else: features in, batch out.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate, with the ids as an int64 tensor (B,) where the features have them."""
+        rest = [
+            {k: v for k, v in dict(f).items() if k not in (ID_COLUMN, CLEAN_LABEL_COLUMN)} for f in features
+        ]
+        batch = self.collate(rest)
+        if ID_COLUMN in features[0]:
+            batch[ID_COLUMN] = torch.tensor([int(f[ID_COLUMN]) for f in features])
+        return batch
+
+
+class _Indexed(Dataset):
+    """A map-style dataset of dictionaries whose items carry their position."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], ID_COLUMN: index}
+
+
+def with_ids(dataset: Any) -> Any:
+    """Add to each example its position in the training set, as ``clear_example_id``.
+
+    Raises:
+        InputError: If the dataset has no length, and so no stable ids.
+    """
+    if isinstance(dataset, HubDataset):
+        if ID_COLUMN in dataset.column_names:
+            dataset = dataset.remove_columns(ID_COLUMN)
+        return dataset.add_column(ID_COLUMN, np.arange(len(dataset)))
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise InputError(
+            "A streamed training set has no stable example ids: load it whole (datasets without streaming, "
+            "or a map-style torch Dataset)."
+        )
+    return _Indexed(dataset)
+
+
+def column(dataset: Any, name: str) -> np.ndarray | None:
+    """One column of a dataset as an array, or None if it has none of that name."""
+    if isinstance(dataset, HubDataset):
+        return np.asarray(dataset[name]) if name in dataset.column_names else None
+    if not len(dataset) or name not in dataset[0]:
+        return None
+    return np.asarray([dataset[i][name] for i in range(len(dataset))])
+
+
+def labels_of(dataset: Any, num_labels: int) -> np.ndarray:
+    """The given labels of a training set, (N,) int64.
+
+    Raises:
+        InputError: If there are none, or they are not one class index per example.
+    """
+    found = next((a for name in _LABEL_COLUMNS if (a := column(dataset, name)) is not None), None)
+    if found is None:
+        raise InputError(f"The training set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(
+            "Clean routing needs one class index per example (single-label classification); the labels are "
+            f"{found.dtype} of shape {found.shape}."
+        )
+    if len(found) == 0 or found.min() < 0 or found.max() >= num_labels:
+        raise InputError(
+            f"The labels must lie in 0…{num_labels - 1}, as many as the model's head has outputs: load the "
+            "model with num_labels=…, and encode the labels."
+        )
+    return found.astype(np.int64)

@@ -1,0 +1,311 @@
+"""``CleaRTrainer``: transformers' Trainer with clean routing."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import PeftModel
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, smooth
+from clear_peft.errors import InputError
+from clear_peft.objectives import consistency, cross_entropy
+from clear_peft.routing import Router
+from clear_peft.training.config import ESTIMATORS, CleaRConfig
+from clear_peft.training.indexing import (
+    CLEAN_LABEL_COLUMN,
+    ID_COLUMN,
+    IdCollator,
+    column,
+    labels_of,
+    with_ids,
+)
+from clear_peft.training.scoring import score
+from clear_peft.training.state import CleanlinessState
+from clear_peft.tuners import BottleneckModel
+from clear_peft.tuners.loading import restore_adapter
+
+
+class CleaRTrainer(Trainer):
+    """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
+
+    After every epoch it scores the training set, estimates each label's clean probability p, and from the
+    end of the warm-up on routes examples through the PEFT modules by p. What it saves is an ordinary PEFT
+    adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
+
+    Args:
+        model: A PEFT model for single-label classification (``peft.get_peft_model``,
+            ``clear_peft.tuners.build``); any classifier if ``args.clean_routing`` is False.
+        args: ``CleaRConfig``.
+        train_dataset: Map-style, tokenised, with a column ``labels`` or ``label`` of class indices; a
+            column named by ``args.length_column_name`` speeds up scoring.
+        estimator: What turns losses into clean probabilities. Default: the one that ``args`` names.
+        **kwargs: Everything else that ``transformers.Trainer`` takes.
+
+    Raises:
+        InputError: If the model cannot be gated or the training set has no stable ids or proper labels.
+
+    Example:
+        >>> trainer = CleaRTrainer(model=peft_model, args=CleaRConfig(output_dir="out"),
+        ...                        train_dataset=train, processing_class=tokenizer)  # doctest: +SKIP
+        >>> trainer.train(); trainer.label_issues()  # doctest: +SKIP
+    """
+
+    args: CleaRConfig
+    # the loss is divided by the examples of the whole optimizer step: see compute_loss
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        args: CleaRConfig,
+        train_dataset: Any = None,
+        *,
+        estimator: CleanlinessEstimator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if args.n_gpu > 1:
+            raise InputError(
+                f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, "
+                "or set CUDA_VISIBLE_DEVICES to one of them."
+            )
+        self._num_labels: int = model.config.num_labels
+        if train_dataset is not None:
+            self._labels = labels_of(train_dataset, self._num_labels)
+            self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
+            self._lengths = column(train_dataset, args.length_column_name)
+            train_dataset = with_ids(train_dataset)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.data_collator: Any = IdCollator(self.data_collator)
+        # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
+        self.model_accepts_loss_kwargs = True
+        self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
+        self._router = (
+            Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
+        )
+        self._open_gates: Tensor | None = None  # sum over routed examples, (L,)
+        self._routed_examples = 0
+        self._set_state(None)
+        if args.clean_routing:
+            self.add_callback(_AfterEpoch(self))
+
+    # What it found out
+
+    @property
+    def cleanliness(self) -> CleanlinessState:
+        """The last scoring pass; made now if there has been none (plain training)."""
+        state = self._state
+        if state is None:
+            state = self._scored()
+            self._set_state(state)
+        return state
+
+    @property
+    def clean_probability(self) -> np.ndarray:
+        """p, (N,) float32, in the order of the training set."""
+        return self.cleanliness.clean_probability
+
+    def label_issues(self) -> pd.DataFrame:
+        """The training rows, most suspicious first (see ``clear_peft.cleanliness.rank_label_issues``)."""
+        state = self.cleanliness
+        names = self.model.config.id2label
+        return rank_label_issues(
+            state.clean_probability,
+            state.losses,
+            given=self._labels,
+            predicted=state.teacher.argmax(axis=1),
+            names=[names[i] for i in range(self._num_labels)],
+        )
+
+    # The step
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One micro-batch, with its gates held until its backward is over."""
+        if self._router is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        ids = inputs[ID_COLUMN].to(self.args.device)
+        probability = self._probability[ids] if self._robust else torch.ones_like(ids, dtype=torch.float32)
+        length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
+        step = self.state.global_step
+        with self._router.route(probability, example_ids=ids, step=step, sequence_length=length) as gates:
+            self._open_gates = gates.sum(0) + (0 if self._open_gates is None else self._open_gates)
+            self._routed_examples += len(gates)
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The mean loss; in training, the share of this micro-batch in the mean over the optimizer step."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        ids = inputs.pop(ID_COLUMN, None)
+        if {"seq_idx", "cu_seq_lens_q"} & inputs.keys():
+            raise InputError("Packed batches have no example ids: turn off packing and padding-free batches.")
+        outputs = model(**inputs)
+        if not model.training:
+            loss = cross_entropy(outputs.logits, labels).mean()
+            return (loss, outputs) if return_outputs else loss
+        losses = self.per_example_loss(outputs.logits, labels, ids)
+        self._refuse_non_finite(losses, ids)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # counted over all ranks, averaged by DDP
+        return (loss, outputs) if return_outputs else loss
+
+    def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
+        """The loss of each example of a batch, (B,) float32. METHOD.md 3.
+
+        Args:
+            logits: (B, C).
+            labels: Given labels, (B,) int64.
+            ids: Positions in the training set, (B,) int64.
+        """
+        loss = cross_entropy(logits, labels)
+        if not self._robust:
+            return loss
+        if self.args.label_weighting:
+            loss = self._probability[ids] * loss
+        if self.args.consistency_weight:
+            teacher = self._teacher[ids]
+            agreement = consistency(logits, teacher, self.args.consistency_temperature)
+            loss = loss + self.args.consistency_weight * agreement
+        return loss
+
+    def _refuse_non_finite(self, losses: Tensor, ids: Tensor) -> None:
+        finite = losses.detach().isfinite()
+        if not finite.all():
+            rows = ", ".join(map(str, ids[~finite].tolist()[:5]))
+            raise InputError(
+                f"The loss is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
+                "lower the learning rate, or train in bf16 or float32 instead of fp16."
+            )
+
+    # The epoch
+
+    @property
+    def _robust(self) -> bool:
+        return self._state is not None and self._state.epoch >= self.args.warm_up_epochs
+
+    def _after_epoch(self) -> None:
+        """Score, estimate, and say so."""
+        self._set_state(self._scored())
+        self.log(self._figures())
+        self._open_gates, self._routed_examples = None, 0
+
+    def _scored(self) -> CleanlinessState:
+        losses, logits = score(
+            self.model_wrapped,
+            self._remove_unused_columns(self.train_dataset),
+            self.data_collator,
+            self._labels,
+            self._num_labels,
+            batch_size=self.args.per_device_eval_batch_size,
+            lengths=self._lengths,
+            prepare=self._prepare_inputs,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            reduce=lambda tensor: self.accelerator.reduce(tensor.to(self.args.device), "sum").cpu(),
+        )
+        if not np.isfinite(losses).all():
+            raise InputError(
+                "The model's losses on the training set are not finite: lower the learning rate, or train in "
+                "bf16 or float32 instead of fp16."
+            )
+        if self._state is not None:
+            losses = smooth(self._state.losses, losses, self.args.loss_smoothing)
+        estimate = self._estimator.estimate(losses, self._labels)
+        return CleanlinessState(
+            epoch=round(self.state.epoch or 0),
+            losses=losses.astype(np.float32),
+            clean_probability=estimate.clean_probability,
+            teacher=logits.astype(np.float16),
+            components=estimate.components,
+            parameters=estimate.parameters,
+        )
+
+    def _set_state(self, state: CleanlinessState | None) -> None:
+        self._state = state
+        if state is not None:
+            device = self.args.device
+            self._probability = torch.from_numpy(state.clean_probability).to(device)
+            self._teacher = torch.from_numpy(state.teacher).to(device)
+
+    def _figures(self) -> dict[str, float]:
+        state = self.cleanliness
+        figures = {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
+        if self._open_gates is not None:
+            rates = (self._open_gates / self._routed_examples).tolist()
+            figures["gate_rate"] = float(np.mean(rates))
+            figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates)}
+        if self._clean_labels is not None:
+            right = self._labels == self._clean_labels
+            if 0 < right.sum() < len(right):
+                figures["detection_auc"] = float(roc_auc_score(right, -state.losses))
+            wrong = ~right
+            if wrong.any():
+                predicted = state.teacher.argmax(axis=1)
+                figures["memorised"] = float((predicted == self._labels)[wrong].mean())
+        return figures
+
+    # Files
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if ID_COLUMN not in self._signature_columns:
+            self._signature_columns.append(ID_COLUMN)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not isinstance(self.model, BottleneckModel):
+            return super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            self.model.save_pretrained(folder, state_dict=state_dict)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+        return None
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self._state is not None and self.args.should_save:
+            self._state.save(f"{self._get_output_dir(trial)}/checkpoint-{self.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._has_adapter:
+            restore_adapter(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._set_state(CleanlinessState.load(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self._has_adapter:
+            restore_adapter(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+        self._set_state(CleanlinessState.load(self.state.best_model_checkpoint))
+
+    @property
+    def _has_adapter(self) -> bool:
+        """Whether weights are loaded by us: peft's loading would also make all it loads trainable."""
+        return isinstance(self.model, PeftModel | BottleneckModel)
+
+
+class _AfterEpoch(TrainerCallback):
+    """Scores when an epoch is over: before its evaluation and its checkpoint, never again on resume."""
+
+    def __init__(self, trainer: CleaRTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        self.trainer._after_epoch()
