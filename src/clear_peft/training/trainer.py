@@ -23,7 +23,7 @@ from clear_peft.training.indexing import (
     labels_of,
     with_ids,
 )
-from clear_peft.training.scoring import score
+from clear_peft.training.scoring import predict_logits
 from clear_peft.training.state import CleanlinessState
 from clear_peft.tuners import BottleneckModel
 from clear_peft.tuners.loading import restore_adapter
@@ -205,19 +205,19 @@ class CleaRTrainer(Trainer):
         self._open_gates, self._routed_examples = None, 0
 
     def _scored(self) -> CleanlinessState:
-        losses, logits = score(
+        logits = predict_logits(
             self.model_wrapped,
             self._remove_unused_columns(self.train_dataset),
             self.data_collator,
-            self._labels,
             self._num_labels,
             batch_size=self.args.per_device_eval_batch_size,
             lengths=self._lengths,
             prepare=self._prepare_inputs,
             rank=self.args.process_index,
             world_size=self.args.world_size,
-            reduce=lambda tensor: self.accelerator.reduce(tensor.to(self.args.device), "sum").cpu(),
         )
+        logits = self.accelerator.reduce(logits.to(self.args.device), "sum").cpu()
+        losses = cross_entropy(logits, torch.from_numpy(self._labels)).numpy()
         if not np.isfinite(losses).all():
             raise InputError(
                 "The model's losses on the training set are not finite: lower the learning rate, or train in "
@@ -230,7 +230,7 @@ class CleaRTrainer(Trainer):
             epoch=round(self.state.epoch or 0),
             losses=losses.astype(np.float32),
             clean_probability=estimate.clean_probability,
-            teacher=logits.astype(np.float16),
+            teacher=logits.numpy().astype(np.float16),
             components=estimate.components,
             parameters=estimate.parameters,
         )

@@ -93,10 +93,8 @@ def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLik
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:300]
         raise InputError(
-            f"{path} is not a checkpoint of this adapter ({reason}): choose another one."
+            f"{path} is no checkpoint of this adapter ({reason}): choose another one."
         ) from error
     if outcome.unexpected_keys:
-        raise InputError(
-            f"{path} is not a checkpoint of this adapter (it has a weight {outcome.unexpected_keys[0]} too many): "
-            "choose another one."
-        )
+        surplus = outcome.unexpected_keys[0]
+        raise InputError(f"{path} is no checkpoint of this adapter (it has {surplus}): choose another one.")

@@ -1,0 +1,25 @@
+"""``clear-peft evaluate``."""
+
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.options import FormatOption, RunOption
+from clear_peft.cli.output import Format, Output
+
+
+def evaluate(
+    run: RunOption,
+    data: Annotated[str, typer.Option(help="Table with the run's text and label columns.")],
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Measure a finished run on a table with right labels."""
+    from clear_peft import runs
+
+    out = Output(format)
+    out.stage(f"Evaluating on {data}")
+    scores = runs.evaluate(run, data)
+    line = (
+        f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} on {scores['examples']} rows"
+    )
+    out.result(scores, [line])

@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.output import Format
+
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", help="To a person, to a program, or not at all.", rich_help_panel="Output"),
+]
+RunOption = Annotated[Path, typer.Option("--run", help="Run folder that train has written.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]

@@ -1,0 +1,25 @@
+"""``clear-peft predict``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
+from clear_peft.cli.output import Format, Output
+
+
+def predict(
+    run: RunOption,
+    data: Annotated[str, typer.Option(help="Table with the run's text column.")],
+    output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
+    overwrite: OverwriteOption = False,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Predict the labels of a table with a finished run."""
+    from clear_peft import runs
+
+    out = Output(format)
+    out.stage(f"Predicting {data}")
+    rows = runs.predict(run, data, str(output), overwrite=overwrite)
+    out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

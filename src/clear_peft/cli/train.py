@@ -1,0 +1,162 @@
+"""``clear-peft train``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clear_peft.cli.options import FormatOption, OverwriteOption
+from clear_peft.cli.output import Format, Output
+from clear_peft.errors import InputError
+from clear_peft.methods import METHODS
+from clear_peft.tuners import available_methods
+
+
+def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Let a YAML file set the defaults of the options; what the command line says wins."""
+    if path is not None:
+        from clear_peft.runs.config import check_keys, read_yaml
+
+        values = read_yaml(path)
+        check_keys(values, str(path))
+        if isinstance(values.get("target_modules"), list):
+            values["target_modules"] = ",".join(values["target_modules"])
+        if "peft_options" in values:
+            values["peft_options"] = json.dumps(values["peft_options"])
+        context.default_map = {k: v for k, v in values.items() if v is not None}
+    return path
+
+
+_DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
+
+
+def train(
+    model: Annotated[
+        str, typer.Option(help="Hub name or path of the pretrained model.", rich_help_panel=_MODEL)
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="CSV, TSV, JSONL, Parquet, or hub data set NAME[:CONFIG][@SPLIT].", rich_help_panel=_DATA
+        ),
+    ],
+    output: Annotated[str, typer.Option(help="Run folder to write.", rich_help_panel=_OUTPUT)],
+    text_column: Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=_DATA)] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=_DATA)] = "label",
+    clean_label_column: Annotated[
+        str | None, typer.Option(help="Column of true labels, for evaluation only.", rich_help_panel=_DATA)
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of ids, copied to the label issues.", rich_help_panel=_DATA)
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Validation table [default: rows held out of --data].", rich_help_panel=_DATA),
+    ] = None,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share of rows held out without --validation.", rich_help_panel=_DATA)
+    ] = 0.1,
+    test: Annotated[
+        str | None, typer.Option(help="Test table, measured once at the end.", rich_help_panel=_DATA)
+    ] = None,
+    peft: Annotated[
+        str, typer.Option(help=f"One of {', '.join(available_methods())}.", rich_help_panel=_MODEL)
+    ] = "lora",
+    peft_options: Annotated[
+        str, typer.Option(help='Its further options as JSON, e.g. {"r": 8}.', rich_help_panel=_MODEL)
+    ] = "{}",
+    target_modules: Annotated[
+        str | None, typer.Option(help="Layers to adapt, separated by commas.", rich_help_panel=_MODEL)
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help=f"One of {', '.join(METHODS)}.", rich_help_panel=_TRAINING)
+    ] = "clear",
+    preset: Annotated[
+        str, typer.Option(help="recommended or paper.", rich_help_panel=_TRAINING)
+    ] = "recommended",
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.", rich_help_panel=_TRAINING)] = 10,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.", rich_help_panel=_TRAINING)] = 32,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak [default: 1e-3, full: 5e-5].", rich_help_panel=_TRAINING)
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens per text.", rich_help_panel=_TRAINING)] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=_TRAINING)] = 0,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with a hub model.", rich_help_panel=_MODEL
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with these options.", callback=_from_file, is_eager=True),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Carry on an interrupted run.", rich_help_panel=_OUTPUT)
+    ] = False,
+    overwrite: OverwriteOption = False,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Train on a table with doubtful labels; write an adapter and a ranked list of suspicious rows."""
+    from clear_peft.runs.config import RunConfig
+
+    run_config = RunConfig(
+        model=model,
+        data=data,
+        output=output,
+        text_column=text_column,
+        label_column=label_column,
+        clean_label_column=clean_label_column,
+        id_column=id_column,
+        validation=validation,
+        validation_fraction=validation_fraction,
+        test=test,
+        peft=peft,
+        peft_options=_parsed(peft_options),
+        target_modules=target_modules.split(",") if target_modules else None,
+        method=method,
+        preset=preset,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    out = Output(format)
+    from clear_peft import runs
+
+    metrics = runs.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
+    out.result(metrics, _summary(metrics, Path(output)))
+
+
+def _parsed(options: str) -> dict[str, Any]:
+    try:
+        values = json.loads(options)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--peft-options is no JSON ({error}): write e.g. '{{\"r\": 8}}'.") from error
+    if not isinstance(values, dict):
+        raise InputError("--peft-options must be a JSON object: write e.g. '{\"r\": 8}'.")
+    return values
+
+
+def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
+    lines = [
+        f"Selected epoch {metrics['selected_epoch']}: accuracy {metrics['validation']['accuracy']:.3f} on the "
+        "validation rows (labels as given)"
+    ]
+    if metrics["test"] is not None:
+        test = metrics["test"]
+        lines.append(f"Test: accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}")
+    lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
+    found = metrics.get("detection")
+    if found is not None:
+        counts = f"{found['found']} of {found['wrong']}"
+        lines.append(f"Wrong labels found: {counts} (ROC AUC of the ranking {found['roc_auc']:.3f})")
+    return [
+        *lines,
+        f"Adapter:       {folder / 'adapter'}",
+        f"Label issues:  {folder / 'label_issues.csv'}",
+        f"Metrics:       {folder / 'metrics.json'}",
+    ]
