@@ -1,10 +1,12 @@
 """``CleaRTrainer``: transformers' Trainer with clean routing."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset as HubDataset
 from peft import PeftModel
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -32,9 +34,9 @@ from clear_peft.tuners.loading import restore_adapter
 class CleaRTrainer(Trainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
-    After every epoch it scores the training set, estimates each label's clean probability p, and from the
-    end of the warm-up on routes examples through the PEFT modules by p. What it saves is an ordinary PEFT
-    adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
+    When the warm-up is over it scores the training set and estimates each label's clean probability p; from
+    then on it routes examples through the PEFT modules by p. What it saves is an ordinary PEFT adapter. A
+    column ``clean_label`` of the training set, if there is one, is read for logging alone.
 
     Args:
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
@@ -74,10 +76,10 @@ class CleaRTrainer(Trainer):
             )
         self._num_labels: int = model.config.num_labels
         if train_dataset is not None:
+            train_dataset = with_ids(train_dataset)
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
             self._lengths = column(train_dataset, args.length_column_name)
-            train_dataset = with_ids(train_dataset)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.data_collator: Any = IdCollator(self.data_collator)
         # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
@@ -90,13 +92,13 @@ class CleaRTrainer(Trainer):
         self._routed_examples = 0
         self._set_state(None)
         if args.clean_routing:
-            self.add_callback(_AfterEpoch(self))
+            self.add_callback(_Scoring(self))
 
     # What it found out
 
     @property
     def cleanliness(self) -> CleanlinessState:
-        """The last scoring pass; made now if there has been none (plain training)."""
+        """The last scoring pass; made now if there has been none (plain training, or still warming up)."""
         state = self._state
         if state is None:
             state = self._scored()
@@ -195,20 +197,41 @@ class CleaRTrainer(Trainer):
     # The epoch
 
     @property
+    def _warm_up(self) -> int:
+        """Number of epochs before the clean probabilities are used."""
+        epochs = self.args.warm_up_epochs
+        return math.ceil(epochs if epochs >= 1 else epochs * self.state.num_train_epochs)
+
+    @property
     def _robust(self) -> bool:
-        return self._state is not None and self._state.epoch >= self.args.warm_up_epochs
+        if self._router is None or self._state is None:
+            return False
+        return self._state.epoch >= self._warm_up
+
+    def _before_training(self) -> None:
+        """Without a warm-up, the first epoch needs an estimate too."""
+        if self._state is None and self._warm_up == 0:
+            self._set_state(self._scored())
 
     def _after_epoch(self) -> None:
-        """Score, estimate, and say so."""
-        self._set_state(self._scored())
+        """Score and estimate, if it is time, and say so."""
+        if self.args.reestimate or round(self.state.epoch or 0) == self._warm_up:
+            self._set_state(self._scored())
+        should_log = self.control.should_log
         self.log(self._figures())
+        self.control.should_log = should_log  # log() takes the Trainer's own turn away
         self._open_gates, self._routed_examples = None, 0
 
     def _scored(self) -> CleanlinessState:
+        dataset, collate = self.train_dataset, self.data_collator
+        if isinstance(dataset, HubDataset):
+            dataset = self._remove_unused_columns(dataset)
+        else:
+            collate = self._get_collator_with_removed_columns(collate)
         logits = predict_logits(
             self.model_wrapped,
-            self._remove_unused_columns(self.train_dataset),
-            self.data_collator,
+            dataset,
+            collate,
             self._num_labels,
             batch_size=self.args.per_device_eval_batch_size,
             lengths=self._lengths,
@@ -243,19 +266,20 @@ class CleaRTrainer(Trainer):
             self._teacher = torch.from_numpy(state.teacher).to(device)
 
     def _figures(self) -> dict[str, float]:
-        state = self.cleanliness
-        figures = {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
+        figures: dict[str, float] = {}
         if self._open_gates is not None:
             rates = (self._open_gates / self._routed_examples).tolist()
             figures["gate_rate"] = float(np.mean(rates))
             figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates)}
+        state = self._state
+        if state is None:
+            return figures
+        figures |= {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
         if self._clean_labels is not None:
-            right = self._labels == self._clean_labels
-            if 0 < right.sum() < len(right):
-                figures["detection_auc"] = float(roc_auc_score(right, -state.losses))
-            wrong = ~right
-            if wrong.any():
+            wrong = self._labels != self._clean_labels
+            if wrong.any() and not wrong.all():
                 predicted = state.teacher.argmax(axis=1)
+                figures["detection_auc"] = float(roc_auc_score(wrong, state.losses))
                 figures["memorised"] = float((predicted == self._labels)[wrong].mean())
         return figures
 
@@ -301,11 +325,14 @@ class CleaRTrainer(Trainer):
         return isinstance(self.model, PeftModel | BottleneckModel)
 
 
-class _AfterEpoch(TrainerCallback):
+class _Scoring(TrainerCallback):
     """Scores when an epoch is over: before its evaluation and its checkpoint, never again on resume."""
 
     def __init__(self, trainer: CleaRTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer._before_training()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         self.trainer._after_epoch()

