@@ -1,8 +1,6 @@
 """The router's contract: what it refuses, and gradients under checkpointing, compilation, DDP, bf16."""
 
 import copy
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from cases import Case, is_head
 
 from clear_peft.errors import InputError
 from clear_peft.routing import Router, detach
+from processes import run_two
 from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -250,15 +249,4 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     script = tmp_path / "ddp.py"
     here = Path(__file__).parent
     script.write_text(textwrap.dedent(DDP.format(path=[str(here), str(here.parent)])))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-        "--standalone",
-        str(script),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("equal") == 2
+    assert run_two(script).count("equal") == 2

@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 from torch.utils.data import Dataset as TorchDataset
-from toy import Constant, is_lora, model, rows, trained, trainer, weights
+from toy import Constant, is_lora, model_without_dropout, rows, trained, trainer, weights
 from transformers import TrainerCallback
 
 from clear_peft.errors import InputError
@@ -57,10 +57,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path, settings):
         "max_grad_norm": 0.0,
         **settings,
     }
-    start = model()
-    for module in start.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    start = model_without_dropout()
     results = []
     for size, accumulation in ((8, 1), (4, 2), (2, 4), (3, 3)):
         made = trained(

@@ -29,9 +29,21 @@ def model(architecture: str = "bert") -> Any:
     base, _ = tiny(architecture)
     torch.manual_seed(0)
     config = peft.LoraConfig(
-        task_type="SEQ_CLS", target_modules="all-linear", r=4, lora_dropout=0.1, init_lora_weights="gaussian"
+        task_type="SEQ_CLS",
+        target_modules="all-linear",
+        r=4,
+        lora_dropout=0.1,
+        init_lora_weights="gaussian",
     )
     return peft.get_peft_model(base, config)
+
+
+def model_without_dropout() -> Any:
+    made = model()
+    for module in made.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return made
 
 
 @dataclass

@@ -95,6 +95,9 @@ def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLik
         raise InputError(
             f"{path} is no checkpoint of this adapter ({reason}): choose another one."
         ) from error
-    if outcome.unexpected_keys:
-        surplus = outcome.unexpected_keys[0]
-        raise InputError(f"{path} is no checkpoint of this adapter (it has {surplus}): choose another one.")
+    # peft loads the vectors of prompts and prefixes by themselves, and then calls their key unexpected
+    surplus = [key for key in outcome.unexpected_keys if key != "prompt_embeddings"]
+    if surplus:
+        raise InputError(
+            f"{path} is no checkpoint of this adapter (it has {surplus[0]}): choose another one."
+        )

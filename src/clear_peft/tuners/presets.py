@@ -113,7 +113,8 @@ def _build_peft(
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     known = {field.name for field in fields(config_class)}
     _check_options(method, given, known - _NOT_OPTIONS)
-    defaults: dict[str, Any] = {"task_type": task_type, **_sizes(method, given)}
+    with _explained(model, method):
+        defaults: dict[str, Any] = {"task_type": task_type, **_sizes(method, given)}
     if method == "prefix":
         _check_prefix(model)
         head = [*head, *pooler_names(model)]
@@ -193,7 +194,9 @@ def _explained(model: nn.Module, method: str) -> Iterator[None]:
     """Turn what peft raises over a configuration into a sentence."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"peft cannot put {method} on {type(model).__name__} ({error}): mend options or target_modules; "
             f"the layers in its blocks are {', '.join(projection_names(model))}."

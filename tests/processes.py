@@ -1,0 +1,20 @@
+"""Two processes on this machine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_two(script: Path) -> str:
+    """Run a script in two gloo processes; returns what they printed."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        str(script),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

@@ -1,0 +1,50 @@
+"""The real thing, small: MiniLM on BBC News with wrong labels put in."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from clear_peft.cli import main
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    from clear_peft.runs import demo
+    from clear_peft.runs.config import RunConfig
+    from clear_peft.runs.progress import Silent
+
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        small = {"epochs": 6, "max_length": 32}
+        patch.setattr(demo, "RunConfig", lambda **options: RunConfig(**{**options, **small}))
+        return folder, demo.run_demo(folder, overwrite=False, reporter=Silent())
+
+
+def test_wrong_labels_are_found_and_true_ones_learnt(runs):
+    _, results = runs
+    clear, plain = results["clear"], results["plain"]
+    assert clear["detection"]["roc_auc"] > 0.9
+    assert clear["detection"]["recall"] > 0.7
+    assert clear["test"]["accuracy"] > 0.8
+    assert 0.2 < clear["noise_rate_estimate"] < 0.6  # 0.4 put in
+    assert clear["test"]["accuracy"] > plain["test"]["accuracy"] - 0.03
+
+
+def test_run_folder_is_whole_and_usable(runs, tmp_path, monkeypatch, capsys):
+    folder, results = runs
+    issues = pd.read_csv(folder / "clear" / "label_issues.csv")
+    table = pd.read_csv(folder / "data" / "train.csv")
+    assert sorted(issues["row"]) == list(range(len(table)))
+    given = table["label"].to_numpy()[issues["row"]]
+    assert (issues["given_label"].to_numpy() == given).all()
+    command = f"clear-peft evaluate --run {folder}/clear --data {folder}/data/test.csv --format json"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["accuracy"] == pytest.approx(results["clear"]["test"]["accuracy"])
