@@ -66,9 +66,8 @@ def main():
             )
         )
     found = metrics["detection"]
-    print(
-        f"{len(table.examples)} rows, {len(names)} classes, realised noise {noise.rate:.3f}, seed {options.seed}"
-    )
+    print(f"{len(table.examples)} rows, {len(names)} classes, seed {options.seed}")
+    print(f"realised noise {noise.rate:.3f}")
     for epoch in metrics["epochs"]:
         shown = {
             k: v for k, v in epoch.items() if k in ("validation_accuracy", "noise_rate", "detection_auc")

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from clear_peft.cli.options import FormatOption, OverwriteOption
 from clear_peft.cli.output import Format, Output
 
 
 def demo(
+    context: typer.Context,
     output: Annotated[Path, typer.Option(help="Folder for the data and the two runs.")] = Path(
         "clear-peft-demo"
     ),
@@ -20,25 +20,26 @@ def demo(
     """The whole way on packaged news and a packaged model, with 40 % wrong labels put in."""
     from clear_peft.runs.demo import run_demo
 
-    out = Output(format)
+    out: Output = context.obj
     results = run_demo(output, overwrite=overwrite, reporter=out)
-    table = Table(title="BBC News, 40 % of the training labels wrong")
-    for heading in (
+    headings = (
         "",
         "accuracy on true test labels",
         "wrong labels found",
         "of the rows flagged, wrong",
         "files",
-    ):
-        table.add_column(heading)
+    )
+    rows = []
     for name, metrics in results.items():
         found = metrics["detection"]
         precision = "–" if found["precision"] is None else f"{found['precision']:.1%}"
-        table.add_row(
-            name,
-            f"{metrics['test']['accuracy']:.1%}",
-            f"{found['found']} of {found['wrong']}",
-            precision,
-            str(output / name),
+        rows.append(
+            (
+                name,
+                f"{metrics['test']['accuracy']:.1%}",
+                f"{found['found']} of {found['wrong']}",
+                precision,
+                str(output / name),
+            )
         )
-    out.result(results, table)
+    out.table(results, "BBC News, 40 % of the training labels wrong", headings, rows)

@@ -9,6 +9,7 @@ from clear_peft.cli.output import Format, Output
 
 
 def evaluate(
+    context: typer.Context,
     run: RunOption,
     data: Annotated[str, typer.Option(help="Table with the run's text and label columns.")],
     format: FormatOption = Format.human,  # noqa: A002
@@ -16,7 +17,7 @@ def evaluate(
     """Measure a finished run on a table with right labels."""
     from clear_peft import runs
 
-    out = Output(format)
+    out: Output = context.obj
     out.stage(f"Evaluating on {data}")
     scores = runs.evaluate(run, data)
     line = (

@@ -7,9 +7,22 @@ import typer
 
 from clear_peft.cli.output import Format
 
+
+def _set_format(context: typer.Context, value: Format) -> Format:
+    # eager, so that what is wrong with the other options is said in this form already
+    context.obj.format = value
+    return value
+
+
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="To a person, to a program, or not at all.", rich_help_panel="Output"),
+    typer.Option(
+        "--format",
+        help="To a person, to a program, or not at all.",
+        rich_help_panel="Output",
+        callback=_set_format,
+        is_eager=True,
+    ),
 ]
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder that train has written.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]

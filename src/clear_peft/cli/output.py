@@ -2,13 +2,14 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Format(StrEnum):
@@ -22,40 +23,42 @@ class Format(StrEnum):
 class Output:
     """Progress to stderr (a bar on a terminal, lines elsewhere), results to stdout.
 
-    Args:
+    Attributes:
         format: ``json`` and ``quiet`` show no progress; ``quiet`` shows no results either.
     """
 
-    def __init__(self, format: Format) -> None:  # noqa: A002
-        self.format = format
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._console = Console(stderr=True, highlight=False, quiet=format is not Format.human)
-        self._results = Console(highlight=False, quiet=format is Format.quiet, soft_wrap=True)
+    def __init__(self) -> None:
+        self.format = Format.human
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._progress = Console(stderr=True, highlight=False)
+        self._results = Console(highlight=False)
 
     # what a run reports (clear_peft.runs.progress.Reporter)
 
     def stage(self, text: str) -> None:
         """A new stage has begun."""
         self._end_bar()
-        self._console.print(f"{escape(text)} …")
+        self._say(f"{text} …")
 
     def step(self, done: int, total: int) -> None:
         """Steps of the training are done."""
-        if self.format is not Format.human or not self._console.is_terminal:
+        if self.format is not Format.human or not self._progress.is_terminal:
             return
-        if self._progress is None:
+        if self._bar is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, console=self._console, transient=True)
-            self._task = self._progress.add_task("training", total=total)
-            self._progress.start()
-        assert self._task is not None
-        self._progress.update(self._task, completed=done)
+            progress = Progress(*columns, console=self._progress, transient=True)
+            self._bar = progress, progress.add_task("training", total=total)
+            progress.start()
+        progress, task = self._bar
+        progress.update(task, completed=done)
 
     def epoch(self, figures: dict[str, Any]) -> None:
         """An epoch is over."""
-        shown = [f"epoch {figures['epoch']}", f"loss {figures.get('train_loss', float('nan')):.3f}"]
+        shown = [f"epoch {figures['epoch']}"]
         for name, label in (
+            ("train_loss", "loss"),
             ("validation_accuracy", "validation accuracy (doubtful labels)"),
             ("noise_rate", "estimated noise"),
             ("gate_rate", "routed"),
@@ -63,30 +66,54 @@ class Output:
         ):
             if name in figures:
                 shown.append(f"{label} {figures[name]:.3f}")
-        self._console.print("  " + ", ".join(shown))
+        self._say("  " + ", ".join(shown))
 
     # results
 
-    def result(self, values: dict[str, Any], lines: list[str] | Table) -> None:
-        """The outcome of a command: as JSON, or as lines or a table for a person."""
+    def result(self, values: dict[str, Any], lines: list[str]) -> None:
+        """The outcome of a command: as JSON, or as lines for a person."""
         self._end_bar()
         if self.format is Format.json:
-            sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-        elif isinstance(lines, Table):
-            self._results.print(lines)
-        else:
+            from clear_peft.files import plain_json
+
+            text = json.dumps(plain_json(values), indent=2, ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(_encodable(text, sys.stdout) + "\n")
+        elif self.format is Format.human:
             for line in lines:
-                self._results.print(escape(line))
+                self._results.print(_encodable(line, sys.stdout), markup=False, soft_wrap=True)
+
+    def table(self, values: dict[str, Any], title: str, headings: Sequence[str], rows: Sequence[Any]) -> None:
+        """The outcome of a command: as JSON, or as a table for a person."""
+        self.result(values, [])
+        if self.format is Format.human:
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(*headings, title=title)
+            for row in rows:
+                table.add_row(*(Text(cell) for cell in row))
+            self._results.print(table)
 
     def error(self, sentence: str) -> None:
-        """One sentence on stderr, whatever the format."""
+        """One sentence on one line of stderr, whatever the format."""
         self._end_bar()
+        sentence = " ".join(sentence.split())
         if self.format is Format.json:
-            sys.stderr.write(json.dumps({"error": sentence}, ensure_ascii=False) + "\n")
+            sys.stderr.write(json.dumps({"error": sentence}) + "\n")
         else:
-            sys.stderr.write(f"clear-peft: {sentence}\n")
+            sys.stderr.write(f"clear-peft: {_encodable(sentence, sys.stderr)}\n")
+
+    def _say(self, line: str) -> None:
+        if self.format is Format.human:
+            self._progress.print(_encodable(line, sys.stderr), markup=False, soft_wrap=True)
 
     def _end_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = self._task = None
+        if self._bar is not None:
+            self._bar[0].stop()
+            self._bar = None
+
+
+def _encodable(text: str, stream: Any) -> str:
+    """Let no file name or text that a terminal cannot show stop a run."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -10,6 +10,7 @@ from clear_peft.cli.output import Format, Output
 
 
 def predict(
+    context: typer.Context,
     run: RunOption,
     data: Annotated[str, typer.Option(help="Table with the run's text column.")],
     output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
@@ -19,7 +20,7 @@ def predict(
     """Predict the labels of a table with a finished run."""
     from clear_peft import runs
 
-    out = Output(format)
+    out: Output = context.obj
     out.stage(f"Predicting {data}")
     rows = runs.predict(run, data, str(output), overwrite=overwrite)
     out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

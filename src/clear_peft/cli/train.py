@@ -16,11 +16,10 @@ from clear_peft.tuners import available_methods
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
     """Let a YAML file set the defaults of the options; what the command line says wins."""
     if path is not None:
-        from clear_peft.runs.config import check_keys, read_yaml
+        from clear_peft.runs.config import read_yaml
 
         values = read_yaml(path)
-        check_keys(values, str(path))
-        if isinstance(values.get("target_modules"), list):
+        if values.get("target_modules") is not None:
             values["target_modules"] = ",".join(values["target_modules"])
         if "peft_options" in values:
             values["peft_options"] = json.dumps(values["peft_options"])
@@ -32,6 +31,7 @@ _DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
 
 
 def train(
+    context: typer.Context,
     model: Annotated[
         str, typer.Option(help="Hub name or path of the pretrained model.", rich_help_panel=_MODEL)
     ],
@@ -114,7 +114,7 @@ def train(
         test=test,
         peft=peft,
         peft_options=_parsed(peft_options),
-        target_modules=target_modules.split(",") if target_modules else None,
+        target_modules=[name.strip() for name in target_modules.split(",")] if target_modules else None,
         method=method,
         preset=preset,
         epochs=epochs,
@@ -124,7 +124,7 @@ def train(
         seed=seed,
         trust_remote_code=trust_remote_code,
     )
-    out = Output(format)
+    out: Output = context.obj
     from clear_peft import runs
 
     metrics = runs.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
@@ -143,8 +143,8 @@ def _parsed(options: str) -> dict[str, Any]:
 
 def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     lines = [
-        f"Selected epoch {metrics['selected_epoch']}: accuracy {metrics['validation']['accuracy']:.3f} on the "
-        "validation rows (labels as given)"
+        f"Selected epoch {metrics['selected_epoch']}: "
+        f"accuracy {metrics['validation']['accuracy']:.3f} on the validation rows (labels as given)"
     ]
     if metrics["test"] is not None:
         test = metrics["test"]
@@ -153,7 +153,7 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     found = metrics.get("detection")
     if found is not None:
         counts = f"{found['found']} of {found['wrong']}"
-        lines.append(f"Wrong labels found: {counts} (ROC AUC of the ranking {found['roc_auc']:.3f})")
+        lines.append(f"Wrong labels found: {counts}; ROC AUC of the ranking: {found['roc_auc']:.3f}")
     return [
         *lines,
         f"Adapter:       {folder / 'adapter'}",

@@ -69,6 +69,25 @@ def read_table(source: str | os.PathLike[str]) -> pd.DataFrame:
     return _READERS[ending](data, name)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that :func:`write_table` would refuse, before the work on the table begins.
+
+    Args:
+        path: File to write later.
+
+    Raises:
+        InputError: If the ending is unknown, the folder is missing, or either cannot be written to.
+    """
+    name = os.fspath(path)
+    if Path(name).suffix.lower() not in _WRITERS:
+        raise InputError(f"Cannot write {name!r}: its ending names no known format; use one of {_ENDINGS}.")
+    folder = os.path.dirname(os.path.realpath(name))  # noqa: PTH120  (as atomic_write resolves it)
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise InputError(f"Cannot write {name!r}: there is no folder {folder!r}; make it first.")
+    if os.path.isdir(name) or not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112
+        raise InputError(f"Cannot write {name!r}; choose a file in a folder that you may write to.")
+
+
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table atomically in the format that the file ending names; the index is not written.
 

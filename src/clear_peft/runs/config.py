@@ -1,0 +1,188 @@
+"""What a run is told: the options of ``clear-peft train`` and the contents of ``config.yaml``."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+import yaml
+
+from clear_peft.errors import InputError
+from clear_peft.files import atomic_write
+from clear_peft.methods import find
+from clear_peft.tuners import available_methods
+
+CONFIG_NAME = "config.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the outcome of a run.
+
+    Attributes:
+        model: Name on the Hugging Face hub, or path, of the pretrained model.
+        data: Training table: a CSV, TSV, JSONL or Parquet file, or a hub data set ``name[:config][@split]``.
+        output: Run folder.
+        text_column: Column of the texts.
+        label_column: Column of the given labels, which may be wrong.
+        clean_label_column: Column of true labels, if they are known: read for evaluation alone.
+        id_column: Column of ids, copied into the list of label issues.
+        validation: Validation table; by default rows of ``data`` are held out, with their doubtful labels.
+        validation_fraction: Share of the rows that is held out.
+        test: Test table, evaluated once at the end.
+        peft: PEFT method, see ``clear_peft.tuners.available_methods()``.
+        peft_options: Further fields of the PEFT method's configuration.
+        target_modules: Names of the layers to adapt; by default the PEFT method's own.
+        method: How to train: ``clear``, ``plain`` or ``full``.
+        preset: ``recommended`` or ``paper``.
+        epochs: Passes over the training rows.
+        batch_size: Examples per step.
+        learning_rate: Peak of a linear schedule; by default 1e-3, and 5e-5 for ``full``.
+        max_length: Tokens per text; what is longer is cut.
+        seed: Seed of the split, the initial weights, the batches and the gates.
+        trust_remote_code: Whether code that comes with a hub model may run.
+    """
+
+    model: str
+    data: str
+    output: str
+    text_column: str = "text"
+    label_column: str = "label"
+    clean_label_column: str | None = None
+    id_column: str | None = None
+    validation: str | None = None
+    validation_fraction: float = 0.1
+    test: str | None = None
+    peft: str = "lora"
+    peft_options: dict[str, Any] = field(default_factory=dict)
+    target_modules: list[str] | None = None
+    method: str = "clear"
+    preset: str = "recommended"
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float | None = None
+    max_length: int = 128
+    seed: int = 0
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what can be refused before anything is loaded."""
+        for option in fields(self):
+            _check_type(option.name, getattr(self, option.name), _TYPES[option.name])
+        find(self.method)
+        for name, value, known in (
+            ("peft", self.peft, available_methods()),
+            ("preset", self.preset, ("recommended", "paper")),
+        ):
+            if value not in known:
+                raise InputError(f"There is no {name} {value!r}: choose from {', '.join(known)}.")
+        for name in ("epochs", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}: give a whole number between 0 and {2**32 - 1}.")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1."
+            )
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"learning_rate is {self.learning_rate}: give a positive number.")
+        if not self.output or "\0" in self.output:
+            raise InputError(f"output is {self.output!r}: give a folder.")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate, the default resolved."""
+        return self.learning_rate or (1e-3 if find(self.method).adapter else 5e-5)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Make a configuration from what a YAML file holds.
+
+        Raises:
+            InputError: If a key is unknown or missing, or a value has the wrong type or range.
+        """
+        missing = [name for name in ("model", "data", "output") if values.get(name) is None]
+        if missing:
+            raise InputError(f"{source} lacks {', '.join(missing)}: add it.")
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.yaml``."""
+        text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        atomic_write(Path(folder) / CONFIG_NAME, text)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read the ``config.yaml`` of a run folder."""
+        path = Path(folder) / CONFIG_NAME
+        if not path.is_file():
+            raise InputError(
+                f"{folder} is no run folder (it has no {CONFIG_NAME}): give one that train has written."
+            )
+        return cls.from_mapping(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read options from YAML, without running anything that it says.
+
+    Raises:
+        InputError: If there is no such file, or it holds anything but options with values of their types.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not YAML (it is not UTF-8): give a YAML file.") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-99-99
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not YAML ({reason}): mend it there.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no options: write lines such as `epochs: 10`.")
+    unknown = sorted(str(key) for key in values if key not in _TYPES)
+    if unknown:
+        raise InputError(
+            f"{path} has unknown keys ({', '.join(unknown[:5])}): choose from {', '.join(_TYPES)}."
+        )
+    for name, value in values.items():
+        if _TYPES[name] in (float, float | None) and isinstance(value, str):
+            # YAML 1.1 takes 1e-3, without a point, for text
+            with suppress(ValueError):
+                value = values[name] = float(value)
+        if value is not None:
+            try:
+                _check_type(name, value, _TYPES[name])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+    return values
+
+
+_TYPES: dict[str, Any] = get_type_hints(RunConfig)
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check_type(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of another type, of those that the options of a run have."""
+    if get_origin(kind) is UnionType:
+        if value is None:
+            return
+        kind = get_args(kind)[0]
+    if get_origin(kind) is dict:
+        fits, wanted = isinstance(value, dict) and all(isinstance(k, str) for k in value), "options by name"
+    elif get_origin(kind) is list:
+        fits, wanted = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of names"
+    else:
+        accepted = (int, float) if kind is float else kind
+        fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+        wanted = _TYPE_NAMES[kind]
+    if not fits:
+        raise InputError(f"{name} is {value!r}: give {wanted}.")

@@ -1,0 +1,144 @@
+"""The run folder: when it may be made, what lies where, and how it is finished."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from clear_peft.errors import InputError
+from clear_peft.runs.config import CONFIG_NAME, RunConfig
+from clear_peft.training.state import STATE_NAME
+
+ADAPTER = "adapter"
+LABELS = "labels.json"
+METRICS = "metrics.json"
+LABEL_ISSUES = "label_issues.csv"
+
+_PART = f".{ADAPTER}.part"
+_EARLIER = ".earlier"
+# what --overwrite replaces: a file of anybody else in the folder is left alone
+_OURS = (CONFIG_NAME, "checkpoint-*", ADAPTER, METRICS, LABEL_ISSUES, "report.html", _PART)
+
+
+def check(config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that must not be written to; changes nothing.
+
+    Raises:
+        InputError: If it holds another run, or something that is no run, or nothing to resume.
+    """
+    folder = Path(config.output)
+    _check_writable(folder)
+    for name in ("model", "data", "validation", "test"):
+        value = getattr(config, name)
+        if value and Path(value).exists() and Path(value).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{name} {value} lies in the output folder {folder}: give another --output.")
+    if resume:
+        _check_resumable(config, folder, overwrite)
+        return
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG_NAME).is_file():
+        raise InputError(f"{folder} holds something that is no run: give another folder as --output.")
+    if not overwrite:
+        raise InputError(
+            f"{folder} holds another run: give another --output, or --overwrite, or --resume to carry it on."
+        )
+    RunConfig.load(folder)  # a config.yaml of somebody else is not ours to replace
+
+
+def _check_resumable(config: RunConfig, folder: Path, overwrite: bool) -> None:
+    if overwrite:
+        raise InputError("--resume carries a run on and --overwrite replaces it: give one of them.")
+    begun = RunConfig.load(folder)
+    if (folder / METRICS).is_file():
+        raise InputError(f"The run in {folder} is finished: there is nothing to resume.")
+    if replace(begun, output=config.output) != config:
+        raise InputError(
+            f"{folder} holds a run with other options: resume it with --config {folder}/{CONFIG_NAME}."
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        is_folder = nearest.is_dir()
+        allowed = os.access(nearest, os.W_OK | os.X_OK) and (nearest != folder or os.access(nearest, os.R_OK))
+    except OSError as error:
+        raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
+    if not is_folder:
+        raise InputError(f"Cannot write {folder}: {nearest} is a file; give a folder as --output.")
+    if not allowed:
+        raise InputError(
+            f"Cannot write {folder}: {nearest} is not yours to write to; choose another --output."
+        )
+
+
+@contextmanager
+def begin(config: RunConfig) -> Iterator[Path]:
+    """Make the folder, with its ``config.yaml``; call :func:`check` first.
+
+    Where the body finds the input wrong, everything is afterwards as it was before, an earlier run that was
+    to be replaced included; after any other end the run is there to be resumed.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    folder = Path(config.output)
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    earlier = folder / _EARLIER
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(_ours(folder)):
+                shutil.rmtree(earlier, ignore_errors=True)
+                earlier.mkdir()
+                for entry in _ours(folder):
+                    entry.rename(earlier / entry.name)
+        except OSError as error:
+            raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
+        config.save(folder)
+        yield folder
+    except InputError:
+        for entry in _ours(folder):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if earlier.is_dir():
+            for entry in earlier.iterdir():
+                entry.rename(folder / entry.name)
+            earlier.rmdir()
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _ours(folder: Path) -> list[Path]:
+    return [entry for pattern in _OURS for entry in folder.glob(pattern)]
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def last_checkpoint(folder: Path, *, routed: bool) -> str | None:
+    """The last checkpoint that was written whole; None where there is none, to begin anew."""
+    needed = ("trainer_state.json", STATE_NAME) if routed else ("trainer_state.json",)
+    whole = [
+        (int(path.name.rpartition("-")[2]), path)
+        for path in folder.glob("checkpoint-*")
+        if path.name.rpartition("-")[2].isdecimal() and all((path / name).is_file() for name in needed)
+    ]
+    return str(max(whole)[1]) if whole else None
+
+
+def save_adapter(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write ``adapter/`` so that it is there whole or not at all."""
+    part, final = folder / _PART, folder / ADAPTER
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    write(part)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)

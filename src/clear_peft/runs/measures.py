@@ -1,0 +1,53 @@
+"""Accuracy, macro-F1, the detection of wrong labels, and memory."""
+
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+
+def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Share of right predictions, and F1 averaged over the classes that occur."""
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
+
+
+def detection(issues: pd.DataFrame, wrong: np.ndarray) -> dict[str, Any] | None:
+    """How well a list of label issues finds the labels that are wrong.
+
+    Args:
+        issues: The list, with ``row``, ``label_quality``, ``clean_probability`` and ``is_label_issue``.
+        wrong: Whether the label of a row is wrong, (N,) bool, by row.
+
+    Returns:
+        ``roc_auc`` and ``average_precision`` of the ranking, ``precision`` and ``recall`` of the flagged
+        rows, ``wrong`` and ``found`` (counts); None where no label, or every label, is wrong.
+    """
+    truth = wrong[issues["row"].to_numpy()]
+    if truth.all() or not truth.any():
+        return None
+    suspicion = -np.arange(len(issues))
+    flagged = issues["is_label_issue"].to_numpy()
+    found = int((flagged & truth).sum())
+    return {
+        "roc_auc": float(roc_auc_score(truth, suspicion)),
+        "average_precision": float(average_precision_score(truth, suspicion)),
+        "precision": found / int(flagged.sum()) if flagged.any() else None,
+        "recall": found / int(truth.sum()),
+        "wrong": int(truth.sum()),
+        "found": found,
+    }
+
+
+def peak_memory() -> int:
+    """Most bytes in use so far: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

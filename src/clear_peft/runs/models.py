@@ -1,0 +1,125 @@
+"""Pretrained models and tokenizers, by hub name or path."""
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import logging as transformers_logging
+
+from clear_peft.data import LabelNames
+from clear_peft.errors import InputError
+
+# what transformers raises over a name, a folder or a file that is not what it should be; ImportError where
+# a tokenizer needs a package that is not installed
+_REFUSALS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+)
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer; one without a padding token pads with its end of sequence.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except _REFUSALS as error:
+        raise _not_found("tokenizer", name, error) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers makes one without words where there are no tokenizer files
+        raise InputError(f"{name!r} holds no tokenizer: give a model that comes with its own.")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"The tokenizer {name!r} has no padding token: choose another model.")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_classifier(
+    name: str, names: LabelNames, tokenizer: Any, *, trust_remote_code: bool = False, new_head: bool = True
+) -> Any:
+    """Load a pretrained model with a classification head for the given labels, in float32.
+
+    Args:
+        name: Hub name or path.
+        names: The labels.
+        tokenizer: The model's tokenizer.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+        new_head: Whether a head of another size may be replaced by a new one. Default True.
+
+    Raises:
+        InputError: If there is no such model, or its architecture has no classification head.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    labels = dict(enumerate(names.names))
+    try:
+        config = AutoConfig.from_pretrained(
+            name,
+            id2label=labels,
+            label2id={label: i for i, label in labels.items()},
+            num_labels=len(labels),
+            trust_remote_code=trust_remote_code,
+        )
+        if type(config) not in AutoModelForSequenceClassification._model_mapping and not trust_remote_code:
+            raise InputError(
+                f"{config.model_type!r}, the architecture of {name!r}, has no sequence-classification head "
+                "in transformers: choose another model."
+            )
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        return AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=new_head,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    except InputError:
+        raise
+    except _REFUSALS as error:
+        raise _not_found("model", name, error) from error
+
+
+def check_length(model: Any, max_length: int) -> None:
+    """Refuse texts that are longer than the model, adapter included, has positions for.
+
+    Raises:
+        InputError: With the largest length that the model takes.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None:
+        return
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            limit = module.num_embeddings - padding - 1  # RoBERTa counts from behind its padding index
+    prefix = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    if max_length > limit - prefix:
+        taken = f", of which the prefix takes {prefix}" if prefix else ""
+        raise InputError(
+            f"max_length is {max_length}, but the model has {limit} positions{taken}: "
+            f"give at most {limit - prefix}."
+        )
+
+
+def bf16_pays() -> bool:
+    """Whether bf16 autocast is faster than float32 on this machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def _not_found(what: str, name: str, error: Exception) -> InputError:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return InputError(f"Cannot load the {what} {name!r} ({reason}): give a hub name or the path of a folder.")

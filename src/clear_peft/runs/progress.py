@@ -1,0 +1,69 @@
+"""How a run tells what it is doing."""
+
+from typing import Any, Protocol
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+# Trainer's name in its log → ours, in the order in which they are shown
+_FIGURES = {
+    "loss": "train_loss",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+    "eval_macro_f1": "validation_macro_f1",
+    "noise_rate": "noise_rate",
+    "clean_probability": "clean_probability",
+    "gate_rate": "gate_rate",
+    "detection_auc": "detection_auc",
+    "memorised": "memorised",
+}
+
+
+class Reporter(Protocol):
+    """Whoever shows the progress of a run."""
+
+    def stage(self, text: str) -> None:
+        """A new stage has begun."""
+
+    def step(self, done: int, total: int) -> None:
+        """Steps of the training are done."""
+
+    def epoch(self, figures: dict[str, Any]) -> None:
+        """An epoch is over, and these are its figures."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, text: str) -> None:
+        """Nothing."""
+
+    def step(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def epoch(self, figures: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class ReportTo(TrainerCallback):
+    """Passes what the Trainer does on to a reporter."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A step is over."""
+        self.reporter.step(state.global_step, state.max_steps)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The validation after an epoch is over."""
+        self.reporter.epoch(epoch_figures(state.log_history)[-1])
+
+
+def epoch_figures(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures of every epoch, out of the Trainer's log."""
+    epochs: dict[int, dict[str, Any]] = {}
+    for entry in log_history:
+        number = round(entry["epoch"])
+        record = epochs.setdefault(number, {"epoch": number})
+        record |= {ours: entry[theirs] for theirs, ours in _FIGURES.items() if theirs in entry}
+    return [epochs[number] for number in sorted(epochs)]

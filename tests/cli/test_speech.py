@@ -1,0 +1,139 @@
+"""What commands say, where, and how fast."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["train", "predict", "evaluate", "demo"]
+
+
+def _shell(*words, **more):
+    program = Path(sys.executable).with_name("clear-peft")
+    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, **more)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from typer.testing import CliRunner; from clear_peft.cli.app import app\n"
+        f"for words in [[], *([c] for c in {COMMANDS})]:\n"
+        "    end = CliRunner().invoke(app, [*words, '--help'])\n"
+        "    assert end.exit_code == 0 and 'Usage' in end.output, end.output\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'pandas', 'numpy', 'sklearn', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["train", "-h"]])
+def test_help(cli, words):
+    end = cli(*words)
+    assert end.status == 0
+    assert "Usage" in end.out
+    assert end.err == ""
+
+
+def test_version(cli):
+    from clear_peft import __version__
+
+    assert cli("--version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train"], "Missing option"),
+        (["train", "--nope"], "No such option"),
+        (["nope"], "No such command"),
+        (["evaluate", "--run", "x", "--data", "y", "--format", "loud"], "--format"),
+        (["train", "--model", "m", "--data", "d", "--output", "o", "--epochs", "ten"], "--epochs"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(cli, words, expected):
+    end = cli(*words)
+    assert end.status == 2
+    assert end.out == ""
+    assert end.err.startswith("clear-peft: ")
+    assert expected in end.err
+    assert end.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--format", "json"], ["--format=json"]])
+def test_errors_as_json(cli, words):
+    end = cli("evaluate", *words, "--run", "nowhere", "--data", "json")
+    assert (end.status, end.out) == (2, "")
+    assert "no run folder" in json.loads(end.err)["error"]
+    usage = cli("train", *words, "--epochs", "ten")
+    assert "--epochs" in json.loads(usage.err)["error"]
+
+
+def test_the_word_json_elsewhere_changes_nothing(cli):
+    assert cli("evaluate", "--run", "json", "--data", "json").err.endswith("has written.\n")
+    assert cli("evaluate", "--run", "json", "--data", "json").err.startswith(("clear-peft: ", "Evaluating"))
+
+
+def test_train_as_json_prints_one_object(cli, place, tmp_path):
+    end = cli("train", *place.options(tmp_path / "run", epochs=1, format="json"))
+    assert (end.status, end.err) == (0, "")
+    assert json.loads(end.out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+def test_train_quietly_prints_nothing(cli, place, tmp_path):
+    end = cli("train", *place.options(tmp_path / "run", epochs=1, method="full"))
+    assert (end.status, end.out, end.err) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_train_in_a_pipe_prints_plain_lines_and_no_library_noise(place, tmp_path):
+    words = place.options(tmp_path / "run", epochs=2, format=None, method="plain", test=place.test)
+    end = _shell("train", *words)
+    assert end.returncode == 0
+    lines = end.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "Reading",
+        "Loading",
+        "Training",
+        "epoch",
+        "epoch",
+        "Writing",
+    ]
+    assert all(line.isprintable() for line in lines)
+    assert end.stdout.startswith("Selected epoch")
+    assert str(tmp_path / "run" / "adapter") in end.stdout
+
+
+@pytest.mark.slow
+def test_a_terminal_that_knows_no_unicode(place, tmp_path):
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    end = _shell("train", *place.options(tmp_path / "é", epochs=1, format=None, method="plain"), env=env)
+    assert (end.returncode, "Traceback" in end.stderr) == (0, False)
+
+
+def test_ctrl_c(cli, place, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", interrupted)
+    end = cli("train", *place.options(tmp_path / "run"))
+    assert end.status == 130
+    assert end.err == "clear-peft: Interrupted; carry a training run on with train --resume.\n"
+    monkeypatch.undo()
+    assert cli("train", *place.options(tmp_path / "run", resume=True)).status == 0
+
+
+def test_a_full_disk_is_no_wrong_input(cli, place, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "train", full)
+    end = cli("train", *place.options(tmp_path / "run"))
+    assert end.status == 1
+    assert "No space left on device" in end.err
+    assert end.err.count("\n") == 1

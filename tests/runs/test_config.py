@@ -1,0 +1,61 @@
+"""What a run is told."""
+
+from importlib import import_module
+
+import pytest
+
+from clear_peft import runs
+from clear_peft.errors import InputError
+from clear_peft.runs import RunConfig
+from clear_peft.runs.config import read_yaml
+
+NEEDED = {"model": "m", "data": "d.csv", "output": "o"}
+
+
+def test_it_comes_back_as_it_was_saved(tmp_path):
+    config = RunConfig(
+        **NEEDED, learning_rate=1e-5, peft_options={"r": 8}, target_modules=["query"], test="ö.csv"
+    )
+    config.save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", None),
+        ("model", 3),
+        ("test", 3),
+        ("epochs", "ten"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("epochs", None),
+        ("seed", 2**32),
+        ("learning_rate", "fast"),
+        ("learning_rate", float("nan")),
+        ("validation_fraction", None),
+        ("target_modules", 5),
+        ("target_modules", "query"),
+        ("target_modules", [5]),
+        ("peft_options", None),
+        ("peft_options", [1]),
+        ("trust_remote_code", "yes"),
+        ("output", "a\0b"),
+    ],
+)
+def test_a_wrong_value_is_named(option, value):
+    with pytest.raises(InputError, match=f"{option} is .*: give "):
+        RunConfig(**{**NEEDED, option: value})
+
+
+def test_yaml_takes_a_number_without_a_point_for_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("learning_rate: 1e-3\nvalidation_fraction: 1e-1")
+    assert read_yaml(path) == {"learning_rate": 1e-3, "validation_fraction": 0.1}
+
+
+def test_functions_stay_functions_after_their_modules_are_imported():
+    for module in ("config", "demo", "folder", "inference", "measures", "models", "progress", "training"):
+        import_module(f"clear_peft.runs.{module}")
+    for name in runs.__all__:
+        assert callable(getattr(runs, name)), name
