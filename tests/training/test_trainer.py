@@ -10,9 +10,10 @@ from torch.utils.data import Dataset as TorchDataset
 from toy import Constant, is_lora, model_without_dropout, rows, trained, trainer, weights
 from transformers import TrainerCallback
 
+from clear_peft.cleanliness import CleanlinessEstimate
 from clear_peft.errors import InputError
 from clear_peft.routing import Router
-from clear_peft.training import preset
+from clear_peft.training import CleanlinessState, preset
 from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
@@ -122,6 +123,65 @@ def test_estimates_once_when_the_warm_up_ends(tmp_path, warm_up, epochs, expecte
     assert made.cleanliness.epoch == expected
     rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
     assert [rate == 1.0 for rate in rates] == [True] * expected + [False] * (epochs - expected)
+
+
+def test_cross_entropy_is_weighted_by_the_clean_probability(tmp_path):
+    class Doubts:
+        def estimate(self, losses, labels=None):
+            p = np.linspace(0.1, 0.9, len(losses), dtype=np.float32)
+            return CleanlinessEstimate(p, 2, {})
+
+    made = trained(tmp_path, by=Doubts(), num_train_epochs=1)
+    logits, labels, ids = torch.randn(3, 3), torch.tensor([0, 1, 2]), torch.tensor([0, 10, 21])
+    plain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    weight = torch.from_numpy(made.clean_probability / made.clean_probability.mean())
+    torch.testing.assert_close(made.per_example_loss(logits, labels, ids), weight[ids] * plain)
+
+
+class Validation:
+    """Accuracies that are given instead of measured."""
+
+    def __init__(self, accuracies):
+        self.accuracies = iter(accuracies)
+
+    def __call__(self, _):
+        return {"accuracy": next(self.accuracies)}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "selected"),
+    [
+        ([0.9, 0.5, 0.6, 0.55], 3),  # an epoch without an estimate is never selected
+        ([0.9, 0.6, 0.6, 0.5], 3),  # of equals the latest
+        ([0.9, 0.7, 0.6, 0.5], 2),
+    ],
+)
+def test_selected_epoch(tmp_path, accuracies, selected):
+    made = trainer(
+        tmp_path,
+        num_train_epochs=4,
+        warm_up_epochs=2,
+        eval_dataset=rows(12),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=True,
+        compute_metrics=Validation(accuracies),
+    )
+    made.train()
+    assert made.state.best_global_step == 3 * selected
+    assert made.cleanliness.epoch == selected
+
+
+def test_a_checkpoint_that_says_it_is_whole_has_our_state(tmp_path, monkeypatch):
+    def full_disk(self, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CleanlinessState, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        trained(tmp_path, save_strategy="epoch")
+    assert not list(tmp_path.rglob("trainer_state.json"))
 
 
 def test_losses_are_smoothed_over_epochs(tmp_path):

@@ -60,7 +60,15 @@ class Constant:
 
 
 def trainer(
-    tmp_path, *, start=None, train_dataset=None, by=None, callbacks=None, eval_dataset=None, **settings
+    tmp_path,
+    *,
+    start=None,
+    train_dataset=None,
+    by=None,
+    callbacks=None,
+    eval_dataset=None,
+    compute_metrics=None,
+    **settings,
 ):
     defaults = {
         "output_dir": str(tmp_path),
@@ -74,7 +82,6 @@ def trainer(
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "warm_up_epochs": 1,
-        "reestimate": True,
     }
     return CleaRTrainer(
         model=copy.deepcopy(start) if start is not None else model(),
@@ -83,6 +90,7 @@ def trainer(
         eval_dataset=eval_dataset,
         estimator=by,
         callbacks=callbacks,
+        compute_metrics=compute_metrics,
     )
 
 

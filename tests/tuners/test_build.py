@@ -138,6 +138,7 @@ def test_targets_and_modules_to_save_are_ours_to_choose():
             "bitfit has no option target_modules: it takes none",
         ),
         ("bert", "prefix", {"target_modules": ["query"]}, "prefix has no option target_modules"),
+        ("bert", "prefix", {"options": {"prefix_projection": True}}, "leave it out"),
         ("bert", "adalora", {}, "total_step"),
         ("gpt2", "loha", {}, "peft cannot put loha on GPT2"),
         ("gpt2", "bitfit", {}, "Conv1D"),

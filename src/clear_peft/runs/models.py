@@ -1,5 +1,7 @@
 """Pretrained models and tokenizers, by hub name or path."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,8 +61,6 @@ def load_classifier(
     Raises:
         InputError: If there is no such model, or its architecture has no classification head.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     labels = dict(enumerate(names.names))
     try:
         config = AutoConfig.from_pretrained(
@@ -77,18 +77,33 @@ def load_classifier(
             )
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
-        return AutoModelForSequenceClassification.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=new_head,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-        )
+        with _silently():
+            return AutoModelForSequenceClassification.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=new_head,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+            )
     except InputError:
         raise
     except _REFUSALS as error:
         raise _not_found("model", name, error) from error
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Keep transformers from reporting that the head is new, which it is meant to be."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def check_length(model: Any, max_length: int) -> None:

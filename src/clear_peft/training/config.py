@@ -31,14 +31,11 @@ class CleaRConfig(TrainingArguments):
         warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
             probabilities are used; below 1, a share of all epochs (rounded up). The estimate is as good as
             the model that makes it, and 77 classes take longer to learn than 6.
-        reestimate: Whether to score and estimate after every epoch, as the paper does, or once, when the
-            warm-up ends. Later losses are shaped by the estimate itself: a label once doubted is not
-            learnt, and so is doubted more. Estimating once also costs one scoring pass instead of many.
-        estimator: ``gaussian``, ``beta`` or ``paper``: what turns losses into clean probabilities. Another
-            one is given to the trainer as an object.
+        reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
+            first estimate, which saves the passes.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
-        label_weighting: Whether an example's cross entropy counts by its clean probability; otherwise each
-            counts alike.
+        label_weighting: Whether an example's cross entropy counts by its clean probability, relative to the
+            mean of all; otherwise each counts alike.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
     """
@@ -48,9 +45,9 @@ class CleaRConfig(TrainingArguments):
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     warm_up_epochs: float = field(default=0.5, metadata={"help": "epochs, or share, before p is used"})
-    reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
+    reestimate: bool = field(default=True, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
-    loss_smoothing: float = field(default=0.0, metadata={"help": "β, weight of the last pass's losses"})
+    loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
     label_weighting: bool = field(default=True, metadata={"help": "weight cross entropy by p"})
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
     consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
@@ -94,7 +91,6 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
     return {
         "gate_ceiling": paper.ceiling,
         "warm_up_epochs": 3,
-        "reestimate": True,
         "estimator": "paper",
         "loss_smoothing": paper.smoothing,
         "label_weighting": False,

@@ -1,6 +1,7 @@
 """``CleaRTrainer``: transformers' Trainer with clean routing."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ from clear_peft.tuners.loading import restore_adapter
 class CleaRTrainer(Trainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
-    When the warm-up is over it scores the training set and estimates each label's clean probability p; from
-    then on it routes examples through the PEFT modules by p. What it saves is an ordinary PEFT adapter. A
-    column ``clean_label`` of the training set, if there is one, is read for logging alone.
+    From the end of the warm-up on it scores the training set after every epoch, estimates each label's clean
+    probability p, and routes examples through the PEFT modules by it. What it saves is an ordinary PEFT
+    adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
 
     Args:
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
@@ -178,7 +179,7 @@ class CleaRTrainer(Trainer):
         if not self._robust:
             return loss
         if self.args.label_weighting:
-            loss = self._probability[ids] * loss
+            loss = self._weight[ids] * loss
         if self.args.consistency_weight:
             teacher = self._teacher[ids]
             agreement = consistency(logits, teacher, self.args.consistency_temperature)
@@ -215,7 +216,8 @@ class CleaRTrainer(Trainer):
 
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
-        if self.args.reestimate or round(self.state.epoch or 0) == self._warm_up:
+        beyond = round(self.state.epoch or 0) - self._warm_up
+        if beyond == 0 or (beyond > 0 and self.args.reestimate):
             self._set_state(self._scored())
         should_log = self.control.should_log
         self.log(self._figures())
@@ -263,6 +265,8 @@ class CleaRTrainer(Trainer):
         if state is not None:
             device = self.args.device
             self._probability = torch.from_numpy(state.clean_probability).to(device)
+            # a mean of 1: the step size stays what it was before
+            self._weight = self._probability / self._probability.mean().clamp_min(1e-6)
             self._teacher = torch.from_numpy(state.teacher).to(device)
 
     def _figures(self) -> dict[str, float]:
@@ -300,10 +304,24 @@ class CleaRTrainer(Trainer):
                 self.processing_class.save_pretrained(folder)
         return None
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest."""
+        epochs = round(self.state.epoch or 0)
+        if self._router is not None and epochs < min(self._warm_up, self.state.num_train_epochs):
+            return False
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if self.state.best_metric is not None and metrics.get(name) == self.state.best_metric:
+            self.state.best_global_step = self.state.global_step
+            return True
+        return super()._determine_best_metric(metrics, trial)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
         if self._state is not None and self.args.should_save:
-            self._state.save(f"{self._get_output_dir(trial)}/checkpoint-{self.state.global_step}")
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self._state.save(folder)
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self._has_adapter:

@@ -117,6 +117,11 @@ def _build_peft(
         defaults: dict[str, Any] = {"task_type": task_type, **_sizes(method, given)}
     if method == "prefix":
         _check_prefix(model)
+        if given.get("prefix_projection"):
+            raise InputError(
+                "prefix_projection cannot be carried on from a checkpoint, since peft saves only what it "
+                "projects to: leave it out."
+            )
         head = [*head, *pooler_names(model)]
     if "target_modules" in known:
         defaults["target_modules"] = _targets(model, peft_type)
