@@ -9,7 +9,6 @@ from pathlib import Path
 
 from clear_peft.errors import InputError
 from clear_peft.runs.config import CONFIG_NAME, RunConfig
-from clear_peft.training.state import STATE_NAME
 
 ADAPTER = "adapter"
 LABELS = "labels.json"
@@ -123,13 +122,12 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def last_checkpoint(folder: Path, *, routed: bool) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint that was written whole; None where there is none, to begin anew."""
-    needed = ("trainer_state.json", STATE_NAME) if routed else ("trainer_state.json",)
     whole = [
-        (int(path.name.rpartition("-")[2]), path)
-        for path in folder.glob("checkpoint-*")
-        if path.name.rpartition("-")[2].isdecimal() and all((path / name).is_file() for name in needed)
+        (int(state.parent.name.rpartition("-")[2]), state.parent)
+        for state in folder.glob("checkpoint-*/trainer_state.json")  # written last
+        if state.parent.name.rpartition("-")[2].isdecimal()
     ]
     return str(max(whole)[1]) if whole else None
 

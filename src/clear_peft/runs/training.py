@@ -83,8 +83,7 @@ def train(
     method = find(config.method)
     with nullcontext(Path(config.output)) if resume else run_folder.begin(config) as folder:
         trainer = _trainer(config, tokens, model, tokenizer, reporter)
-        routed = method.settings["clean_routing"]
-        checkpoint = run_folder.last_checkpoint(folder, routed=routed) if resume else None
+        checkpoint = run_folder.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tables.train)} rows")
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=checkpoint)
