@@ -22,13 +22,7 @@ def demo(
 
     out: Output = context.obj
     results = run_demo(output, overwrite=overwrite, reporter=out)
-    headings = (
-        "",
-        "accuracy on true test labels",
-        "wrong labels found",
-        "of the rows flagged, wrong",
-        "files",
-    )
+    headings = ("", "accuracy on true test labels", "wrong labels found", "of rows flagged, wrong", "seconds")
     rows = []
     for name, metrics in results.items():
         found = metrics["detection"]
@@ -39,7 +33,12 @@ def demo(
                 f"{metrics['test']['accuracy']:.1%}",
                 f"{found['found']} of {found['wrong']}",
                 precision,
-                str(output / name),
+                f"{metrics['train_seconds']:.0f}",
             )
         )
-    out.table(results, "BBC News, 40 % of the training labels wrong", headings, rows)
+    files = [
+        f"{what:13} {output / name / file}"
+        for name in results
+        for what, file in (("Adapter:", "adapter"), ("Label issues:", "label_issues.csv"))
+    ]
+    out.table(results, "BBC News, 40 % of the training labels wrong", headings, rows, files)

@@ -70,7 +70,7 @@ class Output:
 
     # results
 
-    def result(self, values: dict[str, Any], lines: list[str]) -> None:
+    def result(self, values: dict[str, Any], lines: Sequence[str]) -> None:
         """The outcome of a command: as JSON, or as lines for a person."""
         self._end_bar()
         if self.format is Format.json:
@@ -82,17 +82,25 @@ class Output:
             for line in lines:
                 self._results.print(_encodable(line, sys.stdout), markup=False, soft_wrap=True)
 
-    def table(self, values: dict[str, Any], title: str, headings: Sequence[str], rows: Sequence[Any]) -> None:
-        """The outcome of a command: as JSON, or as a table for a person."""
-        self.result(values, [])
+    def table(
+        self,
+        values: dict[str, Any],
+        title: str,
+        headings: Sequence[str],
+        rows: Sequence[Any],
+        lines: Sequence[str],
+    ) -> None:
+        """The outcome of a command: as JSON, or as a table and lines below it for a person."""
         if self.format is Format.human:
             from rich.table import Table
             from rich.text import Text
 
+            self._end_bar()
             table = Table(*headings, title=title)
             for row in rows:
                 table.add_row(*(Text(cell) for cell in row))
             self._results.print(table)
+        self.result(values, lines)
 
     def error(self, sentence: str) -> None:
         """One sentence on one line of stderr, whatever the format."""
