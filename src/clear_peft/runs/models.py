@@ -26,6 +26,20 @@ _REFUSALS = (
 )
 
 
+@contextmanager
+def silently() -> Iterator[None]:
+    """Keep transformers' remarks (the head is new, as it is meant to be) and bars from between our own."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """Load a tokenizer; one without a padding token pads with its end of sequence.
 
@@ -46,6 +60,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+@silently()
 def load_classifier(
     name: str, names: LabelNames, tokenizer: Any, *, trust_remote_code: bool = False, new_head: bool = True
 ) -> Any:
@@ -77,33 +92,18 @@ def load_classifier(
             )
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
-        with _silently():
-            return AutoModelForSequenceClassification.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=new_head,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-            )
+        return AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=new_head,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
     except InputError:
         raise
     except _REFUSALS as error:
         raise _not_found("model", name, error) from error
-
-
-@contextmanager
-def _silently() -> Iterator[None]:
-    """Keep transformers from reporting that the head is new, which it is meant to be."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def check_length(model: Any, max_length: int) -> None:

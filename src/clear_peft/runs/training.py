@@ -31,7 +31,7 @@ from clear_peft.runs import folder as run_folder
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
 from clear_peft.runs.measures import accuracy_and_f1, detection, peak_memory
-from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer
+from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
 from clear_peft.runs.progress import Reporter, ReportTo, Silent, epoch_figures
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
@@ -50,6 +50,7 @@ class _Tables:
     test: Examples | None
 
 
+@silently()
 def train(
     config: RunConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None
 ) -> dict[str, Any]:
