@@ -132,7 +132,8 @@ def bf16_pays() -> bool:
     """Whether bf16 autocast is faster than float32 on this machine."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every release
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def _not_found(what: str, name: str, error: Exception) -> InputError:
