@@ -1,6 +1,7 @@
 """Tests run offline and on one thread."""
 
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,3 +21,10 @@ def pytest_configure(config):
     config.addinivalue_line(
         "filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
     )
+
+
+def pytest_collection_modifyitems(items):
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        for item in items:
+            if item.get_closest_marker("compiled"):
+                item.add_marker(pytest.mark.skip(reason="torch.compile needs a C++ compiler"))

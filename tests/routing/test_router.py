@@ -156,6 +156,7 @@ def test_backward_after_the_gates_are_gone_is_refused(reentrant):
     model(**batch).logits.sum().backward()  # an unrouted pass is nobody's fault
 
 
+@pytest.mark.compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["bert", "llama"])
 def test_compiled_after_a_plain_model_of_the_same_class(architecture):

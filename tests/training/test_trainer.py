@@ -22,7 +22,7 @@ MODES = [
     {},
     {"activation_checkpointing": True},
     {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
-    pytest.param({"torch_compile": True}, marks=pytest.mark.slow),
+    pytest.param({"torch_compile": True}, marks=[pytest.mark.slow, pytest.mark.compiled]),
 ]
 
 
@@ -335,6 +335,7 @@ def test_paper_preset(tmp_path):
             "one class index",
         ),
         ({"gate_ceiling": 1.5}, "gate_ceiling is 1.5"),
+        ({"label_smoothing_factor": 0.1}, "override per_example_loss"),
         ({"estimator": "gamma"}, "no estimator 'gamma'"),
     ],
 )

@@ -75,6 +75,11 @@ class CleaRTrainer(Trainer):
                 f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, "
                 "or set CUDA_VISIBLE_DEVICES to one of them."
             )
+        if args.label_smoothing_factor or kwargs.get("compute_loss_func"):
+            raise InputError(
+                "The loss is the trainer's own: leave out label_smoothing_factor and compute_loss_func, or "
+                "override per_example_loss."
+            )
         self._num_labels: int = model.config.num_labels
         if train_dataset is not None:
             train_dataset = with_ids(train_dataset)
@@ -231,7 +236,7 @@ class CleaRTrainer(Trainer):
         else:
             collate = self._get_collator_with_removed_columns(collate)
         logits = predict_logits(
-            self.model_wrapped,
+            self.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
             dataset,
             collate,
             self._num_labels,
