@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Gate:
     lifted: bool
     prefix_length: int
     original: type[nn.Module]
-    last_pass: int | None = field(default=None)
+    last_pass: int | None = None
 
     def __call__(self, module: Any, args: tuple, kwargs: dict) -> Any:
         """Run the module with the batch's gates."""

@@ -57,7 +57,7 @@ class CleaRConfig(TrainingArguments):
         super().__post_init__()
         for name, low, high in (
             ("gate_ceiling", 0, 1),
-            ("loss_smoothing", 0, 1),
+            ("loss_smoothing", 0, 0.999),
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),
