@@ -4,10 +4,13 @@ Every model here is a row-stochastic matrix T with T[a, b] = P(noisy label b | t
 one sampler, `transition`, and the named models only build their matrix.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from clear_peft.errors import InputError
+from clear_peft.noise.checks import check_classes, check_labels, check_matrix, check_rate
 from clear_peft.noise.corruption import Corruption
 
 
@@ -31,7 +34,8 @@ def symmetric(
     Raises:
         InputError: If the labels are not integers in [0, num_classes) or the rate is outside [0, 1].
     """
-    _check_model(num_classes, rate)
+    check_classes(num_classes)
+    check_rate(rate)
     to_each = rate / num_classes if inclusive else rate / (num_classes - 1)
     matrix = np.full((num_classes, num_classes), to_each)
     np.fill_diagonal(matrix, 1 - rate + to_each if inclusive else 1 - rate)
@@ -53,9 +57,43 @@ def pair_flip(labels: npt.ArrayLike, num_classes: int, rate: float, seed: int) -
     Raises:
         InputError: If the labels are not integers in [0, num_classes) or the rate is outside [0, 1].
     """
-    _check_model(num_classes, rate)
+    check_classes(num_classes)
+    check_rate(rate)
     identity = np.eye(num_classes)
     return transition(labels, (1 - rate) * identity + rate * np.roll(identity, 1, axis=1), seed)
+
+
+def class_map(
+    labels: npt.ArrayLike, num_classes: int, mapping: Mapping[int, int], rate: float, seed: int
+) -> Corruption:
+    """Flip some classes to one other class each, as annotators confuse a cat with a lynx.
+
+    Args:
+        labels: True labels, (N,) integers in [0, num_classes).
+        num_classes: C, at least 2.
+        mapping: Class → the class that its labels flip to; labels of other classes are kept.
+        rate: η in [0, 1], the probability that a label of a class in the mapping flips.
+        seed: Seed of the random generator: the same arguments give the same labels.
+
+    Returns:
+        The corrupted labels with the realised rate and transition matrix.
+
+    Raises:
+        InputError: If the labels or the mapping hold anything but integers in [0, num_classes), or the rate
+            is outside [0, 1].
+    """
+    check_classes(num_classes)
+    check_rate(rate)
+    strange = [c for pair in mapping.items() for c in pair if c not in range(num_classes)]
+    if strange:
+        raise InputError(
+            f"The class map names {strange[0]!r}: give class numbers from 0 to {num_classes - 1}."
+        )
+    matrix = np.eye(num_classes)
+    for given, flipped in mapping.items():
+        matrix[given, given] -= rate
+        matrix[given, flipped] += rate
+    return transition(labels, matrix, seed)
 
 
 def transition(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Corruption:
@@ -73,16 +111,8 @@ def transition(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Corru
         InputError: If the matrix is not square and row-stochastic (to 1e-6), or a label is not one of its
             rows.
     """
-    rows = np.asarray(matrix, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[0] != rows.shape[1] or len(rows) < 2:
-        raise InputError(
-            f"The transition matrix has shape {rows.shape}: give a square (C, C) one with C ≥ 2."
-        )
-    if not (np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-6)):
-        raise InputError(
-            "A row of the transition matrix is no distribution: make it non-negative with sum 1."
-        )
-    before = _check_labels(labels, len(rows))
+    rows = check_matrix(matrix)
+    before = check_labels(labels, len(rows))
 
     # Dividing by the row's last entry makes it exactly 1, so that a draw below 1 always finds a class.
     cumulative = np.cumsum(rows, axis=1)
@@ -93,23 +123,3 @@ def transition(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Corru
         members = before == label
         after[members] = np.searchsorted(row, draws[members], side="right")
     return Corruption.between(before, after, len(rows))
-
-
-def _check_model(num_classes: int, rate: float) -> None:
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}: label noise needs at least 2 classes.")
-    if not 0 <= rate <= 1:
-        raise InputError(f"The noise rate is {rate}: give a probability between 0 and 1.")
-
-
-def _check_labels(labels: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"labels have shape {array.shape} and dtype {array.dtype}: give non-empty 1-D integers."
-        )
-    if array.min() < 0 or array.max() >= num_classes:
-        raise InputError(
-            f"labels run from {array.min()} to {array.max()}: give class numbers from 0 to {num_classes - 1}."
-        )
-    return array.astype(np.int64)

@@ -1,0 +1,53 @@
+"""``clear-peft noise``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.options import FormatOption, OverwriteOption
+from clear_peft.cli.output import Format, Output
+
+
+def noise(
+    context: typer.Context,
+    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL or Parquet file, or a hub data set.")],
+    kind: Annotated[str, typer.Option(help="symmetric, symmetric-inclusive, pair, map, matrix or instance.")],
+    output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
+    rate: Annotated[float | None, typer.Option(help="Noise rate, for all kinds but matrix.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    class_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="A=B", help="For map: labels A flip to B; may be repeated."),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(help="For matrix: CSV or JSON file, numbers in the order of the labels or with names."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For instance: pretrained model that embeds the texts.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Put wrong labels into a table, for experiments; the labels that it had go to a column clean_label."""
+    from clear_peft.runs.noising import add_noise
+
+    out: Output = context.obj
+    out.stage(f"Putting noise into {data}")
+    made = add_noise(
+        data,
+        output,
+        kind=kind,
+        rate=rate,
+        seed=seed,
+        text_column=text_column,
+        label_column=label_column,
+        class_map=class_map or (),
+        matrix=matrix,
+        model=model,
+        overwrite=overwrite,
+    )
+    out.result(made, [f"{made['changed']} of {made['rows']} labels changed ({made['rate']:.1%}): {output}"])
