@@ -12,14 +12,6 @@ from clear_peft.objectives import consistency, cross_entropy, soft_cross_entropy
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def draw(batch, classes, seed, dtype=torch.float32):
     return (4 * torch.randn(batch, classes, generator=torch.Generator().manual_seed(seed))).to(dtype)
 

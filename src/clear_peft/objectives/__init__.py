@@ -1,5 +1,26 @@
 """Logits, labels and teachers in, per-example losses out."""
 
-from clear_peft.objectives.losses import consistency, cross_entropy, soft_cross_entropy
+from clear_peft.objectives.losses import (
+    consistency,
+    cross_entropy,
+    forward_cross_entropy,
+    generalized_cross_entropy,
+    smoothed_cross_entropy,
+    soft_cross_entropy,
+    symmetric_cross_entropy,
+)
+from clear_peft.objectives.objective import Objective
+from clear_peft.objectives.registry import OBJECTIVES, make_objective
 
-__all__ = ["consistency", "cross_entropy", "soft_cross_entropy"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "consistency",
+    "cross_entropy",
+    "forward_cross_entropy",
+    "generalized_cross_entropy",
+    "make_objective",
+    "smoothed_cross_entropy",
+    "soft_cross_entropy",
+    "symmetric_cross_entropy",
+]

@@ -6,6 +6,7 @@ float32, since the losses of well-learnt examples drown in the rounding of bfloa
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from clear_peft.errors import InputError
 
@@ -23,10 +24,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         InputError: If the shapes do not fit.
     """
-    if labels.shape != logits.shape[:1] or logits.ndim != 2:
-        raise InputError(
-            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}: give (B, C) and (B,)."
-        )
+    _check_labels(logits, labels)
     return -_log_softmax(logits).gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
@@ -72,8 +70,105 @@ def consistency(logits: Tensor, teacher_logits: Tensor, temperature: float) -> T
     return soft_cross_entropy(logits.float() / temperature, target)
 
 
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """Cross entropy to smoothed labels, (1 − ε)·onehot(y) + ε/C.
+
+    Source: Szegedy et al. 2016 (arXiv 1512.00567).
+
+    Args:
+        logits: f, (B, C), any float dtype.
+        labels: y, (B,) int64 in [0, C).
+        epsilon: ε in [0, 1]; 0 is cross entropy.
+
+    Returns:
+        (B,) float32, differentiable in the logits.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    _check_labels(logits, labels)
+    classes = logits.shape[1]
+    return soft_cross_entropy(logits, (1 - epsilon) * one_hot(labels, classes) + epsilon / classes)
+
+
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
+    """Generalized cross entropy, (1 − p_y^q)/q: from cross entropy (q → 0) to 1 − p_y (q = 1).
+
+    Source: Zhang & Sabuncu 2018 (arXiv 1805.07836), the loss without its truncation.
+
+    Args:
+        logits: f, (B, C), any float dtype.
+        labels: y, (B,) int64 in [0, C).
+        q: in (0, 1].
+
+    Returns:
+        (B,) float32, differentiable in the logits.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    # by way of log p_y: the gradient of p_y^q itself is infinite at p_y = 0
+    return torch.expm1(-q * cross_entropy(logits, labels)) / -q
+
+
+def symmetric_cross_entropy(
+    logits: Tensor, labels: Tensor, alpha: float, beta: float, log_zero: float
+) -> Tensor:
+    """Symmetric cross entropy, α·CE + β·RCE, where RCE = −Σ_c p_c log onehot(y)_c = −A·(1 − p_y).
+
+    Source: Wang et al. 2019 (arXiv 1908.06112).
+
+    Args:
+        logits: f, (B, C), any float dtype.
+        labels: y, (B,) int64 in [0, C).
+        alpha: α, the weight of cross entropy.
+        beta: β, the weight of reverse cross entropy.
+        log_zero: A < 0, what stands for log 0.
+
+    Returns:
+        (B,) float32, differentiable in the logits.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    forward = cross_entropy(logits, labels)
+    return alpha * forward + beta * log_zero * torch.expm1(-forward)
+
+
+def forward_cross_entropy(logits: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
+    """Cross entropy of the noisy label's predicted probability, −log Σ_c T[c, y]·softmax(f)_c.
+
+    Source: the forward correction of Patrini et al. 2017 (arXiv 1609.03683).
+
+    Args:
+        logits: f, (B, C), any float dtype; the model predicts the true class.
+        labels: y, (B,) int64 in [0, C), drawn from row c of T where the true class is c.
+        matrix: T, (C, C) float, rows that sum to 1, no column that is all zero.
+
+    Returns:
+        (B,) float32, differentiable in the logits; with T the identity, cross entropy.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    _check_labels(logits, labels)
+    if matrix.shape != (logits.shape[1], logits.shape[1]):
+        raise InputError(
+            f"logits have shape {tuple(logits.shape)}, matrix {tuple(matrix.shape)}: give (B, C) and (C, C)."
+        )
+    likelihood = matrix.float().log().T[labels]  # (B, C): log T[c, y]
+    return -torch.logsumexp(_log_softmax(logits) + likelihood, dim=1)
+
+
 def _log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.float(), dim=1)
+
+
+def _check_labels(logits: Tensor, labels: Tensor) -> None:
+    if labels.shape != logits.shape[:1] or logits.ndim != 2:
+        raise InputError(
+            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}: give (B, C) and (B,)."
+        )
 
 
 def _check_same_shape(logits: Tensor, other: Tensor, name: str) -> None:
