@@ -2,4 +2,4 @@
 
 from clear_peft.methods.method import Method
 
-METHOD = Method("full", "full fine-tuning", adapter=False, settings={"clean_routing": False})
+METHOD = Method(name="full", summary="full fine-tuning", adapter=False)

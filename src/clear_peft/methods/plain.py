@@ -2,4 +2,4 @@
 
 from clear_peft.methods.method import Method
 
-METHOD = Method("plain", "plain PEFT", adapter=True, settings={"clean_routing": False})
+METHOD = Method(name="plain", summary="plain PEFT")

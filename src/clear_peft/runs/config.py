@@ -33,11 +33,13 @@ class RunConfig:
         validation: Validation table; by default rows of ``data`` are held out, with their doubtful labels.
         validation_fraction: Share of the rows that is held out.
         test: Test table, evaluated once at the end.
+        test_every_epoch: Whether it is evaluated after every epoch too, for curves; nothing is chosen on it.
         peft: PEFT method, see ``clear_peft.tuners.available_methods()``.
         peft_options: Further fields of the PEFT method's configuration.
         target_modules: Names of the layers to adapt; by default the PEFT method's own.
         method: How to train: ``clear``, ``plain`` or ``full``.
         preset: ``recommended`` or ``paper``.
+        training: Further fields of ``CleaRConfig``, over the preset and the method.
         epochs: Passes over the training rows.
         batch_size: Examples per step.
         learning_rate: Peak of a linear schedule; by default 1e-3, and 5e-5 for ``full``.
@@ -56,11 +58,13 @@ class RunConfig:
     validation: str | None = None
     validation_fraction: float = 0.1
     test: str | None = None
+    test_every_epoch: bool = False
     peft: str = "lora"
     peft_options: dict[str, Any] = field(default_factory=dict)
     target_modules: list[str] | None = None
     method: str = "clear"
     preset: str = "recommended"
+    training: dict[str, Any] = field(default_factory=dict)
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float | None = None
@@ -84,6 +88,8 @@ class RunConfig:
                 raise InputError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}: give a whole number between 0 and {2**32 - 1}.")
+        if self.test_every_epoch and self.test is None:
+            raise InputError("test_every_epoch needs a test table: give test.")
         if not 0 < self.validation_fraction < 1:
             raise InputError(
                 f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1."

@@ -14,11 +14,12 @@ ADAPTER = "adapter"
 LABELS = "labels.json"
 METRICS = "metrics.json"
 LABEL_ISSUES = "label_issues.csv"
+OUT_OF_SAMPLE = "out_of_sample.safetensors"
 
 _PART = f".{ADAPTER}.part"
 _EARLIER = ".earlier"
 # what --overwrite replaces: a file of anybody else in the folder is left alone
-_OURS = (CONFIG_NAME, "checkpoint-*", ADAPTER, METRICS, LABEL_ISSUES, "report.html", _PART)
+_OURS = (CONFIG_NAME, "checkpoint-*", ADAPTER, METRICS, LABEL_ISSUES, OUT_OF_SAMPLE, "report.html", _PART)
 
 
 def check(config: RunConfig, *, resume: bool, overwrite: bool) -> None:

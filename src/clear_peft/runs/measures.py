@@ -45,6 +45,17 @@ def detection(issues: pd.DataFrame, wrong: np.ndarray) -> dict[str, Any] | None:
     }
 
 
+def memorised(issues: pd.DataFrame, wrong: np.ndarray) -> float | None:
+    """Share of the wrong labels that the model predicts, of the rows in a list of label issues.
+
+    Args:
+        issues: The list, with ``row``, ``given_label`` and ``predicted_label``.
+        wrong: Whether the label of a row is wrong, (N,) bool, by row.
+    """
+    repeated = (issues["given_label"] == issues["predicted_label"])[wrong[issues["row"].to_numpy()]]
+    return float(repeated.mean()) if len(repeated) else None
+
+
 def peak_memory() -> int:
     """Most bytes in use so far: of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():

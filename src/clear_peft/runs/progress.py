@@ -1,5 +1,7 @@
 """How a run tells what it is doing."""
 
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -15,6 +17,9 @@ _FIGURES = {
     "gate_rate": "gate_rate",
     "detection_auc": "detection_auc",
     "memorised": "memorised",
+    "test_accuracy": "test_accuracy",
+    "test_macro_f1": "test_macro_f1",
+    "losses": "losses",
 }
 
 
@@ -57,6 +62,25 @@ class ReportTo(TrainerCallback):
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The validation after an epoch is over."""
         self.reporter.epoch(epoch_figures(state.log_history)[-1])
+
+
+class TestCurve(TrainerCallback):
+    """Writes test figures into the history after every epoch; nothing reads them but tables and plots.
+
+    Attributes:
+        seconds: What that took, so that it can be left out of the training time.
+    """
+
+    def __init__(self, measure: Callable[[], dict[str, float]]) -> None:
+        self.measure = measure
+        self.seconds = 0.0
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An epoch is over."""
+        started = time.perf_counter()
+        figures = {f"test_{name}": value for name, value in self.measure().items()}
+        state.log_history.append({"epoch": state.epoch, "step": state.global_step, **figures})
+        self.seconds += time.perf_counter() - started
 
 
 def epoch_figures(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:

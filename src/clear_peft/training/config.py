@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from clear_peft.cleanliness import BetaMixtureCleanliness, CleanlinessEstimator, GaussianMixtureCleanliness
 from clear_peft.errors import InputError
+from clear_peft.objectives import OBJECTIVES
 from clear_peft.tuners import PAPER_SETTINGS
 
 ESTIMATORS: dict[str, CleanlinessEstimator] = {
@@ -38,6 +39,9 @@ class CleaRConfig(TrainingArguments):
             mean of all; otherwise each counts alike.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
+        objective: The loss of an example under its given label, out of ``clear_peft.objectives.OBJECTIVES``.
+        objective_options: Its options, by name.
+        patience: Epochs without a better validation figure after which training stops; 0: it never does.
     """
 
     # Checked at every step by the trainer itself, which stops instead of hiding it.
@@ -51,6 +55,9 @@ class CleaRConfig(TrainingArguments):
     label_weighting: bool = field(default=True, metadata={"help": "weight cross entropy by p"})
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
     consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
+    objective: str = field(default="cross_entropy", metadata={"help": f"one of {', '.join(OBJECTIVES)}"})
+    objective_options: dict | None = field(default=None, metadata={"help": "options of the objective"})
+    patience: int = field(default=0, metadata={"help": "epochs without gain before stopping, 0: never"})
 
     def __post_init__(self) -> None:
         """Check what is ours, and then let transformers check its own."""
@@ -61,6 +68,7 @@ class CleaRConfig(TrainingArguments):
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),
+            ("patience", 0, float("inf")),
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors_torch
 from safetensors.numpy import save
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
+from clear_peft.objectives import Objective
 
 STATE_NAME = "clear_state.safetensors"
+OBJECTIVE_NAME = "objective_state.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +68,26 @@ class CleanlinessState:
             return cls(**arrays, **rest)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
+
+
+def save_objective(objective: Objective, folder: str | os.PathLike[str]) -> None:
+    """Write what an objective remembers of the examples into a folder, atomically; nothing if it does not."""
+    memory = objective.state()
+    if memory:
+        atomic_write(Path(folder) / OBJECTIVE_NAME, safetensors_torch.save(memory))
+
+
+def restore_objective(objective: Objective, folder: str | os.PathLike[str]) -> None:
+    """Give an objective back what ``save_objective`` wrote, if anything.
+
+    Raises:
+        InputError: If the file is damaged or another objective's.
+    """
+    path = Path(folder) / OBJECTIVE_NAME
+    if not path.is_file():
+        return
+    try:
+        memory = safetensors_torch.load(path.read_bytes())
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
+    objective.restore(memory)

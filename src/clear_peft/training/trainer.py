@@ -11,11 +11,11 @@ from datasets import Dataset as HubDataset
 from peft import PeftModel
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, smooth
+from clear_peft.cleanliness import CleanlinessEstimator, log_odds, rank_label_issues, smooth
 from clear_peft.errors import InputError
-from clear_peft.objectives import consistency, cross_entropy
+from clear_peft.objectives import Objective, consistency, cross_entropy, make_objective
 from clear_peft.routing import Router
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.indexing import (
@@ -27,7 +27,7 @@ from clear_peft.training.indexing import (
     with_ids,
 )
 from clear_peft.training.scoring import predict_logits
-from clear_peft.training.state import CleanlinessState
+from clear_peft.training.state import CleanlinessState, restore_objective, save_objective
 from clear_peft.tuners import BottleneckModel
 from clear_peft.tuners.loading import restore_adapter
 
@@ -86,6 +86,9 @@ class CleaRTrainer(Trainer):
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
             self._lengths = column(train_dataset, args.length_column_name)
+            # what the last training step on each example predicted; -1: none yet
+            self._predicted = torch.full((len(self._labels),), -1, device=args.device)
+            self._objective = self._make_objective(args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.data_collator: Any = IdCollator(self.data_collator)
         # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
@@ -94,11 +97,12 @@ class CleaRTrainer(Trainer):
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
+        if args.patience:
+            self.add_callback(EarlyStoppingCallback(args.patience))
         self._open_gates: Tensor | None = None  # sum over routed examples, (L,)
         self._routed_examples = 0
         self._set_state(None)
-        if args.clean_routing:
-            self.add_callback(_Scoring(self))
+        self.add_callback(_Epochs(self))
 
     # What it found out
 
@@ -127,6 +131,18 @@ class CleaRTrainer(Trainer):
             predicted=state.teacher.argmax(axis=1),
             names=[names[i] for i in range(self._num_labels)],
         )
+
+    # What other methods change
+
+    def _make_objective(self, args: CleaRConfig) -> Objective:
+        return make_objective(
+            args.objective, len(self._labels), self._num_labels, args.objective_options or {}
+        )
+
+    @property
+    def _scores(self) -> bool:
+        """Whether training makes use of clean probabilities."""
+        return self._router is not None
 
     # The step
 
@@ -165,6 +181,7 @@ class CleaRTrainer(Trainer):
         if not model.training:
             loss = cross_entropy(outputs.logits, labels).mean()
             return (loss, outputs) if return_outputs else loss
+        self._predicted[ids] = outputs.logits.detach().argmax(dim=1)
         losses = self.per_example_loss(outputs.logits, labels, ids)
         self._refuse_non_finite(losses, ids)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
@@ -180,7 +197,7 @@ class CleaRTrainer(Trainer):
             labels: Given labels, (B,) int64.
             ids: Positions in the training set, (B,) int64.
         """
-        loss = cross_entropy(logits, labels)
+        loss = self._objective(logits, labels, ids, epoch=self.state.epoch or 0.0)
         if not self._robust:
             return loss
         if self.args.label_weighting:
@@ -210,20 +227,22 @@ class CleaRTrainer(Trainer):
 
     @property
     def _robust(self) -> bool:
-        if self._router is None or self._state is None:
-            return False
-        return self._state.epoch >= self._warm_up
+        return self._scores and self._state is not None and self._state.epoch >= self._warm_up
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
-        if self._state is None and self._warm_up == 0:
+        if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
 
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
         beyond = round(self.state.epoch or 0) - self._warm_up
-        if beyond == 0 or (beyond > 0 and self.args.reestimate):
+        if self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate)):
             self._set_state(self._scored())
+            # into the history alone: it is no number that a logger could plot
+            self.state.log_history.append(
+                {"epoch": self.state.epoch, "step": self.state.global_step, "losses": self._histogram()}
+            )
         should_log = self.control.should_log
         self.log(self._figures())
         self.control.should_log = should_log  # log() takes the Trainer's own turn away
@@ -280,17 +299,36 @@ class CleaRTrainer(Trainer):
             rates = (self._open_gates / self._routed_examples).tolist()
             figures["gate_rate"] = float(np.mean(rates))
             figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates)}
-        state = self._state
-        if state is None:
-            return figures
-        figures |= {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
-        if self._clean_labels is not None:
-            wrong = self._labels != self._clean_labels
-            if wrong.any() and not wrong.all():
-                predicted = state.teacher.argmax(axis=1)
+        state, wrong = self._state, self._wrong
+        if state is not None:
+            figures |= {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
+            if wrong is not None:
                 figures["detection_auc"] = float(roc_auc_score(wrong, state.losses))
-                figures["memorised"] = float((predicted == self._labels)[wrong].mean())
+        if wrong is not None:
+            predicted = self._predicted.cpu().numpy()
+            if state is not None and state.epoch == round(self.state.epoch or 0):
+                predicted = state.teacher.argmax(axis=1)
+            figures["memorised"] = float((predicted == self._labels)[wrong & (predicted >= 0)].mean())
         return figures
+
+    @property
+    def _wrong(self) -> np.ndarray | None:
+        """Which labels are wrong, (N,) bool; None where that is not known, or not worth a figure."""
+        if self._clean_labels is None:
+            return None
+        wrong = self._labels != self._clean_labels
+        return wrong if wrong.any() and not wrong.all() else None
+
+    def _histogram(self) -> dict[str, Any]:
+        """Counts of the last pass's losses, on the scale of the estimator, with what it fitted."""
+        state, wrong = self._state, self._wrong
+        assert state is not None
+        scale = state.parameters.get("scale", "loss")
+        values = log_odds(state.losses) if scale == "log_odds" else state.losses
+        edges = np.linspace(values.min(), values.max() + 1e-6, 41)
+        parts = {"all": values} if wrong is None else {"right": values[~wrong], "wrong": values[wrong]}
+        counts = {name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()}
+        return {"edges": edges.tolist(), **counts, "parameters": state.parameters}
 
     # Files
 
@@ -312,7 +350,7 @@ class CleaRTrainer(Trainer):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest."""
         epochs = round(self.state.epoch or 0)
-        if self._router is not None and epochs < min(self._warm_up, self.state.num_train_epochs):
+        if self._scores and epochs < min(self._warm_up, self.state.num_train_epochs):
             return False
         name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if self.state.best_metric is not None and metrics.get(name) == self.state.best_metric:
@@ -322,10 +360,12 @@ class CleaRTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
-        if self._state is not None and self.args.should_save:
+        if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            self._state.save(folder)
+            save_objective(self._objective, folder)
+            if self._state is not None:
+                self._state.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -334,6 +374,7 @@ class CleaRTrainer(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._set_state(CleanlinessState.load(resume_from_checkpoint))
+        restore_objective(self._objective, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         if self._has_adapter:
@@ -348,7 +389,7 @@ class CleaRTrainer(Trainer):
         return isinstance(self.model, PeftModel | BottleneckModel)
 
 
-class _Scoring(TrainerCallback):
+class _Epochs(TrainerCallback):
     """Scores when an epoch is over: before its evaluation and its checkpoint, never again on resume."""
 
     def __init__(self, trainer: CleaRTrainer) -> None:

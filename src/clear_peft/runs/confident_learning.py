@@ -1,0 +1,148 @@
+"""Confident learning: models that have not seen a row say whether its label can be right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from clear_peft.errors import InputError
+from clear_peft.files import atomic_write
+from clear_peft.objectives import cross_entropy
+from clear_peft.runs.progress import Reporter
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What is known of N training rows after confident learning.
+
+    Attributes:
+        predicted: Most likely class by the model that has not seen the row, (N,) int64.
+        quality: cleanlab's label quality, the self-confidence, (N,) float32 in [0, 1].
+        losses: Out-of-sample cross entropies under the given labels, (N,) float32.
+        is_issue: Whether the label is held to be wrong, (N,) bool.
+        kept: Rows to train on, ascending int64: those without an issue, and of a class that would lose all
+            its rows the one of best quality.
+    """
+
+    predicted: np.ndarray
+    quality: np.ndarray
+    losses: np.ndarray
+    is_issue: np.ndarray
+    kept: np.ndarray
+
+
+def check_installed() -> None:
+    """Refuse to begin without cleanlab.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    if find_spec("cleanlab") is None:
+        raise InputError("The method 'cleanlab' needs its package: pip install 'clear-peft[cleanlab]'.")
+
+
+def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row, (N,) int64.
+
+    Classes are spread over the folds as evenly as their numbers allow, rare ones too, and no two folds differ
+    by more than a row. At most N folds are made.
+
+    Args:
+        labels: Class ids, (N,).
+        folds: Their number.
+        seed: The same seed gives the same folds.
+    """
+    by_class = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
+    fold = np.empty(len(labels), np.int64)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold
+
+
+def out_of_sample_logits(
+    labels: np.ndarray,
+    folds: int,
+    seed: int,
+    train_and_predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    file: Path,
+    reporter: Reporter,
+) -> np.ndarray:
+    """Logits of every row by a model that was trained on the other folds, (N, C) float32.
+
+    Args:
+        labels: Given labels, (N,).
+        folds: Number of folds.
+        seed: Of the split.
+        train_and_predict: Rows to train on and rows to predict in, logits of the latter out.
+        file: Written when all is done; read instead, where an interrupted run has left it.
+        reporter: Told of every fold.
+
+    Raises:
+        InputError: If the file is damaged, or of another training set.
+    """
+    if file.is_file():
+        return _read(file, len(labels))
+    fold = stratified_folds(labels, folds, seed)
+    parts: dict[int, np.ndarray] = {}
+    for held in np.unique(fold).tolist():
+        reporter.stage(f"Fold {held + 1} of {fold.max() + 1}")
+        parts[held] = train_and_predict(np.flatnonzero(fold != held), np.flatnonzero(fold == held))
+    logits = np.empty((len(labels), parts[0].shape[1]), np.float32)
+    for held, part in parts.items():
+        logits[fold == held] = part
+    atomic_write(file, save({"logits": logits}))
+    return logits
+
+
+def _read(file: Path, rows: int) -> np.ndarray:
+    try:
+        logits = load_file(file)["logits"]
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{file} is damaged ({error}): delete it, and the folds run again.") from error
+    if len(logits) != rows:
+        raise InputError(
+            f"{file} is about {len(logits)} rows, not {rows}: delete it, and the folds run again."
+        )
+    return logits
+
+
+def find_issues(labels: np.ndarray, logits: np.ndarray) -> Findings:
+    """Find the labels that confident learning holds to be wrong (Northcutt et al. 2021, arXiv 1911.00068).
+
+    Args:
+        labels: Given labels, (N,) int64.
+        logits: Out-of-sample logits, (N, C).
+    """
+    from cleanlab.filter import find_label_issues  # five seconds, and an extra
+    from cleanlab.rank import get_label_quality_scores
+
+    tensor = torch.from_numpy(logits)
+    probabilities = torch.softmax(tensor.double(), dim=1).numpy()
+    quality = get_label_quality_scores(labels, probabilities)
+    is_issue = find_label_issues(labels, probabilities, return_indices_ranked_by=None, n_jobs=1)
+    return Findings(
+        predicted=logits.argmax(axis=1),
+        quality=quality.astype(np.float32),
+        losses=cross_entropy(tensor, torch.from_numpy(labels)).numpy(),
+        is_issue=is_issue,
+        kept=kept_rows(labels, is_issue, quality),
+    )
+
+
+def kept_rows(labels: np.ndarray, is_issue: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    """Rows without an issue, and the best one of each class that would lose all, ascending int64.
+
+    Args:
+        labels: Given labels, (N,).
+        is_issue: Whether a label is held to be wrong, (N,) bool.
+        quality: Label quality, (N,).
+    """
+    kept = ~is_issue
+    for label in np.setdiff1d(labels, labels[kept]):
+        rows = np.flatnonzero(labels == label)
+        kept[rows[quality[rows].argmax()]] = True
+    return np.flatnonzero(kept)
