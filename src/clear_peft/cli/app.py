@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli import demo, evaluate, predict, train
+from clear_peft.cli import bench, demo, evaluate, noise, predict, train
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError
 
@@ -16,8 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train.train, predict.predict, evaluate.evaluate, demo.demo):
+for command in (train.train, predict.predict, evaluate.evaluate, noise.noise, demo.demo):
     app.command()(command)
+app.add_typer(bench.bench, name="bench")
 
 _INTERRUPTED = 130
 

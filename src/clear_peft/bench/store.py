@@ -1,0 +1,86 @@
+"""The results store: JSON Lines, one finished cell a line.
+
+It is text, one line for each cell and the lines in the order of their keys, so that git merges what two
+machines have added. Nothing in it but numbers and names: no text of any example.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clear_peft.bench.grid import key_of
+from clear_peft.errors import InputError
+from clear_peft.files import atomic_write, plain_json
+
+_PARTS = {"key", "cell", "noise", "metrics", "environment"}
+Record = dict[str, Any]
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Record]:
+    """Read the records of a store, by key; one that does not exist yet is empty.
+
+    Raises:
+        InputError: If it cannot be read, or a line is damaged; names the line.
+    """
+    file = Path(path)
+    if not file.exists():
+        return {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Cannot read {file}: {error}; give a results file that bench has written."
+        ) from error
+    records = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or record.keys() != _PARTS or record["key"] != key_of(record["cell"]):
+            raise InputError(
+                f"{file}, line {number}, is no result of bench: remove the line, and its cell is run again."
+            )
+        records[record["key"]] = record
+    return records
+
+
+def read_all(paths: Sequence[Path]) -> list[Record]:
+    """Read the records of several stores, each once.
+
+    Raises:
+        InputError: If a store is missing, empty or damaged.
+    """
+    records: dict[str, Record] = {}
+    for path in paths:
+        found = read(path)
+        if not found:
+            raise InputError(f"{path} holds no results: fill it with clear-peft bench run --results {path}.")
+        records |= found
+    return list(records.values())
+
+
+def add(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Add the record of a finished cell to a store, which is written whole or not at all.
+
+    Raises:
+        InputError: If the store is damaged or cannot be written.
+    """
+    figures = {part: _rounded(plain_json(record[part])) for part in ("noise", "metrics")}
+    records = read(path) | {record["key"]: {**record, **figures}}
+    lines = (
+        json.dumps(records[key], sort_keys=True, ensure_ascii=False, allow_nan=False)
+        for key in sorted(records)
+    )
+    atomic_write(path, "".join(f"{line}\n" for line in lines))
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits are enough for every figure, and keep the file small."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

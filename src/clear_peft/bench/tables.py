@@ -1,0 +1,262 @@
+"""Results in, tables out: one for each cell, and a summary over the cells with noise."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clear_peft.bench.grid import TRUE_LABELS
+from clear_peft.bench.measures import CELL, PLAIN, SMALLEST_GAP, against_plain, figures, mean_and_margin
+from clear_peft.errors import InputError
+from clear_peft.files import atomic_write
+
+_NOTHING = "–"
+# column → heading; the first three are shown with their intervals
+_ACCURACIES = {
+    "selected": "accuracy at best noisy-validation epoch",
+    "difference": "over plain",
+    "last": "last epoch",
+    "last_5": "mean of last 5",
+    "peak": "peak (oracle)",
+}
+_SHARES = {
+    "memorised": "wrong labels memorised",
+    "roc_auc": "detection ROC AUC",
+    "average_precision": "detection AP",
+    "precision": "precision",
+    "recall": "recall",
+}
+_COSTS = {"seconds": "training s", "megabytes": "peak memory MB"}
+_WITH_MARGIN = ("selected", "difference")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Methods beside plain PEFT, on the noisy cells and seeds that all of them have.
+
+    Attributes:
+        methods: One row each, the best first: ``method``, ``gap_recovered``, ``selected``,
+            ``relative_seconds``, ``worst_difference``, ``worst_cell``, ``needs``.
+        runs: Number of cells × seeds that all methods have.
+        gaps: Those of them that have a gap to recover.
+        left_out: The cells without one.
+        not_run: The methods that each cell lacks.
+    """
+
+    methods: pd.DataFrame
+    runs: int
+    gaps: int
+    left_out: list[str]
+    not_run: dict[str, list[str]]
+
+
+def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Figures of every cell and method over its seeds.
+
+    Args:
+        runs: What :func:`~clear_peft.bench.measures.figures` gives.
+
+    Returns:
+        One row for each data, noise, PEFT and training method, in the order of the runs:
+        ``seeds`` (their number), the mean of every figure, ``…_margin`` (half a 95 % interval) of
+        ``selected`` and of ``difference``, the paired difference to plain PEFT.
+    """
+    base = runs.loc[runs["method"] == PLAIN, [*CELL, "seed", "selected"]]
+    paired = runs.merge(base, on=[*CELL, "seed"], how="left", suffixes=("", "_plain"))
+    paired["difference"] = paired["selected"] - paired["selected_plain"]
+    columns = ["noise_rate", *_ACCURACIES, *_SHARES, *_COSTS]
+    rows = []
+    for names, group in paired.groupby([*CELL, "method"], sort=False):
+        row = dict(zip([*CELL, "method"], names, strict=True)) | {"seeds": len(group)}
+        for column in columns:
+            row[column], margin = mean_and_margin(group[column])
+            if column in _WITH_MARGIN:
+                row[f"{column}_margin"] = margin
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    plain = table["method"] == PLAIN
+    table.loc[plain, ["difference", "difference_margin"]] = math.nan
+    return table
+
+
+def summarise(runs: pd.DataFrame) -> Summary:
+    """Compare the methods with plain PEFT over the cells with noise.
+
+    Args:
+        runs: What :func:`~clear_peft.bench.measures.figures` gives.
+    """
+    compared = against_plain(runs)
+    methods = list(dict.fromkeys(compared["method"]))
+    had = compared.groupby([*CELL, "seed"])["method"].transform("nunique")
+    common = compared[had == len(methods)]
+    by_cell = common.groupby(["method", *CELL], sort=False)["difference"].mean().reset_index()
+    rows = []
+    for method in methods:
+        own = common[common["method"] == method]
+        cells = by_cell[by_cell["method"] == method].sort_values("difference")
+        rows.append(
+            {
+                "method": method,
+                "gap_recovered": own["gap_recovered"].mean(),
+                "selected": own["selected"].mean(),
+                "relative_seconds": own["relative_seconds"].mean(),
+                "worst_difference": cells["difference"].min(),
+                "worst_cell": " ".join(cells[CELL].iloc[0]) if len(cells) and method != PLAIN else "",
+                "needs": compared.loc[compared["method"] == method, "needs"].iloc[0],
+            }
+        )
+    columns = ["method", "gap_recovered", "selected", "relative_seconds", "worst_difference", "worst_cell"]
+    plain = common[common["method"] == PLAIN]
+    small = plain[plain["gap_recovered"].isna()]
+    return Summary(
+        methods=pd.DataFrame(rows, columns=[*columns, "needs"]).sort_values(
+            ["gap_recovered", "selected"], ascending=False, ignore_index=True
+        ),
+        runs=len(plain),
+        gaps=len(plain) - len(small),
+        left_out=[
+            f"{' '.join(row[c] for c in CELL)} seed {row['seed']} "
+            + (
+                "(no plain PEFT on true labels)"
+                if math.isnan(row["gap"])
+                else f"(gap {100 * row['gap']:.1f})"
+            )
+            for _, row in small.iterrows()
+        ],
+        not_run=_not_run(runs),
+    )
+
+
+def _not_run(runs: pd.DataFrame) -> dict[str, list[str]]:
+    methods = list(dict.fromkeys(runs["method"]))
+    lacking = {
+        " ".join(map(str, names)): [method for method in methods if method not in set(group["method"])]
+        for names, group in runs.groupby(CELL, sort=False)
+    }
+    return {cell: missing for cell, missing in lacking.items() if missing}
+
+
+def as_values(table: pd.DataFrame, summary: Summary) -> dict[str, Any]:
+    """Both as what JSON can hold."""
+    return {
+        "cells": table.to_dict("records"),
+        "summary": summary.methods.to_dict("records"),
+        "common_runs": summary.runs,
+        "common_runs_with_a_gap": summary.gaps,
+        "left_out": summary.left_out,
+        "not_run": summary.not_run,
+    }
+
+
+def as_markdown(table: pd.DataFrame, summary: Summary, hardware: Iterable[str]) -> str:
+    """Both as Markdown, with what the figures mean and where they were made."""
+    parts = [_summary_markdown(summary)]
+    for names, group in table.groupby(CELL, sort=False):
+        data, noise, peft = names
+        rate = group["noise_rate"].mean()
+        realised = (
+            "" if math.isnan(rate) or noise == TRUE_LABELS else f" ({_percent(rate)} % of labels wrong)"
+        )
+        parts.append(f"### {data}, {noise}{realised}, {peft}\n\n{_cell_markdown(group)}")
+    parts.append(
+        "Accuracies and shares in %, on true test labels; mean over seeds ± half a 95 % interval (Student's "
+        "t), none for a single seed. The peak is chosen on test labels: nobody can have it.\n\n"
+        f"Made on {'; '.join(hardware)}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def write(path: Path, table: pd.DataFrame, text: str) -> None:
+    """Write the Markdown to a file ending in .md, or the cell table to one ending in .csv.
+
+    Raises:
+        InputError: If the ending is another, or the file cannot be written.
+    """
+    if path.suffix not in (".md", ".csv"):
+        raise InputError(f"Cannot write {path}: give a file that ends in .md or .csv.")
+    atomic_write(path, text if path.suffix == ".md" else table.to_csv(index=False, float_format="%.6g"))
+
+
+def hardware_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The machines on which results were made, each once."""
+    environments = [record["environment"] for record in records]
+    named = [
+        f"{e['gpu']} with {e['processor']}"
+        if e["gpu"]
+        else f"{e['processor']} (threads a cell: {e['threads']})"
+        for e in environments
+    ]
+    return list(dict.fromkeys(named))
+
+
+def tables_of(records: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, Summary]:
+    """Cell table and summary of records."""
+    runs = figures(records)
+    return cell_table(runs), summarise(runs)
+
+
+def _cell_markdown(group: pd.DataFrame) -> str:
+    rows = []
+    for _, row in group.iterrows():
+        cells = [str(row["method"]), str(row["seeds"])]
+        for column in (*_ACCURACIES, *_SHARES):
+            margin = row[f"{column}_margin"] if column in _WITH_MARGIN else math.nan
+            cells.append(_percent(row[column], margin, signed=column == "difference"))
+        rows.append([*cells, *(_number(row[column]) for column in _COSTS)])
+    return _markdown(["method", "seeds", *(_ACCURACIES | _SHARES | _COSTS).values()], rows)
+
+
+def _summary_markdown(summary: Summary) -> str:
+    rows = [
+        [
+            row["method"],
+            _number(row["gap_recovered"], digits=2),
+            _percent(row["selected"]),
+            _number(row["relative_seconds"], digits=2),
+            f"{_percent(row['worst_difference'], signed=True)} {row['worst_cell']}"
+            if row["worst_cell"]
+            else _NOTHING,
+            row["needs"] or _NOTHING,
+        ]
+        for _, row in summary.methods.iterrows()
+    ]
+    headings = [
+        "method",
+        "gap recovered",
+        "mean accuracy",
+        "time relative to plain",
+        "worst cell over plain",
+        "needs",
+    ]
+    lines = [
+        "### Over the cells with noise",
+        _markdown(headings, rows),
+        f"On the {summary.runs} runs (cells × seeds) with noise that all these methods have. Gap recovered: "
+        "(method − plain) / (plain on the true labels − plain), at the best noisy-validation epoch, mean "
+        f"over the {summary.gaps} runs where the gap is at least {100 * SMALLEST_GAP:.0f} point.",
+    ]
+    if summary.left_out:
+        lines.append(f"Without a gap to recover: {'; '.join(summary.left_out)}.")
+    if summary.not_run:
+        lacking = "; ".join(f"{cell}: {', '.join(methods)}" for cell, methods in summary.not_run.items())
+        lines.append(f"Not run: {lacking}.")
+    return "\n\n".join(lines)
+
+
+def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(value: float, margin: float = math.nan, *, signed: bool = False) -> str:
+    if math.isnan(value):
+        return _NOTHING
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return text if math.isnan(margin) else f"{text} ± {100 * margin:.1f}"
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return _NOTHING if math.isnan(value) else f"{value:.{digits}f}"

