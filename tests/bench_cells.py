@@ -45,6 +45,7 @@ def record(of, accuracy=0.8, curve=None, memorised=0.1, seconds=10.0, **metrics)
             "epochs": epochs,
             "train_seconds": seconds,
             "peak_memory_bytes": 300_000_000,
+            "memorised": memorised,
             **metrics,
         },
         "environment": {

@@ -29,7 +29,7 @@ def test_a_record_that_says_little():
     of["metrics"] = {"test": {"accuracy": 0.5}, "epochs": [{"epoch": 1}], "detection": None}
     row = figures([of]).iloc[0]
     assert row["selected"] == 0.5
-    silent = ["last", "last_5", "peak", "memorised", "roc_auc", "seconds", "megabytes"]
+    silent = ["last", "last_5", "peak", "roc_auc", "seconds", "megabytes"]
     assert row[silent].isna().all()
     assert curves([of])["test_accuracy"].isna().all()
 

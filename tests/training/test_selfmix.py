@@ -114,7 +114,7 @@ def test_warm_up_is_plain_training(tmp_path):
 
 def test_it_scores_after_every_epoch_from_the_warm_up_on(tmp_path):
     estimator = Constant(0.9)
-    made = trainer(tmp_path, by=estimator, num_train_epochs=4, warm_up_epochs=2)
+    made = trainer(tmp_path, by=estimator, num_train_epochs=4, warm_up_epochs=2, reestimate=True)
     before = weights(made)
     made.train()
     assert len(estimator.seen) == 3

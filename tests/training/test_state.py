@@ -16,6 +16,7 @@ def state():
         losses=np.array([0.1, 2.5], np.float32),
         clean_probability=np.array([1.0, 0.25], np.float32),
         teacher=np.ones((2, 4), np.float16),
+        validation_probability=np.array([0.5], np.float32),
         components=2,
         parameters={"means": [0.1, 2.5], "scale": "log_odds"},
     )

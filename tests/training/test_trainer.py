@@ -34,21 +34,21 @@ def equal(first, second):
 @pytest.mark.parametrize("weighting", [False, True])
 def test_believing_every_label_is_plain_training_bitwise(tmp_path, mode, weighting):
     plain = trained(tmp_path, clean_routing=False, **mode)
-    believing = trained(tmp_path, by=Constant(1.0), gate_ceiling=1.0, label_weighting=weighting, **mode)
+    believing = trained(tmp_path, by=Constant(1.0), gate_ceiling=1.0, soft_labels=weighting, **mode)
     assert equal(weights(plain), weights(believing))
     assert not equal(weights(plain), weights(trainer(tmp_path))), "training must have done something"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_believing_no_label_leaves_the_adapter_untouched(tmp_path, mode):
-    made = trainer(tmp_path, by=Constant(0.0), warm_up_epochs=0, label_weighting=False, **mode)
+    made = trainer(tmp_path, by=Constant(0.0), warm_up_epochs=0, soft_labels=False, **mode)
     before = weights(made)
     made.train()
     for name, after in weights(made).items():
         assert torch.equal(after, before[name]) == is_lora(name), name
 
 
-@pytest.mark.parametrize("settings", [{}, {"label_weighting": False, "consistency_weight": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"soft_labels": False, "consistency_weight": 1.0}])
 def test_accumulated_gradients_are_those_of_one_batch(tmp_path, settings):
     """22 rows: the last step has fewer examples, and its micro-batches differ in size."""
     common = {
@@ -125,17 +125,20 @@ def test_estimates_once_when_the_warm_up_ends(tmp_path, warm_up, epochs, expecte
     assert [rate == 1.0 for rate in rates] == [True] * expected + [False] * (epochs - expected)
 
 
-def test_cross_entropy_is_weighted_by_the_clean_probability(tmp_path):
+def test_targets_are_labels_and_predictions_mixed_by_the_clean_probability(tmp_path):
     class Doubts:
         def estimate(self, losses, labels=None):
             p = np.linspace(0.1, 0.9, len(losses), dtype=np.float32)
             return CleanlinessEstimate(p, 2, {})
 
-    made = trained(tmp_path, by=Doubts(), num_train_epochs=1)
-    logits, labels, ids = torch.randn(3, 3), torch.tensor([0, 1, 2]), torch.tensor([0, 10, 21])
-    plain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    weight = torch.from_numpy(made.clean_probability / made.clean_probability.mean())
-    torch.testing.assert_close(made.per_example_loss(logits, labels, ids), weight[ids] * plain)
+    made = trained(tmp_path, by=Doubts(), num_train_epochs=1, fresh_start=False)
+    logits, ids = torch.randn(3, 3), torch.tensor([0, 10, 21])
+    labels = torch.from_numpy(made._labels[ids])
+    p = torch.from_numpy(made.clean_probability[ids])[:, None]
+    teacher = torch.softmax(torch.from_numpy(made.cleanliness.teacher[ids]).float(), 1)
+    targets = p * torch.nn.functional.one_hot(labels, 3) + (1 - p) * teacher
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(made.per_example_loss(logits, labels, ids), expected)
 
 
 class Validation:

@@ -82,6 +82,9 @@ def trainer(
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "warm_up_epochs": 1,
+        "fresh_start": False,
+        "average_decay": 0.0,
+        "reestimate": True,
     }
     return CleaRTrainer(
         model=copy.deepcopy(start) if start is not None else model(),

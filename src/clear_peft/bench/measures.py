@@ -29,7 +29,7 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         the data and one training; ``noise_rate`` as realised; accuracies on true test labels
         as fractions: ``selected`` (at the epoch that is best on the noisy validation rows), ``last``,
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
-        ``memorised`` (share of the wrong labels that the model repeats after the last epoch); ``roc_auc``,
+        ``memorised`` (share of the wrong labels that the model of the selected epoch repeats); ``roc_auc``,
         ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``seconds`` and
         ``megabytes``. NaN where a run says nothing.
     """
@@ -112,7 +112,6 @@ def _names(described: list[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def _figures(record: Mapping[str, Any]) -> dict[str, float]:
     metrics = record["metrics"]
     curve = [e["test_accuracy"] for e in metrics["epochs"] if e.get("test_accuracy") is not None]
-    memorised = [e["memorised"] for e in metrics["epochs"] if e.get("memorised") is not None]
     detection = metrics.get("detection") or {}
     values = {
         "noise_rate": record["noise"]["rate"],
@@ -120,7 +119,7 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float]:
         "last": curve[-1] if curve else None,
         "last_5": float(np.mean(curve[-_LAST:])) if curve else None,
         "peak": max(curve, default=None),
-        "memorised": memorised[-1] if memorised else None,
+        "memorised": metrics.get("memorised"),
         **{name: detection.get(name) for name in ("roc_auc", "average_precision", "precision", "recall")},
         "seconds": metrics.get("train_seconds"),
         "megabytes": (metrics.get("peak_memory_bytes") or math.nan) / 1e6,

@@ -14,8 +14,7 @@ class CleanlinessEstimate:
     Attributes:
         clean_probability: p, (N,) float32 in [0, 1]. An example without a loss (NaN) has p = 1: nothing
             speaks against its label.
-        components: The verdict. 2: the losses show wrong labels apart from right ones. 1: they do not, and
-            every p is 1.
+        components: 2, or 1 where the losses are all alike and every p is 1.
         parameters: What was fitted, JSON-able, enough to draw the fitted curve over the losses.
     """
 

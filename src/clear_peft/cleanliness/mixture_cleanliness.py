@@ -9,7 +9,6 @@ import numpy.typing as npt
 from clear_peft.cleanliness.estimate import CleanlinessEstimate
 from clear_peft.cleanliness.mixture import Array, BetaMixture, GaussianMixture, Mixture
 from clear_peft.cleanliness.scale import class_shifts, log_odds, unit_interval
-from clear_peft.cleanliness.verdict import SECOND_MODE_BELOW, valley_ratio
 from clear_peft.errors import InputError
 
 
@@ -19,7 +18,6 @@ class _MixtureCleanliness:
 
     monotone: bool = True
     class_wise: bool = False
-    one_component_verdict: bool = True
 
     _family: ClassVar[type[Mixture]]
 
@@ -29,8 +27,7 @@ class _MixtureCleanliness:
         Args:
             losses: Per-example losses under the given labels, (N,) float, N ≥ 1. NaN means never scored:
                 left out of the fit, p = 1.
-            labels: The given labels, (N,) int. Needed with ``class_wise``; worth giving for the
-                one-component verdict, which then does not mistake a hard class for wrong labels.
+            labels: The given labels, (N,) int. Needed with ``class_wise`` alone.
 
         Returns:
             The estimate, in the order of ``losses``. Losses that are all alike are all clean.
@@ -51,9 +48,6 @@ class _MixtureCleanliness:
         if _all_alike(seen):
             return CleanlinessEstimate(clean, 1, {})
         values, parameters = self._scaled(seen)
-        if self.one_component_verdict:
-            _check_cross_entropies(seen)
-            parameters["valley_ratio"] = valley_ratio(seen, seen_labels)
         if self.class_wise and seen_labels is not None:
             classes, shifts, shift = class_shifts(values, seen_labels)
             values = values - shift
@@ -64,8 +58,6 @@ class _MixtureCleanliness:
             return CleanlinessEstimate(clean, 1, {})
         mixture = self._family.fit(values)
         parameters |= mixture.describe()
-        if parameters.get("valley_ratio", 0.0) >= SECOND_MODE_BELOW:
-            return CleanlinessEstimate(clean, 1, parameters)
         clean[scored] = mixture.lower_posterior(values, monotone=self.monotone)
         return CleanlinessEstimate(clean, 2, parameters)
 
@@ -82,8 +74,8 @@ class _MixtureCleanliness:
 class GaussianMixtureCleanliness(_MixtureCleanliness):
     """Clean probability from two Gaussians (CleaR, arXiv 2411.00873; DivideMix, arXiv 2002.07394).
 
-    With ``scale="loss", monotone=False, one_component_verdict=False`` this is the estimator of the CleaR
-    paper: the plain posterior of a mixture on the raw losses.
+    With ``scale="loss", monotone=False`` this is the estimator of the CleaR paper: the plain posterior of a
+    mixture on the raw losses.
 
     Attributes:
         scale: Where the Gaussians are fitted: ``"log_odds"``, log((1 − p_y)/p_y), on which cross entropies
@@ -93,8 +85,6 @@ class GaussianMixtureCleanliness(_MixtureCleanliness):
             and the smallest losses can look dirty.
         class_wise: Take each class's mean away first, shrunk for small classes: for many classes or rare,
             hard ones. It costs accuracy where the classes differ in noise. Needs labels.
-        one_component_verdict: Call everything clean where the losses show no second mode (see
-            `clear_peft.cleanliness.verdict`). Needs cross entropies.
     """
 
     scale: Literal["log_odds", "loss"] = "log_odds"
@@ -118,8 +108,6 @@ class BetaMixtureCleanliness(_MixtureCleanliness):
         monotone: Make p non-increasing in the loss, which the plain posterior need not be.
         class_wise: Take each class's mean away first, shrunk for small classes: for many classes or rare,
             hard ones. It costs accuracy where the classes differ in noise. Needs labels.
-        one_component_verdict: Call everything clean where the losses show no second mode (see
-            `clear_peft.cleanliness.verdict`). Needs cross entropies.
     """
 
     _family: ClassVar[type[Mixture]] = BetaMixture
@@ -156,6 +144,6 @@ def _check_labels(labels: npt.ArrayLike, count: int) -> npt.NDArray[np.integer]:
 def _check_cross_entropies(losses: npt.NDArray[np.floating]) -> None:
     if losses.min() < 0:
         raise InputError(
-            f"A loss is {losses.min():.3g}, which no cross entropy is: give cross entropies, or switch the "
-            "log-odds scale and the one-component verdict off."
+            f"A loss is {losses.min():.3g}, which no cross entropy is: give cross entropies, or take "
+            "scale='loss'."
         )

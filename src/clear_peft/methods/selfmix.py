@@ -5,7 +5,13 @@ from clear_peft.methods.method import Method
 METHOD = Method(
     name="selfmix",
     summary="SelfMix",
-    settings={"clean_routing": False, "estimator": "paper", "loss_smoothing": 0.0, "warm_up_epochs": 2},
+    settings={
+        "clean_routing": False,
+        "estimator": "paper",
+        "loss_smoothing": 0.0,
+        "warm_up_epochs": 2,
+        "reestimate": True,
+    },
     trainer="SelfMixTrainer",
     needs="two forward passes a step",
 )

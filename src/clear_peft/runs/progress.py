@@ -12,6 +12,7 @@ _FIGURES = {
     "eval_loss": "validation_loss",
     "eval_accuracy": "validation_accuracy",
     "eval_macro_f1": "validation_macro_f1",
+    "eval_believed_accuracy": "validation_believed_accuracy",
     "noise_rate": "noise_rate",
     "clean_probability": "clean_probability",
     "gate_rate": "gate_rate",

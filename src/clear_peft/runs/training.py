@@ -168,6 +168,9 @@ def _arguments(config: RunConfig) -> CleaRConfig:
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     settings |= {**preset(config.preset, config.peft), **find(config.method).settings, **config.training}
+    if settings.get("clean_routing", True) and settings.get("fresh_start", True):
+        # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
+        settings["metric_for_best_model"] = "believed_accuracy"
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")

@@ -14,7 +14,7 @@ ESTIMATORS: dict[str, CleanlinessEstimator] = {
     "gaussian": GaussianMixtureCleanliness(),
     "beta": BetaMixtureCleanliness(),
     # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
-    "paper": GaussianMixtureCleanliness(scale="loss", monotone=False, one_component_verdict=False),
+    "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
 
 
@@ -32,11 +32,18 @@ class CleaRConfig(TrainingArguments):
         warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
             probabilities are used; below 1, a share of all epochs (rounded up). The estimate is as good as
             the model that makes it, and 77 classes take longer to learn than 6.
+        fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
+            initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
+            forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
+        average_decay: d of the running average of the weights that scores the labels; 0: the last weights.
+        doubt_above: Share of the given labels that the model must contradict before any is doubted: wrong
+            labels are among those. Losses alone do not tell hard examples from wrong labels.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
             first estimate, which saves the passes.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
-        label_weighting: Whether an example's cross entropy counts by its clean probability, relative to the
-            mean of all; otherwise each counts alike.
+        soft_labels: Whether, after the warm-up, the target of an example is p·label + (1 − p)·teacher, the
+            teacher being the predictions of the scoring pass, and it is drawn the more often the surer its
+            target is; otherwise the target is its label, ``objective`` counts, and all are drawn alike.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
         objective: The loss of an example under its given label, out of ``clear_peft.objectives.OBJECTIVES``.
@@ -49,10 +56,13 @@ class CleaRConfig(TrainingArguments):
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     warm_up_epochs: float = field(default=0.5, metadata={"help": "epochs, or share, before p is used"})
-    reestimate: bool = field(default=True, metadata={"help": "estimate after every epoch"})
+    fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
+    average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
+    doubt_above: float = field(default=0.1, metadata={"help": "least share of contradicted labels"})
+    reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
-    label_weighting: bool = field(default=True, metadata={"help": "weight cross entropy by p"})
+    soft_labels: bool = field(default=True, metadata={"help": "targets p·label + (1 − p)·teacher"})
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
     consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
     objective: str = field(default="cross_entropy", metadata={"help": f"one of {', '.join(OBJECTIVES)}"})
@@ -65,6 +75,8 @@ class CleaRConfig(TrainingArguments):
         for name, low, high in (
             ("gate_ceiling", 0, 1),
             ("loss_smoothing", 0, 0.999),
+            ("average_decay", 0, 0.99999),
+            ("doubt_above", 0, 1),
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),
@@ -99,9 +111,13 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
     return {
         "gate_ceiling": paper.ceiling,
         "warm_up_epochs": 3,
+        "fresh_start": False,
+        "average_decay": 0.0,
+        "doubt_above": 0.0,
+        "reestimate": True,
         "estimator": "paper",
         "loss_smoothing": paper.smoothing,
-        "label_weighting": False,
+        "soft_labels": False,
         "consistency_weight": 1.0,
         "consistency_temperature": paper.temperature,
     }

@@ -2,22 +2,23 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from safetensors.numpy import save
+from torch import Tensor
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
-from clear_peft.objectives import Objective
 
 STATE_NAME = "clear_state.safetensors"
-OBJECTIVE_NAME = "objective_state.safetensors"
+MEMORY_NAME = "clear_memory.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,8 @@ class CleanlinessState:
         losses: ℓ, (N,) float32, smoothed over epochs.
         clean_probability: p, (N,) float32 in [0, 1].
         teacher: t, (N, C) float16, the logits of the pass.
-        components: 1 or 2: whether the losses show wrong labels at all.
+        validation_probability: p of the validation rows, (M,) float32; empty where there are none.
+        components: 2, or 1 where no label is doubted.
         parameters: What the estimator fitted, JSON-able.
     """
 
@@ -37,6 +39,7 @@ class CleanlinessState:
     losses: npt.NDArray[np.float32]
     clean_probability: npt.NDArray[np.float32]
     teacher: npt.NDArray[np.float16]
+    validation_probability: npt.NDArray[np.float32]
     components: int
     parameters: dict[str, Any]
 
@@ -47,7 +50,10 @@ class CleanlinessState:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the state into a folder, atomically."""
-        arrays = {"losses": self.losses, "clean_probability": self.clean_probability, "teacher": self.teacher}
+        arrays = {
+            name: getattr(self, name)
+            for name in ("losses", "clean_probability", "teacher", "validation_probability")
+        }
         rest = {"epoch": self.epoch, "components": self.components, "parameters": self.parameters}
         atomic_write(Path(folder) / STATE_NAME, save(arrays, {"clear": json.dumps(rest)}))
 
@@ -70,24 +76,35 @@ class CleanlinessState:
             raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
 
 
-def save_objective(objective: Objective, folder: str | os.PathLike[str]) -> None:
-    """Write what an objective remembers of the examples into a folder, atomically; nothing if it does not."""
-    memory = objective.state()
-    if memory:
-        atomic_write(Path(folder) / OBJECTIVE_NAME, safetensors_torch.save(memory))
+class Remembers(Protocol):
+    """Something that has tensors to be carried from a checkpoint to the training that goes on from it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Those tensors, on the CPU."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` returned."""
+        ...
 
 
-def restore_objective(objective: Objective, folder: str | os.PathLike[str]) -> None:
-    """Give an objective back what ``save_objective`` wrote, if anything.
+def save_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) -> None:
+    """Write the tensors of all parts into a folder, atomically."""
+    tensors = {f"{part}/{n}": tensor for part, owner in parts.items() for n, tensor in owner.state().items()}
+    atomic_write(Path(folder) / MEMORY_NAME, safetensors_torch.save(tensors))
+
+
+def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) -> None:
+    """Give all parts back what ``save_memory`` wrote.
 
     Raises:
-        InputError: If the file is damaged or another objective's.
+        InputError: If the file is missing or damaged.
     """
-    path = Path(folder) / OBJECTIVE_NAME
-    if not path.is_file():
-        return
+    path = Path(folder) / MEMORY_NAME
     try:
-        memory = safetensors_torch.load(path.read_bytes())
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
-    objective.restore(memory)
+        tensors = safetensors_torch.load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"Cannot read {path} ({error}): resume from another checkpoint.") from error
+    for part, owner in parts.items():
+        prefix = f"{part}/"
+        owner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})

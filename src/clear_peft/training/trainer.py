@@ -1,6 +1,10 @@
 """``CleaRTrainer``: transformers' Trainer with clean routing."""
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +12,25 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset as HubDataset
-from peft import PeftModel
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from torch.nn.functional import one_hot
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
-from clear_peft.cleanliness import CleanlinessEstimator, log_odds, rank_label_issues, smooth
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, smooth
 from clear_peft.errors import InputError
-from clear_peft.objectives import Objective, consistency, cross_entropy, make_objective
+from clear_peft.objectives import (
+    Objective,
+    consistency,
+    cross_entropy,
+    make_objective,
+    soft_cross_entropy,
+)
 from clear_peft.routing import Router
+from clear_peft.training.adapter_trainer import AdapterTrainer
+from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
+from clear_peft.training.figures import estimate_figures, loss_histogram, wrong_labels
 from clear_peft.training.indexing import (
     CLEAN_LABEL_COLUMN,
     ID_COLUMN,
@@ -26,13 +39,12 @@ from clear_peft.training.indexing import (
     labels_of,
     with_ids,
 )
+from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import predict_logits
-from clear_peft.training.state import CleanlinessState, restore_objective, save_objective
-from clear_peft.tuners import BottleneckModel
-from clear_peft.tuners.loading import restore_adapter
+from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 
 
-class CleaRTrainer(Trainer):
+class CleaRTrainer(AdapterTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
     From the end of the warm-up on it scores the training set after every epoch, estimates each label's clean
@@ -58,6 +70,7 @@ class CleaRTrainer(Trainer):
     """
 
     args: CleaRConfig
+    compute_metrics: Any
     # the loss is divided by the examples of the whole optimizer step: see compute_loss
     loss_is_scaled_for_ga = True
 
@@ -97,8 +110,16 @@ class CleaRTrainer(Trainer):
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
+        if self.compute_metrics is not None:
+            self.compute_metrics = partial(self._with_belief, self.compute_metrics)
         if args.patience:
             self.add_callback(EarlyStoppingCallback(args.patience))
+        self._average = self._new_average()
+        self._initial = (
+            {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            if self._fresh_start
+            else {}
+        )
         self._open_gates: Tensor | None = None  # sum over routed examples, (L,)
         self._routed_examples = 0
         self._set_state(None)
@@ -143,6 +164,20 @@ class CleaRTrainer(Trainer):
     def _scores(self) -> bool:
         """Whether training makes use of clean probabilities."""
         return self._router is not None
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Transformers' own; after a fresh start the model that came of it is asked about the labels too."""
+        output = super().train(*args, **kwargs)
+        found = self._state
+        if self._found and found is not None:
+            state = self._scored()
+            if state.components == 1:  # the doubts that it was trained with stand
+                doubts = {
+                    name: getattr(found, name) for name in ("clean_probability", "components", "parameters")
+                }
+                state = replace(state, **doubts)
+            self._set_state(state)
+        return output
 
     # The step
 
@@ -197,16 +232,23 @@ class CleaRTrainer(Trainer):
             labels: Given labels, (B,) int64.
             ids: Positions in the training set, (B,) int64.
         """
-        loss = self._objective(logits, labels, ids, epoch=self.state.epoch or 0.0)
+        if self._robust and self.args.soft_labels:
+            loss = soft_cross_entropy(logits, self._targets(labels, ids))
+        else:
+            loss = self._objective(logits, labels, ids, epoch=self.state.epoch or 0.0)
         if not self._robust:
             return loss
-        if self.args.label_weighting:
-            loss = self._weight[ids] * loss
         if self.args.consistency_weight:
             teacher = self._teacher[ids]
             agreement = consistency(logits, teacher, self.args.consistency_temperature)
             loss = loss + self.args.consistency_weight * agreement
         return loss
+
+    def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
+        """p·label + (1 − p)·teacher, (B, C) float32."""
+        probability = self._probability[ids].unsqueeze(1)
+        given = one_hot(labels, self._num_labels)
+        return probability * given + (1 - probability) * torch.softmax(self._teacher[ids].float(), dim=1)
 
     def _refuse_non_finite(self, losses: Tensor, ids: Tensor) -> None:
         finite = losses.detach().isfinite()
@@ -219,37 +261,154 @@ class CleaRTrainer(Trainer):
 
     # The epoch
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Transformers' own, unless it draws at random: then ours, which can draw in proportion to belief."""
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length") or train_dataset not in (None, self.train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        return ShareSampler(
+            len(self._labels),
+            self.args.train_batch_size,
+            self._lengths if strategy == "group_by_length" else None,
+            self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            shares=lambda: self._certainty if self._robust and self.args.soft_labels else None,
+        )
+
+    @property
+    def _certainty(self) -> np.ndarray:
+        """How sure the target of each example is, p + (1 − p)·max(teacher), (N,) float32: the share drawn.
+
+        Where the teacher knows little, as early with many classes, steps go to labels that look right; a
+        good teacher makes examples of wrong labels nearly as useful.
+        """
+        surest = torch.softmax(self._teacher.float(), dim=1).amax(dim=1)
+        return (self._probability + (1 - self._probability) * surest).cpu().numpy()
+
     @property
     def _warm_up(self) -> int:
         """Number of epochs before the clean probabilities are used."""
         epochs = self.args.warm_up_epochs
-        return math.ceil(epochs if epochs >= 1 else epochs * self.state.num_train_epochs)
+        return math.ceil(epochs if epochs >= 1 else epochs * self.args.num_train_epochs)
 
     @property
     def _robust(self) -> bool:
         return self._scores and self._state is not None and self._state.epoch >= self._warm_up
+
+    @property
+    def _fresh_start(self) -> bool:
+        """Whether training begins anew once wrong labels have been found."""
+        return self.args.clean_routing and self.args.fresh_start
+
+    @property
+    def _found(self) -> bool:
+        """Whether training begins, or has begun, anew."""
+        return self._fresh_start and self._state is not None and self._state.components == 2
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple:
+        """Transformers' own, with room for a warm-up before all epochs."""
+        if not self._fresh_start:
+            return super().set_initial_training_values(args, dataloader)
+        epochs, args.num_train_epochs = args.num_train_epochs, args.num_train_epochs + self._warm_up
+        try:
+            return super().set_initial_training_values(args, dataloader)
+        finally:
+            args.num_train_epochs = epochs
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Transformers' own, over the epochs of one training: a fresh start begins it again."""
+        if self._fresh_start:
+            epochs = self.args.num_train_epochs
+            num_training_steps = round(num_training_steps * epochs / (epochs + self._warm_up))
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _before_epoch(self) -> None:
+        """Begin anew, if it is time, with the initial adapter and head, no momentum and the first step size.
+
+        Now, and not when the epoch before ended: its evaluation and its checkpoint are over.
+        """
+        if not self._found or self.state.epoch != self._warm_up:
+            return
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in self._initial:
+                    parameter.copy_(self._initial[name])
+        self.optimizer.state.clear()
+        self._average = self._new_average()
+        self.lr_scheduler.last_epoch = -1
+        self.lr_scheduler.step()
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
 
+    def _new_average(self) -> WeightAverage | None:
+        decay = self.args.average_decay
+        return WeightAverage(self.model, decay) if self.args.clean_routing and decay else None
+
+    def _after_step(self) -> None:
+        if self._average is not None:
+            self._average.update()
+
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
-        beyond = round(self.state.epoch or 0) - self._warm_up
+        done = round(self.state.epoch or 0)
+        beyond = done - self._warm_up
         if self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate)):
-            self._set_state(self._scored())
+            with nullcontext() if self._average is None else self._average.applied():
+                state = self._scored()
+            self._set_state(state)
             # into the history alone: it is no number that a logger could plot
-            self.state.log_history.append(
-                {"epoch": self.state.epoch, "step": self.state.global_step, "losses": self._histogram()}
-            )
+            losses = loss_histogram(state, wrong_labels(self._labels, self._clean_labels))
+            place = {"epoch": self.state.epoch, "step": self.state.global_step}
+            self.state.log_history.append({**place, "losses": losses})
+        if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
+            self.control.should_training_stop = True  # this was plain training, and it is over
         should_log = self.control.should_log
         self.log(self._figures())
         self.control.should_log = should_log  # log() takes the Trainer's own turn away
         self._open_gates, self._routed_examples = None, 0
 
     def _scored(self) -> CleanlinessState:
-        dataset, collate = self.train_dataset, self.data_collator
+        logits = self._logits_of(self.train_dataset, self._lengths)
+        losses = cross_entropy(logits, torch.from_numpy(self._labels)).numpy()
+        if not np.isfinite(losses).all():
+            raise InputError(
+                "The model's losses on the training set are not finite: lower the learning rate, or train in "
+                "bf16 or float32 instead of fp16."
+            )
+        if self._state is not None:
+            losses = smooth(self._state.losses, losses, self.args.loss_smoothing)
+        estimate = self._estimator.estimate(losses, self._labels)
+        contradicted = float((logits.argmax(dim=1).numpy() != self._labels).mean())
+        if contradicted < self.args.doubt_above:
+            believed = np.ones(len(losses), np.float32)
+            estimate = replace(estimate, clean_probability=believed, components=1)
+        return CleanlinessState(
+            epoch=round(self.state.epoch or 0),
+            losses=losses.astype(np.float32),
+            clean_probability=estimate.clean_probability,
+            teacher=logits.numpy().astype(np.float16),
+            validation_probability=self._belief_in_validation(losses, estimate.clean_probability),
+            components=estimate.components,
+            parameters={**estimate.parameters, "contradicted": contradicted},
+        )
+
+    def _belief_in_validation(self, losses: np.ndarray, probability: np.ndarray) -> np.ndarray:
+        """Clean probability of the validation rows, (M,) float32; empty without rows."""
+        dataset = self.eval_dataset
+        if not isinstance(dataset, HubDataset) or self.compute_metrics is None:
+            return np.zeros(0, np.float32)
+        logits = self._logits_of(with_ids(dataset), column(dataset, self.args.length_column_name))
+        labels = torch.from_numpy(labels_of(dataset, self._num_labels))
+        order = np.argsort(losses)
+        believed = np.interp(cross_entropy(logits, labels).numpy(), losses[order], probability[order])
+        return believed.astype(np.float32)
+
+    def _logits_of(self, dataset: Any, lengths: np.ndarray | None) -> Tensor:
+        """Logits of a dataset with ids, (N, C) float32 on the CPU, on every process."""
+        collate = self.data_collator
         if isinstance(dataset, HubDataset):
             dataset = self._remove_unused_columns(dataset)
         else:
@@ -260,37 +419,18 @@ class CleaRTrainer(Trainer):
             collate,
             self._num_labels,
             batch_size=self.args.per_device_eval_batch_size,
-            lengths=self._lengths,
+            lengths=lengths,
             prepare=self._prepare_inputs,
             rank=self.args.process_index,
             world_size=self.args.world_size,
         )
-        logits = self.accelerator.reduce(logits.to(self.args.device), "sum").cpu()
-        losses = cross_entropy(logits, torch.from_numpy(self._labels)).numpy()
-        if not np.isfinite(losses).all():
-            raise InputError(
-                "The model's losses on the training set are not finite: lower the learning rate, or train in "
-                "bf16 or float32 instead of fp16."
-            )
-        if self._state is not None:
-            losses = smooth(self._state.losses, losses, self.args.loss_smoothing)
-        estimate = self._estimator.estimate(losses, self._labels)
-        return CleanlinessState(
-            epoch=round(self.state.epoch or 0),
-            losses=losses.astype(np.float32),
-            clean_probability=estimate.clean_probability,
-            teacher=logits.numpy().astype(np.float16),
-            components=estimate.components,
-            parameters=estimate.parameters,
-        )
+        return self.accelerator.reduce(logits.to(self.args.device), "sum").cpu()
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state
         if state is not None:
             device = self.args.device
             self._probability = torch.from_numpy(state.clean_probability).to(device)
-            # a mean of 1: the step size stays what it was before
-            self._weight = self._probability / self._probability.mean().clamp_min(1e-6)
             self._teacher = torch.from_numpy(state.teacher).to(device)
 
     def _figures(self) -> dict[str, float]:
@@ -299,36 +439,23 @@ class CleaRTrainer(Trainer):
             rates = (self._open_gates / self._routed_examples).tolist()
             figures["gate_rate"] = float(np.mean(rates))
             figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates)}
-        state, wrong = self._state, self._wrong
+        state, wrong = self._state, wrong_labels(self._labels, self._clean_labels)
         if state is not None:
-            figures |= {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
-            if wrong is not None:
-                figures["detection_auc"] = float(roc_auc_score(wrong, state.losses))
+            figures |= estimate_figures(state, wrong)
         if wrong is not None:
             predicted = self._predicted.cpu().numpy()
-            if state is not None and state.epoch == round(self.state.epoch or 0):
-                predicted = state.teacher.argmax(axis=1)
             figures["memorised"] = float((predicted == self._labels)[wrong & (predicted >= 0)].mean())
         return figures
 
-    @property
-    def _wrong(self) -> np.ndarray | None:
-        """Which labels are wrong, (N,) bool; None where that is not known, or not worth a figure."""
-        if self._clean_labels is None:
-            return None
-        wrong = self._labels != self._clean_labels
-        return wrong if wrong.any() and not wrong.all() else None
-
-    def _histogram(self) -> dict[str, Any]:
-        """Counts of the last pass's losses, on the scale of the estimator, with what it fitted."""
-        state, wrong = self._state, self._wrong
-        assert state is not None
-        scale = state.parameters.get("scale", "loss")
-        values = log_odds(state.losses) if scale == "log_odds" else state.losses
-        edges = np.linspace(values.min(), values.max() + 1e-6, 41)
-        parts = {"all": values} if wrong is None else {"right": values[~wrong], "wrong": values[wrong]}
-        counts = {name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()}
-        return {"edges": edges.tolist(), **counts, "parameters": state.parameters}
+    def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
+        """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""
+        metrics = measure(prediction)
+        if self.is_in_train and self._state is not None:
+            belief = self._state.validation_probability
+            if len(belief) == len(prediction.label_ids) and belief.any():
+                hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
+                metrics = {**metrics, "believed_accuracy": float(np.average(hits, weights=belief))}
+        return metrics
 
     # Files
 
@@ -337,25 +464,11 @@ class CleaRTrainer(Trainer):
         if ID_COLUMN not in self._signature_columns:
             self._signature_columns.append(ID_COLUMN)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not isinstance(self.model, BottleneckModel):
-            return super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = output_dir or self.args.output_dir
-            self.model.save_pretrained(folder, state_dict=state_dict)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(folder)
-        return None
-
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest."""
         epochs = round(self.state.epoch or 0)
         if self._scores and epochs < min(self._warm_up, self.state.num_train_epochs):
             return False
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        if self.state.best_metric is not None and metrics.get(name) == self.state.best_metric:
-            self.state.best_global_step = self.state.global_step
-            return True
         return super()._determine_best_metric(metrics, trial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -363,30 +476,25 @@ class CleaRTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            save_objective(self._objective, folder)
+            save_memory(self._memory, folder)
             if self._state is not None:
                 self._state.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self._has_adapter:
-            restore_adapter(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._set_state(CleanlinessState.load(resume_from_checkpoint))
-        restore_objective(self._objective, resume_from_checkpoint)
+        load_memory(self._memory, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        if self._has_adapter:
-            restore_adapter(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
+        super()._load_best_model()
         self._set_state(CleanlinessState.load(self.state.best_model_checkpoint))
 
     @property
-    def _has_adapter(self) -> bool:
-        """Whether weights are loaded by us: peft's loading would also make all it loads trainable."""
-        return isinstance(self.model, PeftModel | BottleneckModel)
+    def _memory(self) -> dict[str, Any]:
+        """What carries tensors from one step to the next, besides weights and optimizer."""
+        average = {} if self._average is None else {"average": self._average}
+        return {"objective": self._objective, **average}
 
 
 class _Epochs(TrainerCallback):
@@ -397,6 +505,12 @@ class _Epochs(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._before_training()
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer._before_epoch()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.trainer._after_step()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         self.trainer._after_epoch()

@@ -1,0 +1,58 @@
+"""The running average of the weights that are trained: a steadier judge of labels than the last step's."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Exponential moving average of a model's trainable parameters, ā ← d·ā + (1 − d)·w after every step.
+
+    The decay rises to its value with the steps done, d_t = min(d, (1 + t)/(10 + t)), so that the start is
+    soon forgotten (Tarvainen & Valpola 2017, arXiv 1703.01780, average teachers alike).
+
+    Args:
+        model: The model; what requires a gradient now is averaged.
+        decay: d in [0, 1); 0 follows the weights without delay.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        for name, weight in self._weights.items():
+            self._average[name].lerp_(weight, 1 - decay)
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The model has the average weights inside, and its own again afterwards."""
+        own = {name: weight.clone() for name, weight in self._weights.items()}
+        try:
+            for name, weight in self._weights.items():
+                weight.copy_(self._average[name])
+            yield
+        finally:
+            for name, weight in self._weights.items():
+                weight.copy_(own[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold, on the CPU."""
+        return {"steps": torch.tensor(self.steps)} | {
+            f"weights/{name}": tensor.to("cpu", copy=True) for name, tensor in self._average.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` returned."""
+        self.steps = int(state["steps"])
+        for name, tensor in self._average.items():
+            tensor.copy_(state[f"weights/{name}"])

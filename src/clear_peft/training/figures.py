@@ -1,0 +1,42 @@
+"""What an epoch is described by, for logs and plots; nothing in training reads it."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from clear_peft.cleanliness import log_odds
+from clear_peft.training.state import CleanlinessState
+
+_BINS = 40
+
+
+def wrong_labels(given: np.ndarray, clean: np.ndarray | None) -> np.ndarray | None:
+    """Which labels are wrong, (N,) bool; None where that is not known, or not worth a figure."""
+    if clean is None:
+        return None
+    wrong = given != clean
+    return wrong if wrong.any() and not wrong.all() else None
+
+
+def estimate_figures(state: CleanlinessState, wrong: np.ndarray | None) -> dict[str, float]:
+    """The estimated noise rate and, where the truth is known, how well the losses tell wrong labels."""
+    figures = {"noise_rate": state.noise_rate, "clean_probability": 1 - state.noise_rate}
+    if wrong is not None:
+        figures["detection_auc"] = float(roc_auc_score(wrong, state.losses))
+    return figures
+
+
+def loss_histogram(state: CleanlinessState, wrong: np.ndarray | None) -> dict[str, Any]:
+    """Counts of a pass's losses, on the scale of the estimator, with what it fitted.
+
+    Returns:
+        ``edges`` (41 numbers); counts (40 each) ``right`` and ``wrong``, or ``all`` where the truth is not
+        known; ``parameters`` of the estimator.
+    """
+    scale = state.parameters.get("scale", "loss")
+    values = log_odds(state.losses) if scale == "log_odds" else state.losses
+    edges = np.linspace(values.min(), values.max() + 1e-6, _BINS + 1)
+    parts = {"all": values} if wrong is None else {"right": values[~wrong], "wrong": values[wrong]}
+    counts = {name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()}
+    return {"edges": edges.tolist(), **counts, "parameters": state.parameters}

@@ -1,0 +1,148 @@
+"""Once wrong labels have been found, training begins anew; where none are, it is plain training."""
+
+import numpy as np
+import pytest
+import torch
+from test_trainer import StopAfter, equal
+from toy import Constant, rows, trained, trainer, weights
+from transformers import TrainerCallback
+
+from clear_peft.cleanliness import CleanlinessEstimate
+from clear_peft.training.averaging import WeightAverage
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
+
+FRESH = {"fresh_start": True, "average_decay": 0.9, "reestimate": False, "warm_up_epochs": 0.5}
+
+
+class NothingFound:
+    def estimate(self, losses, labels=None):
+        return CleanlinessEstimate(np.ones(len(losses), np.float32), 1, {})
+
+
+class Weights(TrainerCallback):
+    """Remembers the weights and the step size at the start of every epoch."""
+
+    def __init__(self):
+        self.seen, self.rates = [], []
+
+    def on_step_begin(self, args, state, control, model, optimizer, **_):
+        if state.global_step % 3 == 0:
+            self.seen.append({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad})
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_begins_with_the_initial_weights_and_the_first_step_size(tmp_path):
+    callback = Weights()
+    made = trained(tmp_path, by=Constant(0.6), callbacks=[callback], warmup_steps=2, **FRESH)
+    assert made.state.global_step == 3 * (2 + 3)
+    for epoch, seen in enumerate(callback.seen):
+        assert equal(seen, callback.seen[0]) == (epoch in (0, 2))
+    assert callback.rates[0] == callback.rates[2] == 0.0 < callback.rates[1]
+    assert not equal(weights(made), callback.seen[0])
+
+
+def test_nothing_found_is_plain_training_bitwise(tmp_path):
+    plain = trained(tmp_path, clean_routing=False, warmup_steps=2)
+    robust = trained(tmp_path, by=NothingFound(), warmup_steps=2, **FRESH)
+    assert equal(weights(plain), weights(robust))
+    assert robust.state.global_step == plain.state.global_step
+
+
+def test_the_same_training_without_momentum_of_the_warm_up(tmp_path):
+    """What follows a fresh start does not depend on what was before it, but for p and teacher."""
+    first = trained(tmp_path, by=Constant(1.0), **FRESH)
+    second = trained(tmp_path, by=Constant(1.0), **{**FRESH, "average_decay": 0.0})
+    assert equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at):
+    common = {"by": Constant(0.6), "save_strategy": "epoch", **FRESH}
+    whole = trained(tmp_path / "whole", **common)
+    trained(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **common)
+    resumed = trainer(tmp_path / "cut", **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+    assert np.array_equal(whole.cleanliness.losses, resumed.cleanliness.losses)
+
+
+@pytest.mark.parametrize("stop_at", [1.3, 2.6])
+def test_resume_in_the_middle_of_an_epoch(tmp_path, stop_at):
+    common = {"by": Constant(0.6), "save_strategy": "steps", "save_steps": 1, **FRESH}
+    whole = trained(tmp_path / "whole", **common)
+    trained(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **common)
+    resumed = trainer(tmp_path / "cut", **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+
+
+def test_the_average_scores(tmp_path):
+    last, average = Constant(1.0), Constant(1.0)
+    settings = {"fresh_start": False, "num_train_epochs": 1}
+    trained(tmp_path, by=last, average_decay=0.0, **settings)
+    made = trained(tmp_path, by=average, average_decay=0.9, **settings)
+    assert not np.allclose(last.seen[0], average.seen[0])
+    data = rows()
+    made.model.eval()
+    with torch.no_grad(), made._average.applied():
+        logits = made.model(
+            input_ids=torch.tensor(data["input_ids"]), attention_mask=torch.tensor(data["attention_mask"])
+        ).logits
+    losses = torch.nn.functional.cross_entropy(logits, torch.tensor(data["labels"]), reduction="none")
+    np.testing.assert_allclose(average.seen[0], losses, atol=1e-5)
+
+
+def test_average_by_hand():
+    layer = torch.nn.Linear(2, 1, bias=False)
+    frozen = torch.nn.Linear(1, 1).requires_grad_(False)
+    model = torch.nn.Sequential(layer, frozen)
+    average = WeightAverage(model, decay=0.5)
+    expected = layer.weight.detach().clone()
+    for step in range(12):
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        average.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * layer.weight.detach()
+    own = layer.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(layer.weight.detach(), expected)
+    assert torch.equal(layer.weight, own)
+    other = WeightAverage(model, decay=0.5)
+    other.restore(average.state())
+    assert other.steps == 12
+    assert torch.equal(other.state()["weights/0.weight"], average.state()["weights/0.weight"])
+    assert "weights/1.weight" not in average.state()
+
+
+def test_validation_labels_count_by_their_clean_probability(tmp_path):
+    class BelievesSmallLosses:
+        def estimate(self, losses, labels=None):
+            p = (losses <= np.median(losses)).astype(np.float32)
+            return CleanlinessEstimate(p, 2, {})
+
+    seen = []
+
+    def measure(prediction):
+        seen.append(prediction.predictions.argmax(axis=1) == prediction.label_ids)
+        return {"accuracy": float(seen[-1].mean())}
+
+    settings = {"eval_strategy": "epoch", "eval_dataset": rows(15, seed=3), "compute_metrics": measure}
+    kept = {**FRESH, "warm_up_epochs": 1, "fresh_start": False}
+    made = trained(tmp_path, by=BelievesSmallLosses(), **settings, **kept)
+    belief = made.cleanliness.validation_probability
+    assert belief.shape == (15,)
+    assert 0 < belief.mean() < 1
+    logged = [e["eval_believed_accuracy"] for e in made.state.log_history if "eval_believed_accuracy" in e]
+    np.testing.assert_allclose(logged, [np.average(hits, weights=belief) for hits in seen], rtol=1e-6)
+    assert "eval_believed_accuracy" not in made.evaluate()
+
+
+@pytest.mark.parametrize(("threshold", "found"), [(0.0, True), (1.0, False)])
+def test_labels_that_are_hardly_contradicted_are_not_doubted(tmp_path, threshold, found):
+    made = trained(tmp_path, by=Constant(0.6), doubt_above=threshold, **FRESH)
+    assert (made.cleanliness.components == 2) == found
+    assert (made.clean_probability == 1).all() != found
+    assert 0 <= made.cleanliness.parameters["contradicted"] <= 1
+    assert made.state.global_step == 3 * (5 if found else 3)
