@@ -12,14 +12,30 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def _options(command):
+    for parameter in command.params:
+        yield from (option.removeprefix("--") for option in parameter.opts if option.startswith("--"))
+    for child in getattr(command, "commands", {}).values():
+        yield from _options(child)
+
+
 def test_options_in_the_readme_exist():
-    from dataclasses import fields
+    from typer.main import get_command
 
-    from clear_peft.runs.config import RunConfig
+    from clear_peft.cli.app import app
 
-    known = {f.name.replace("_", "-") for f in fields(RunConfig)} | {"run", "config", "resume", "overwrite"}
     used = set(re.findall(r"(?<!\w)--([a-z][a-z-]+)", README))
+    known = set(_options(get_command(app)))
     assert used <= known, used - known
+
+
+def test_every_method_noise_and_grid_is_named():
+    from clear_peft.bench.grid import shipped_grids
+    from clear_peft.methods import METHODS
+    from clear_peft.noise import KINDS
+
+    for name in [*METHODS, *KINDS, *shipped_grids()]:
+        assert f"`{name}`" in README, name
 
 
 def test_count_of_peft_methods():

@@ -253,6 +253,12 @@ def test_gate_rates_are_logged(tmp_path):
     ].keys() | made.state.log_history[-1].keys()
 
 
+def test_without_routing_the_gates_stay_open(tmp_path):
+    made = trained(tmp_path, by=Constant(0.25), route=False)
+    rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
+    assert rates == [1.0] * 3
+
+
 def test_evaluation_is_never_gated(tmp_path):
     made = trained(tmp_path, by=Constant(0.0), warm_up_epochs=0, eval_dataset=rows(12, seed=5))
     first, second = made.evaluate(), made.evaluate()

@@ -29,7 +29,9 @@ ResultsOption = Annotated[
 @bench.command()
 def run(
     context: typer.Context,
-    grid: Annotated[str, typer.Option(help="YAML file, or a grid that ships: smoke, cpu, peft, paper.")],
+    grid: Annotated[
+        str, typer.Option(help="YAML file, or a grid that ships: smoke, cpu, peft, ablation, paper.")
+    ],
     results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
     data_dir: Annotated[Path, typer.Option(help="Folder in which the grid's tables are looked up.")] = Path(),
     workers: Annotated[int, typer.Option(help="Cells at the same time; they share the cores.", min=1)] = 1,

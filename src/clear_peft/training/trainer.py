@@ -191,7 +191,8 @@ class CleaRTrainer(AdapterTrainer):
         if self._router is None:
             return super().training_step(model, inputs, num_items_in_batch)
         ids = inputs[ID_COLUMN].to(self.args.device)
-        probability = self._probability[ids] if self._robust else torch.ones_like(ids, dtype=torch.float32)
+        doubted = self._robust and self.args.route
+        probability = self._probability[ids] if doubted else torch.ones_like(ids, dtype=torch.float32)
         length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
         step = self.state.global_step
         with self._router.route(probability, example_ids=ids, step=step, sequence_length=length) as gates:
