@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from test_trainer import StopAfter, equal
 from toy import Constant, rows, trained, trainer, weights
 from transformers import TrainerCallback
@@ -122,20 +123,33 @@ def test_validation_labels_count_by_their_clean_probability(tmp_path):
             p = (losses <= np.median(losses)).astype(np.float32)
             return CleanlinessEstimate(p, 2, {})
 
-    seen = []
+    seen, labels_seen = [], []
 
     def measure(prediction):
         seen.append(prediction.predictions.argmax(axis=1) == prediction.label_ids)
+        labels_seen.append(prediction.label_ids)
         return {"accuracy": float(seen[-1].mean())}
 
-    settings = {"eval_strategy": "epoch", "eval_dataset": rows(15, seed=3), "compute_metrics": measure}
+    data = rows(15, seed=3)
+    # of several lengths, so that evaluation takes them in another order
+    cut = [ids[: 3 + i % 4] for i, ids in enumerate(data["input_ids"])]
+    data = Dataset.from_dict(
+        {"input_ids": cut, "attention_mask": [[1] * len(ids) for ids in cut], "labels": data["labels"]}
+    )
+    settings = {"eval_strategy": "epoch", "eval_dataset": data, "compute_metrics": measure}
+    settings["per_device_eval_batch_size"] = 1  # nothing pads here
     kept = {**FRESH, "warm_up_epochs": 1, "fresh_start": False}
     made = trained(tmp_path, by=BelievesSmallLosses(), **settings, **kept)
     belief = made.cleanliness.validation_probability
     assert belief.shape == (15,)
     assert 0 < belief.mean() < 1
     logged = [e["eval_believed_accuracy"] for e in made.state.log_history if "eval_believed_accuracy" in e]
-    np.testing.assert_allclose(logged, [np.average(hits, weights=belief) for hits in seen], rtol=1e-6)
+    taken = np.argsort([len(ids) for ids in cut], kind="stable")
+    assert taken.tolist() != list(range(15))
+    expected = [np.average(hits, weights=belief[taken]) for hits in seen]
+    np.testing.assert_allclose(logged, expected, rtol=1e-6)
+    given = np.asarray(data["labels"])[taken]
+    assert all((labels == given).all() for labels in labels_seen)
     assert "eval_believed_accuracy" not in made.evaluate()
 
 
@@ -146,3 +160,27 @@ def test_labels_that_are_hardly_contradicted_are_not_doubted(tmp_path, threshold
     assert (made.clean_probability == 1).all() != found
     assert 0 <= made.cleanliness.parameters["contradicted"] <= 1
     assert made.state.global_step == 3 * (5 if found else 3)
+
+
+def test_surer_targets_are_drawn_more_often(tmp_path):
+    class DoubtsTheFirstHalf:
+        def estimate(self, losses, labels=None):
+            p = np.where(np.arange(len(losses)) < len(losses) // 2, 0.0, 1.0).astype(np.float32)
+            return CleanlinessEstimate(p, 2, {})
+
+    made = trainer(tmp_path, by=DoubtsTheFirstHalf(), train_dataset=rows(40), **FRESH)
+    drawn = []
+    loss = made.per_example_loss
+
+    def spy(logits, labels, ids):
+        drawn.append((made._robust, ids.tolist()))
+        return loss(logits, labels, ids)
+
+    made.per_example_loss = spy
+    made.train()
+    before = np.concatenate([ids for robust, ids in drawn if not robust])
+    after = np.concatenate([ids for robust, ids in drawn if robust])
+    assert (np.bincount(before, minlength=40) == 2).all()
+    assert len(after) == 3 * 40
+    assert (np.bincount(after, minlength=40)[20:] >= 3).all()
+    assert (after < 20).mean() < 0.45  # the teacher's predictions of three classes are less sure than labels

@@ -265,7 +265,7 @@ class CleaRTrainer(AdapterTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Transformers' own, unless it draws at random: then ours, which can draw in proportion to belief."""
         strategy = self.args.train_sampling_strategy
-        if strategy not in ("random", "group_by_length") or train_dataset not in (None, self.train_dataset):
+        if strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         return ShareSampler(
             len(self._labels),
@@ -275,6 +275,10 @@ class CleaRTrainer(AdapterTrainer):
             epoch=lambda: int(self.state.epoch or 0),
             shares=lambda: self._certainty if self._robust and self.args.soft_labels else None,
         )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        """By length, in an order that can be told again: transformers' own draws at random."""
+        return _by_length(eval_dataset).tolist()
 
     @property
     def _certainty(self) -> np.ndarray:
@@ -454,6 +458,7 @@ class CleaRTrainer(AdapterTrainer):
         if self.is_in_train and self._state is not None:
             belief = self._state.validation_probability
             if len(belief) == len(prediction.label_ids) and belief.any():
+                belief = belief[_by_length(self.eval_dataset)]
                 hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
                 metrics = {**metrics, "believed_accuracy": float(np.average(hits, weights=belief))}
         return metrics
@@ -496,6 +501,13 @@ class CleaRTrainer(AdapterTrainer):
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
         return {"objective": self._objective, **average}
+
+
+def _by_length(dataset: Any) -> np.ndarray:
+    """Positions in a dataset, short examples first; as they come where their lengths are not to be had."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return np.arange(len(dataset))
+    return np.argsort([len(ids) for ids in dataset["input_ids"]], kind="stable")
 
 
 class _Epochs(TrainerCallback):
