@@ -90,6 +90,14 @@ def test_table_to_a_file(cli, results, tmp_path):
     assert cli("bench", "table", "--results", results, "--output", tmp_path / "t.doc").status == 2
 
 
+def test_table_of_some_methods(cli, results):
+    end = cli("bench", "table", "--results", results, "--method", "plain", "--format", "json")
+    assert {row["method"] for row in json.loads(end.out)["cells"]} == {"plain"}
+    end = cli("bench", "table", "--results", results, "--method", "magic")
+    assert end.status == 2
+    assert "no results of magic: choose from clear, plain" in end.err
+
+
 def test_plot(cli, results, tmp_path):
     end = cli("bench", "plot", "--results", results, "--output", tmp_path / "plots", "--format", "png")
     assert end.status == 0, end.err

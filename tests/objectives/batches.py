@@ -29,8 +29,3 @@ def softmax(logits):
     """In float64, with NumPy: independent of what is tested."""
     exponentials = np.exp(logits.detach().double().numpy())
     return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def distributions(rows, columns, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.softmax(2 * torch.randn(rows, columns, generator=generator), dim=1)

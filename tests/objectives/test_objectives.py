@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from batches import OPTIONS, distributions, draw, outcome, softmax
+from batches import OPTIONS, draw, outcome, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +16,7 @@ DTYPES = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # with the tolerance of th
 
 
 def make(name, classes=C, **options):
-    objective = make_objective(name, N, classes, OPTIONS.get(name, {}) | options)
-    if name == "soft_labels":
-        objective.targets = distributions(N, classes, 0)
-        objective.weights = torch.arange(N) / N
-    if name == "forward":
-        objective.matrix = distributions(classes, classes, 0)
-    return objective
+    return make_objective(name, N, classes, OPTIONS.get(name, {}) | options)
 
 
 def residual(p, labels):

@@ -47,11 +47,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
     return records
 
 
-def read_all(paths: Sequence[Path]) -> list[Record]:
+def read_all(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Record]:
     """Read the records of several stores, each once.
 
+    Args:
+        paths: The stores.
+        methods: Labels of the methods that are wanted. Default: all.
+
     Raises:
-        InputError: If a store is missing, empty or damaged.
+        InputError: If a store is missing, empty or damaged, or a method is in none of them.
     """
     records: dict[str, Record] = {}
     for path in paths:
@@ -59,7 +63,13 @@ def read_all(paths: Sequence[Path]) -> list[Record]:
         if not found:
             raise InputError(f"{path} holds no results: fill it with clear-peft bench run --results {path}.")
         records |= found
-    return list(records.values())
+    there = {record["cell"]["method"] for record in records.values()}
+    missing = [method for method in methods if method not in there]
+    if missing:
+        raise InputError(
+            f"There are no results of {', '.join(missing)}: choose from {', '.join(sorted(there))}."
+        )
+    return [r for r in records.values() if not methods or r["cell"]["method"] in methods]
 
 
 def add(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

@@ -24,6 +24,10 @@ class PlotFormat(StrEnum):
 ResultsOption = Annotated[
     list[Path], typer.Option("--results", help="Results file that bench run has written; may be repeated.")
 ]
+MethodsOption = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="Method to show; may be repeated. Default: all."),
+]
 
 
 @bench.command()
@@ -70,6 +74,7 @@ def run(
 def table(
     context: typer.Context,
     results: ResultsOption,
+    methods: MethodsOption = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write, .md, or .csv for the figures alone.")
     ] = None,
@@ -79,7 +84,7 @@ def table(
     from clear_peft.bench import tables
     from clear_peft.bench.store import read_all
 
-    records = read_all(results)
+    records = read_all(results, methods or ())
     cells, summary = tables.tables_of(records)
     text = tables.as_markdown(cells, summary, tables.hardware_of(records))
     if output is not None:
@@ -95,12 +100,13 @@ def plot(
     context: typer.Context,
     results: ResultsOption,
     output: Annotated[Path, typer.Option(help="Folder for the plots.")],
+    methods: MethodsOption = None,
     format: Annotated[PlotFormat, typer.Option("--format", help="File format.")] = PlotFormat.svg,  # noqa: A002
 ) -> None:
     """Accuracy by epoch and by noise rate, memorised labels, losses with their mixture, cost."""
     from clear_peft.bench.plots import write_plots
     from clear_peft.bench.store import read_all
 
-    files = write_plots(read_all(results), output, format.value)
+    files = write_plots(read_all(results, methods or ()), output, format.value)
     out: Output = context.obj
     out.result({"files": [str(file) for file in files]}, [str(file) for file in files])

@@ -3,7 +3,6 @@
 from clear_peft.objectives.losses import (
     consistency,
     cross_entropy,
-    forward_cross_entropy,
     generalized_cross_entropy,
     smoothed_cross_entropy,
     soft_cross_entropy,
@@ -17,7 +16,6 @@ __all__ = [
     "Objective",
     "consistency",
     "cross_entropy",
-    "forward_cross_entropy",
     "generalized_cross_entropy",
     "make_objective",
     "smoothed_cross_entropy",

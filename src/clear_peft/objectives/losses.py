@@ -135,31 +135,6 @@ def symmetric_cross_entropy(
     return alpha * forward + beta * log_zero * torch.expm1(-forward)
 
 
-def forward_cross_entropy(logits: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
-    """Cross entropy of the noisy label's predicted probability, −log Σ_c T[c, y]·softmax(f)_c.
-
-    Source: the forward correction of Patrini et al. 2017 (arXiv 1609.03683).
-
-    Args:
-        logits: f, (B, C), any float dtype; the model predicts the true class.
-        labels: y, (B,) int64 in [0, C), drawn from row c of T where the true class is c.
-        matrix: T, (C, C) float, rows that sum to 1, no column that is all zero.
-
-    Returns:
-        (B,) float32, differentiable in the logits; with T the identity, cross entropy.
-
-    Raises:
-        InputError: If the shapes do not fit.
-    """
-    _check_labels(logits, labels)
-    if matrix.shape != (logits.shape[1], logits.shape[1]):
-        raise InputError(
-            f"logits have shape {tuple(logits.shape)}, matrix {tuple(matrix.shape)}: give (B, C) and (C, C)."
-        )
-    likelihood = matrix.float().log().T[labels]  # (B, C): log T[c, y]
-    return -torch.logsumexp(_log_softmax(logits) + likelihood, dim=1)
-
-
 def _log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.float(), dim=1)
 

@@ -6,16 +6,14 @@ from typing import Any
 
 from clear_peft.errors import InputError
 from clear_peft.objectives.elr import ELR
-from clear_peft.objectives.forward import Forward
 from clear_peft.objectives.objective import Objective
 from clear_peft.objectives.selc import SELC
-from clear_peft.objectives.soft_labels import SoftLabels
 from clear_peft.objectives.stateless import GCE, SCE, CrossEntropy, LabelSmoothing
 from clear_peft.objectives.stgn import STGN
 
 # called as kind(num_examples, num_classes, **options)
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    kind.name: kind for kind in (CrossEntropy, LabelSmoothing, GCE, SCE, ELR, SELC, STGN, SoftLabels, Forward)
+    kind.name: kind for kind in (CrossEntropy, LabelSmoothing, GCE, SCE, ELR, SELC, STGN)
 }
 
 
