@@ -53,6 +53,7 @@ def test_nothing_found_is_plain_training_bitwise(tmp_path):
 def test_the_same_training_without_momentum_of_the_warm_up(tmp_path):
     """What follows a fresh start does not depend on what was before it, but for p and teacher."""
     first = trained(tmp_path, by=Constant(1.0), **FRESH)
+    first._average.hide()
     second = trained(tmp_path, by=Constant(1.0), **{**FRESH, "average_decay": 0.0})
     assert equal(weights(first), weights(second))
 
@@ -113,8 +114,13 @@ def test_average_by_hand():
     other = WeightAverage(model, decay=0.5)
     other.restore(average.state())
     assert other.steps == 12
-    assert torch.equal(other.state()["weights/0.weight"], average.state()["weights/0.weight"])
-    assert "weights/1.weight" not in average.state()
+    assert torch.equal(other.state()["average/0.weight"], average.state()["average/0.weight"])
+    assert "average/1.weight" not in average.state()
+    average.show()
+    average.show()
+    other.restore(average.state())
+    other.hide()
+    assert torch.equal(layer.weight, own)
 
 
 def test_validation_labels_count_by_their_clean_probability(tmp_path):
@@ -184,3 +190,17 @@ def test_surer_targets_are_drawn_more_often(tmp_path):
     assert len(after) == 3 * 40
     assert (np.bincount(after, minlength=40)[20:] >= 3).all()
     assert (after < 20).mean() < 0.45  # the teacher's predictions of three classes are less sure than labels
+
+
+def test_after_a_fresh_start_the_average_is_what_is_evaluated_and_saved(tmp_path):
+    settings = {**FRESH, "by": Constant(0.6), "eval_strategy": "epoch", "eval_dataset": rows(12, seed=5)}
+    averaged = trained(tmp_path / "a", **settings)
+    last = trained(tmp_path / "b", **{**settings, "average_decay": 0.0})
+
+    def losses(made):
+        return [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+
+    assert losses(averaged)[:2] == losses(last)[:2]  # the warm-up is plain training
+    assert all(a != b for a, b in zip(losses(averaged)[2:], losses(last)[2:], strict=True))
+    assert not equal(weights(averaged), weights(last))
+    assert averaged.evaluate()["eval_loss"] == losses(averaged)[-1]

@@ -1,4 +1,4 @@
-"""The running average of the weights that are trained: a steadier judge of labels than the last step's."""
+"""The running average of the weights that are trained: steadier than those of the last step."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ class WeightAverage:
         self.steps = 0
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._weights.items()}
+        self._own: dict[str, Tensor] | None = None
 
     @torch.no_grad()
     def update(self) -> None:
@@ -32,27 +33,44 @@ class WeightAverage:
         for name, weight in self._weights.items():
             self._average[name].lerp_(weight, 1 - decay)
 
-    @contextmanager
     @torch.no_grad()
-    def applied(self) -> Iterator[None]:
-        """The model has the average weights inside, and its own again afterwards."""
-        own = {name: weight.clone() for name, weight in self._weights.items()}
-        try:
+    def show(self) -> None:
+        """Put the average into the model; its own weights are kept for ``hide``."""
+        if self._own is None:
+            self._own = {name: weight.clone() for name, weight in self._weights.items()}
             for name, weight in self._weights.items():
                 weight.copy_(self._average[name])
+
+    @torch.no_grad()
+    def hide(self) -> None:
+        """Give the model its own weights back, if the average is shown."""
+        if self._own is not None:
+            for name, weight in self._weights.items():
+                weight.copy_(self._own[name])
+            self._own = None
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the average weights inside, and its own again afterwards."""
+        self.show()
+        try:
             yield
         finally:
-            for name, weight in self._weights.items():
-                weight.copy_(own[name])
+            self.hide()
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold, on the CPU."""
+        parts = {"average": self._average, "own": self._own or {}}
         return {"steps": torch.tensor(self.steps)} | {
-            f"weights/{name}": tensor.to("cpu", copy=True) for name, tensor in self._average.items()
+            f"{part}/{name}": tensor.to("cpu", copy=True)
+            for part, tensors in parts.items()
+            for name, tensor in tensors.items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` returned."""
+        """Go on from what ``state`` returned, in a model that has the weights that it had then."""
         self.steps = int(state["steps"])
         for name, tensor in self._average.items():
-            tensor.copy_(state[f"weights/{name}"])
+            tensor.copy_(state[f"average/{name}"])
+        own = {name: state[f"own/{name}"] for name in self._weights if f"own/{name}" in state}
+        self._own = {name: tensor.to(self._weights[name].device) for name, tensor in own.items()} or None

@@ -332,6 +332,8 @@ class CleaRTrainer(AdapterTrainer):
 
         Now, and not when the epoch before ended: its evaluation and its checkpoint are over.
         """
+        if self._average is not None:
+            self._average.hide()
         if not self._found or self.state.epoch != self._warm_up:
             return
         with torch.no_grad():
@@ -368,6 +370,8 @@ class CleaRTrainer(AdapterTrainer):
             losses = loss_histogram(state, wrong_labels(self._labels, self._clean_labels))
             place = {"epoch": self.state.epoch, "step": self.state.global_step}
             self.state.log_history.append({**place, "losses": losses})
+        if self._found and beyond > 0 and self._average is not None:
+            self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
         if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
             self.control.should_training_stop = True  # this was plain training, and it is over
         should_log = self.control.should_log
