@@ -11,6 +11,8 @@ METHOD = Method(
         "loss_smoothing": 0.0,
         "warm_up_epochs": 2,
         "reestimate": True,
+        "soft_labels": False,
+        "doubt_above": 0.0,
     },
     trainer="SelfMixTrainer",
     needs="two forward passes a step",

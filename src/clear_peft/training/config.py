@@ -37,8 +37,8 @@ class CleaRConfig(TrainingArguments):
         fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
             initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
             forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
-        average_decay: d of the running average of the weights that scores the labels and, after a fresh start,
-            is evaluated and saved; 0: the last weights.
+        average_decay: d of the running average of the weights that scores the labels and, after a fresh
+            start, is evaluated and saved; 0: the last weights.
         doubt_above: Share of the given labels that the model must contradict before any is doubted: wrong
             labels are among those. Losses alone do not tell hard examples from wrong labels.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
