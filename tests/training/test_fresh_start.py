@@ -204,3 +204,33 @@ def test_after_a_fresh_start_the_average_is_what_is_evaluated_and_saved(tmp_path
     assert all(a != b for a, b in zip(losses(averaged)[2:], losses(last)[2:], strict=True))
     assert not equal(weights(averaged), weights(last))
     assert averaged.evaluate()["eval_loss"] == losses(averaged)[-1]
+
+
+@pytest.mark.parametrize(
+    ("hits", "selected"),
+    [([9, 5, 12, 11, 12], 5), ([9, 5, 12, 11, 11], 5), ([9, 5, 12, 12, 6], 4), ([9, 5, 12, 5, 5], 3)],
+)
+def test_the_latest_epoch_within_a_standard_error_of_the_best_is_selected(tmp_path, hits, selected):
+    """Of 15 rows that count alike; where 12 are right the standard error is 1.5 rows."""
+    data = rows(15, seed=3)
+    left = iter([9, *hits])
+
+    def measure(prediction):
+        labels = prediction.label_ids
+        right = np.arange(15) < next(left)
+        prediction.predictions[:] = np.eye(3)[np.where(right, labels, (labels + 1) % 3)]
+        return {"accuracy": float(right.mean())}
+
+    settings = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "eval_dataset": data,
+        "compute_metrics": measure,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "believed_accuracy",
+        "greater_is_better": True,
+    }
+    made = trained(
+        tmp_path, by=Constant(1.0), num_train_epochs=4, **settings, **{**FRESH, "warm_up_epochs": 2}
+    )
+    assert made.state.best_global_step == 3 * (1 + selected)

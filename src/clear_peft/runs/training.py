@@ -41,6 +41,7 @@ from clear_peft.runs.models import bf16_pays, check_length, load_classifier, loa
 from clear_peft.runs.progress import Reporter, ReportTo, Silent, TestCurve, epoch_figures
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
+from clear_peft.training.trainer import BELIEVED_ACCURACY
 from clear_peft.tuners import build
 
 
@@ -170,7 +171,7 @@ def _arguments(config: RunConfig) -> CleaRConfig:
     settings |= {**preset(config.preset, config.peft), **find(config.method).settings, **config.training}
     if settings.get("clean_routing", True) and settings.get("fresh_start", True):
         # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
-        settings["metric_for_best_model"] = "believed_accuracy"
+        settings["metric_for_best_model"] = BELIEVED_ACCURACY
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")

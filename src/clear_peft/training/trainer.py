@@ -43,6 +43,8 @@ from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 
+BELIEVED_ACCURACY = "believed_accuracy"
+
 
 class CleaRTrainer(AdapterTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
@@ -464,7 +466,7 @@ class CleaRTrainer(AdapterTrainer):
             if len(belief) == len(prediction.label_ids) and belief.any():
                 belief = belief[_by_length(self.eval_dataset)]
                 hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
-                metrics = {**metrics, "believed_accuracy": float(np.average(hits, weights=belief))}
+                metrics = {**metrics, BELIEVED_ACCURACY: float(np.average(hits, weights=belief))}
         return metrics
 
     # Files
@@ -475,11 +477,26 @@ class CleaRTrainer(AdapterTrainer):
             self._signature_columns.append(ID_COLUMN)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest."""
+        """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest.
+
+        Where believed accuracy is what counts, all within a standard error of the best are equal: a few
+        hundred doubtful labels say no more, and soft labels are not overfitted (the one-standard-error rule
+        of Breiman et al. 1984, with the latest for the simplest).
+        """
         epochs = round(self.state.epoch or 0)
         if self._scores and epochs < min(self._warm_up, self.state.num_train_epochs):
             return False
-        return super()._determine_best_metric(metrics, trial)
+        name = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        state = self._state
+        if not (name == BELIEVED_ACCURACY and self._found and state is not None):
+            return super()._determine_best_metric(metrics, trial)
+        value = metrics[f"eval_{name}"]
+        best = max(value, value if self.state.best_metric is None else self.state.best_metric)
+        self.state.best_metric = best
+        if value < best - math.sqrt(best * (1 - best) / state.validation_probability.sum()):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
