@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["train", "predict", "evaluate", "demo"]
+COMMANDS = ["train", "predict", "evaluate", "noise", "bench", "demo"]
 
 
 def _shell(*words, **more):

@@ -191,9 +191,7 @@ def test_what_is_memorised_is_what_the_final_model_predicts(place, whole):
     predicted = np.array(run.names.names)[run.logits(examples.select(rows["row"])).argmax(1)]
     expected = (predicted == rows["given_label"]).mean()
     assert json.loads((whole / "metrics.json").read_text())["memorised"] == expected
-    assert (rows["predicted_label"] == rows["given_label"]).mean() != expected, (
-        "the test must tell them apart"
-    )
+    assert (rows["predicted_label"] != predicted).any(), "the list must be of other models' predictions"
 
 
 @pytest.mark.parametrize("stop_at", ["Fold 3", "Training", "Writing"])

@@ -38,7 +38,8 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="CSV, TSV, JSONL, Parquet, or hub data set NAME[:CONFIG][@SPLIT].", rich_help_panel=_DATA
+            help="CSV, TSV, JSONL, Parquet, or hub data set NAME, NAME:CONFIG, NAME@SPLIT.",
+            rich_help_panel=_DATA,
         ),
     ],
     output: Annotated[str, typer.Option(help="Run folder to write.", rich_help_panel=_OUTPUT)],

@@ -1,15 +1,14 @@
 """Frozen sentence embeddings: what a pretrained model makes of texts, without any training."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
-from transformers import AutoModel, DataCollatorWithPadding
+from transformers import DataCollatorWithPadding
 
 from clear_peft.data import Examples, tokenize
-from clear_peft.runs.models import _REFUSALS, _not_found, check_length, load_tokenizer, silently
+from clear_peft.runs.models import check_length, load_encoder, load_tokenizer
 
 
 @torch.no_grad()
@@ -43,7 +42,7 @@ def embed(
     """
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     tokenizer.padding_side = "right"  # padding on the left would shift the positions of causal models
-    encoder = _load_encoder(model, trust_remote_code=trust_remote_code)
+    encoder = load_encoder(model, trust_remote_code=trust_remote_code)
     max_length = min(max_length, tokenizer.model_max_length)
     check_length(encoder, max_length)
     tokens = tokenize(Examples(list(texts), None, np.arange(len(texts))), tokenizer, max_length)
@@ -62,14 +61,3 @@ def embed(
     embeddings = np.empty((len(order), rows[0].shape[1]), np.float32)
     embeddings[order] = torch.cat(rows).numpy()
     return embeddings
-
-
-@silently()
-def _load_encoder(name: str, *, trust_remote_code: bool) -> Any:
-    try:
-        model = AutoModel.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
-        )
-    except _REFUSALS as error:
-        raise _not_found("model", name, error) from error
-    return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()

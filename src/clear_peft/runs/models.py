@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from clear_peft.data import LabelNames
@@ -104,6 +104,22 @@ def load_classifier(
         raise
     except _REFUSALS as error:
         raise _not_found("model", name, error) from error
+
+
+@silently()
+def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:
+    """Load a pretrained encoder, without a head, in float32 and evaluation mode.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    try:
+        model = AutoModel.from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+    except _REFUSALS as error:
+        raise _not_found("model", name, error) from error
+    return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
 
 
 def check_length(model: Any, max_length: int) -> None:
