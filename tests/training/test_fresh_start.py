@@ -13,7 +13,14 @@ from clear_peft.training.averaging import WeightAverage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
 
-FRESH = {"fresh_start": True, "average_decay": 0.9, "reestimate": False, "warm_up_epochs": 0.5}
+FRESH = {
+    "fresh_start": True,
+    "average_decay": 0.9,
+    "reestimate": False,
+    "warm_up_epochs": 0.5,
+    "doubt_above": 0.0,
+    "teach_above": 0.0,
+}
 
 
 class NothingFound:
@@ -161,7 +168,7 @@ def test_validation_labels_count_by_their_clean_probability(tmp_path):
 
 @pytest.mark.parametrize(("threshold", "found"), [(0.0, True), (1.0, False)])
 def test_labels_that_are_hardly_contradicted_are_not_doubted(tmp_path, threshold, found):
-    made = trained(tmp_path, by=Constant(0.6), doubt_above=threshold, **FRESH)
+    made = trained(tmp_path, by=Constant(0.6), **{**FRESH, "doubt_above": threshold})
     assert (made.cleanliness.components == 2) == found
     assert (made.clean_probability == 1).all() != found
     assert 0 <= made.cleanliness.parameters["contradicted"] <= 1
@@ -234,3 +241,13 @@ def test_the_latest_epoch_within_a_standard_error_of_the_best_is_selected(tmp_pa
         tmp_path, by=Constant(1.0), num_train_epochs=4, **settings, **{**FRESH, "warm_up_epochs": 2}
     )
     assert made.state.best_global_step == 3 * (1 + selected)
+
+
+@pytest.mark.parametrize(("threshold", "afresh"), [(0.0, True), (1.0, False)])
+def test_a_model_that_has_not_learnt_its_classes_is_no_teacher(tmp_path, threshold, afresh):
+    made = trained(tmp_path, by=Constant(0.6), learning_rate=1e-4, **{**FRESH, "teach_above": threshold})
+    assert made.state.global_step == 3 * (5 if afresh else 3)
+    assert made.cleanliness.parameters["agreement"] < 1
+    assert (made.clean_probability == np.float32(0.6)).all(), "the list of label issues doubts all the same"
+    plain = trained(tmp_path / "plain", clean_routing=False, learning_rate=1e-4)
+    assert equal(weights(made), weights(plain)) != afresh

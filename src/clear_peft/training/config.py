@@ -41,6 +41,9 @@ class CleaRConfig(TrainingArguments):
             start, is evaluated and saved; 0: the last weights.
         doubt_above: Share of the given labels that the model must contradict before any is doubted: wrong
             labels are among those. Losses alone do not tell hard examples from wrong labels.
+        teach_above: Share of the labels that the model believes, each counting by its p, that it must also
+            predict before training starts afresh with it as the teacher: one that has not learnt its classes
+            yet does better to go on.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
             first estimate, which saves the passes.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
@@ -63,6 +66,7 @@ class CleaRConfig(TrainingArguments):
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
     doubt_above: float = field(default=0.1, metadata={"help": "least share of contradicted labels"})
+    teach_above: float = field(default=0.5, metadata={"help": "least share of predicted labels"})
     reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
@@ -81,6 +85,7 @@ class CleaRConfig(TrainingArguments):
             ("loss_smoothing", 0, 0.999),
             ("average_decay", 0, 0.99999),
             ("doubt_above", 0, 1),
+            ("teach_above", 0, 1),
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +47,15 @@ class CleanlinessState:
     def noise_rate(self) -> float:
         """The estimated share of wrong labels, mean(1 − p)."""
         return float(1 - self.clean_probability.mean(dtype=np.float64))
+
+    def believing_all(self) -> "CleanlinessState":
+        """The same pass, with no label doubted."""
+        return replace(
+            self,
+            clean_probability=np.ones_like(self.clean_probability),
+            validation_probability=np.ones_like(self.validation_probability),
+            components=1,
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the state into a folder, atomically."""

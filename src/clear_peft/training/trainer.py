@@ -168,12 +168,12 @@ class CleaRTrainer(AdapterTrainer):
         return self._router is not None
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Transformers' own; after a fresh start the model that came of it is asked about the labels too."""
+        """Transformers' own; where it could have started afresh, the final model judges the labels again."""
         output = super().train(*args, **kwargs)
         found = self._state
-        if self._found and found is not None:
+        if self._fresh_start and found is not None:
             state = self._scored()
-            if state.components == 1:  # the doubts that it was trained with stand
+            if found.components == 2 and state.components == 1:  # the doubts that it was trained with stand
                 doubts = {
                     name: getattr(found, name) for name in ("clean_probability", "components", "parameters")
                 }
@@ -367,6 +367,8 @@ class CleaRTrainer(AdapterTrainer):
         if self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate)):
             with nullcontext() if self._average is None else self._average.applied():
                 state = self._scored()
+            if self._fresh_start and state.parameters["agreement"] < self.args.teach_above:
+                state = state.believing_all()
             self._set_state(state)
             # into the history alone: it is no number that a logger could plot
             losses = loss_histogram(state, wrong_labels(self._labels, self._clean_labels))
@@ -392,19 +394,22 @@ class CleaRTrainer(AdapterTrainer):
         if self._state is not None:
             losses = smooth(self._state.losses, losses, self.args.loss_smoothing)
         estimate = self._estimator.estimate(losses, self._labels)
-        contradicted = float((logits.argmax(dim=1).numpy() != self._labels).mean())
-        if contradicted < self.args.doubt_above:
-            believed = np.ones(len(losses), np.float32)
-            estimate = replace(estimate, clean_probability=believed, components=1)
-        return CleanlinessState(
+        hits = logits.argmax(dim=1).numpy() == self._labels
+        probability = estimate.clean_probability
+        findings = {
+            "contradicted": float(1 - hits.mean()),
+            "agreement": float(np.average(hits, weights=probability)) if probability.any() else 0.0,
+        }
+        state = CleanlinessState(
             epoch=round(self.state.epoch or 0),
             losses=losses.astype(np.float32),
             clean_probability=estimate.clean_probability,
             teacher=logits.numpy().astype(np.float16),
             validation_probability=self._belief_in_validation(losses, estimate.clean_probability),
             components=estimate.components,
-            parameters={**estimate.parameters, "contradicted": contradicted},
+            parameters={**estimate.parameters, **findings},
         )
+        return state.believing_all() if findings["contradicted"] < self.args.doubt_above else state
 
     def _belief_in_validation(self, losses: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Clean probability of the validation rows, (M,) float32; empty without rows."""
