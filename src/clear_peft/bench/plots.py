@@ -207,7 +207,7 @@ def _by_noise(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Fi
 
 
 def _losses(records: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> "Figure | None":
-    """Losses at the first and the last estimate of one seed of each cell, with the fitted mixture."""
+    """Losses at the first and, if there are more, the last estimate of one seed of each cell."""
     method = next((m for m in _SCORED if (runs["method"] == m).any()), None)
     shown: dict[Any, list[Mapping[str, Any]]] = {}
     for names, group in runs[runs["method"] == method].groupby(CELL, sort=False):
@@ -215,7 +215,7 @@ def _losses(records: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> "Figure
         epochs = records[first]["metrics"]["epochs"]
         scored = [epoch for epoch in epochs if epoch.get("losses")]
         if scored:
-            shown[names] = [scored[0], scored[-1]]
+            shown[names] = [scored[0], *scored[1:][-1:]]
     if not shown:
         return None
     title = _titles(runs, CELL)
