@@ -37,10 +37,10 @@ class RunConfig:
         peft: PEFT method, see ``clear_peft.tuners.available_methods()``.
         peft_options: Further fields of the PEFT method's configuration.
         target_modules: Names of the layers to adapt; by default the PEFT method's own.
-        method: How to train: ``clear``, ``plain`` or ``full``.
+        method: How to train, one of ``clear_peft.methods.METHODS``.
         preset: ``recommended`` or ``paper``.
         training: Further fields of ``CleaRConfig``, over the preset and the method.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows; ``clear`` may take half as many before, to find wrong labels.
         batch_size: Examples per step.
         learning_rate: Peak of a linear schedule; by default 1e-3, and 5e-5 for ``full``.
         max_length: Tokens per text; what is longer is cut.
