@@ -251,3 +251,24 @@ def test_a_model_that_has_not_learnt_its_classes_is_no_teacher(tmp_path, thresho
     assert (made.clean_probability == np.float32(0.6)).all(), "the list of label issues doubts all the same"
     plain = trained(tmp_path / "plain", clean_routing=False, learning_rate=1e-4)
     assert equal(weights(made), weights(plain)) != afresh
+
+
+@pytest.mark.parametrize(
+    ("p", "settings"), [(0.0, {}), (0.6, {"warm_up_epochs": 9}), (0.6, {"warm_up_epochs": 0})]
+)
+def test_an_epoch_is_selected_whatever_is_believed(tmp_path, p, settings):
+    """No label believed; a warm-up longer than the training; none."""
+    made = trained(
+        tmp_path,
+        by=Constant(p),
+        **{**FRESH, **settings},
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        eval_dataset=rows(15, seed=3),
+        compute_metrics=lambda e: {"accuracy": float((e.predictions.argmax(1) == e.label_ids).mean())},
+        load_best_model_at_end=True,
+        metric_for_best_model="believed_accuracy",
+        greater_is_better=True,
+    )
+    assert made.state.best_global_step
+    assert np.isfinite(made.state.best_metric)

@@ -49,9 +49,10 @@ BELIEVED_ACCURACY = "believed_accuracy"
 class CleaRTrainer(AdapterTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
-    From the end of the warm-up on it scores the training set after every epoch, estimates each label's clean
-    probability p, and routes examples through the PEFT modules by it. What it saves is an ordinary PEFT
-    adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
+    When the warm-up ends it scores the training set, estimates each label's clean probability p and, where
+    labels are doubted, trains afresh on targets softened by p, with examples routed through the PEFT modules
+    by it. What it saves is an ordinary PEFT adapter. A column ``clean_label`` of the training set, if there is
+    one, is read for logging alone.
 
     Args:
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
@@ -466,13 +467,14 @@ class CleaRTrainer(AdapterTrainer):
     def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
         """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""
         metrics = measure(prediction)
-        if self.is_in_train and self._state is not None:
-            belief = self._state.validation_probability
-            if len(belief) == len(prediction.label_ids) and belief.any():
-                belief = belief[_by_length(self.eval_dataset)]
-                hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
-                metrics = {**metrics, BELIEVED_ACCURACY: float(np.average(hits, weights=belief))}
-        return metrics
+        if not (self.is_in_train and self.args.clean_routing):
+            return metrics
+        belief = np.ones(0) if self._state is None else self._state.validation_probability
+        # as long as nothing is known, and where no row at all is believed, all count alike
+        known = len(belief) == len(prediction.label_ids) and belief.any()
+        weights = belief[_by_length(self.eval_dataset)] if known else None
+        hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
+        return {**metrics, BELIEVED_ACCURACY: float(np.average(hits, weights=weights))}
 
     # Files
 
@@ -489,7 +491,7 @@ class CleaRTrainer(AdapterTrainer):
         of Breiman et al. 1984, with the latest for the simplest).
         """
         epochs = round(self.state.epoch or 0)
-        if self._scores and epochs < min(self._warm_up, self.state.num_train_epochs):
+        if self._scores and epochs < min(self._warm_up, self.args.num_train_epochs):
             return False
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         state = self._state
@@ -498,7 +500,8 @@ class CleaRTrainer(AdapterTrainer):
         value = metrics[f"eval_{name}"]
         best = max(value, value if self.state.best_metric is None else self.state.best_metric)
         self.state.best_metric = best
-        if value < best - math.sqrt(best * (1 - best) / state.validation_probability.sum()):
+        rows = max(1.0, float(state.validation_probability.sum()))
+        if value < best - math.sqrt(best * (1 - best) / rows):
             return False
         self.state.best_global_step = self.state.global_step
         return True
