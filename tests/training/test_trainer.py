@@ -248,9 +248,24 @@ def test_gate_rates_are_logged(tmp_path):
     rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
     assert abs(rates[0] - 0.8) < 0.07  # warm-up
     assert abs(rates[1] - 0.2) < 0.07
-    assert {"gate_rate/block_0", "gate_rate/block_1"} <= made.state.log_history[
-        -2
-    ].keys() | made.state.log_history[-1].keys()
+    last = next(e for e in reversed(made.state.log_history) if "gate_rate" in e)
+    assert {"gate_rate/block_0", "gate_rate/block_1"} <= last.keys()
+
+
+def test_what_an_epoch_leaves_is_kept_for_plots_but_not_logged(tmp_path):
+    data = rows(30)
+    data = data.add_column("clean_label", [(y + (i < 6)) % 3 for i, y in enumerate(data["labels"])])
+    made = trained(tmp_path, by=Constant(0.25), train_dataset=data, num_train_epochs=2)
+    left = [entry for entry in made.state.log_history if "step_losses" in entry]
+    assert [round(entry["epoch"]) for entry in left] == [1, 2]
+    for entry in left:
+        assert sum(entry["step_losses"]["wrong"]) == 6
+        assert sum(entry["step_losses"]["right"]) == 24
+    rates = left[1]["gate_rates"]
+    assert len(rates["blocks"]) == made._router.num_blocks
+    assert len(rates["classes"]) == 3
+    assert abs(np.mean(rates["blocks"]) - np.mean(rates["classes"])) < 1e-6  # ten examples of each class
+    assert left[0]["gate_rates"]["classes"] != rates["classes"]
 
 
 def test_without_routing_the_gates_stay_open(tmp_path):

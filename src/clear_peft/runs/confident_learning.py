@@ -21,7 +21,7 @@ class Findings:
     """What is known of N training rows after confident learning.
 
     Attributes:
-        predicted: Most likely class by the model that has not seen the row, (N,) int64.
+        logits: By the model that has not seen the row, (N, C) float32.
         quality: cleanlab's label quality, the self-confidence, (N,) float32 in [0, 1].
         losses: Out-of-sample cross entropies under the given labels, (N,) float32.
         is_issue: Whether the label is held to be wrong, (N,) bool.
@@ -29,7 +29,7 @@ class Findings:
             its rows the one of best quality.
     """
 
-    predicted: np.ndarray
+    logits: np.ndarray
     quality: np.ndarray
     losses: np.ndarray
     is_issue: np.ndarray
@@ -125,7 +125,7 @@ def find_issues(labels: np.ndarray, logits: np.ndarray) -> Findings:
     quality = get_label_quality_scores(labels, probabilities)
     is_issue = find_label_issues(labels, probabilities, return_indices_ranked_by=None, n_jobs=1)
     return Findings(
-        predicted=logits.argmax(axis=1),
+        logits=logits,
         quality=quality.astype(np.float32),
         losses=cross_entropy(tensor, torch.from_numpy(labels)).numpy(),
         is_issue=is_issue,

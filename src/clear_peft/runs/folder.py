@@ -13,13 +13,27 @@ from clear_peft.runs.config import CONFIG_NAME, RunConfig
 ADAPTER = "adapter"
 LABELS = "labels.json"
 METRICS = "metrics.json"
+EPOCHS = "epochs.json"
 LABEL_ISSUES = "label_issues.csv"
+PREDICTIONS = "predictions.safetensors"
 OUT_OF_SAMPLE = "out_of_sample.safetensors"
+REPORT = "report.html"
 
 _PART = f".{ADAPTER}.part"
 _EARLIER = ".earlier"
 # what --overwrite replaces: a file of anybody else in the folder is left alone
-_OURS = (CONFIG_NAME, "checkpoint-*", ADAPTER, METRICS, LABEL_ISSUES, OUT_OF_SAMPLE, "report.html", _PART)
+_OURS = (
+    CONFIG_NAME,
+    "checkpoint-*",
+    ADAPTER,
+    METRICS,
+    EPOCHS,
+    LABEL_ISSUES,
+    PREDICTIONS,
+    OUT_OF_SAMPLE,
+    REPORT,
+    _PART,
+)
 
 
 def check(config: RunConfig, *, resume: bool, overwrite: bool) -> None:

@@ -21,6 +21,8 @@ _FIGURES = {
     "test_accuracy": "test_accuracy",
     "test_macro_f1": "test_macro_f1",
     "losses": "losses",
+    "step_losses": "step_losses",
+    "gate_rates": "gate_rates",
 }
 
 
@@ -63,6 +65,18 @@ class ReportTo(TrainerCallback):
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The validation after an epoch is over."""
         self.reporter.epoch(epoch_figures(state.log_history)[-1])
+
+
+class Diary(TrainerCallback):
+    """Lets the figures of all epochs so far be written down after each."""
+
+    def __init__(self, write: Callable[[list[dict[str, Any]]], None]) -> None:
+        self.write = write
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The validation after an epoch is over."""
+        if state.is_world_process_zero:
+            self.write(epoch_figures(state.log_history))
 
 
 class TestCurve(TrainerCallback):

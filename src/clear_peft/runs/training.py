@@ -5,56 +5,34 @@ import math
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import PrinterCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from clear_peft import training
-from clear_peft.cleanliness import rank_label_issues
-from clear_peft.data import (
-    Examples,
-    LabelNames,
-    escape_formulas,
-    hold_out,
-    load_examples,
-    tokenize,
-    write_table,
-)
+from clear_peft.data import tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.methods import find
-from clear_peft.objectives import cross_entropy
 from clear_peft.runs import confident_learning
 from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
-from clear_peft.runs.measures import accuracy_and_f1, detection, memorised, peak_memory
+from clear_peft.runs.measures import accuracy_and_f1
 from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
-from clear_peft.runs.progress import Reporter, ReportTo, Silent, TestCurve, epoch_figures
+from clear_peft.runs.outcome import measured, write_outcome
+from clear_peft.runs.progress import Diary, Reporter, ReportTo, Silent, TestCurve
+from clear_peft.runs.tables import Tables, read_tables
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
 from clear_peft.training.trainer import BELIEVED_ACCURACY
 from clear_peft.tuners import build
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """What a run reads: ``rows`` is the whole of the training file, of which the rest are parts."""
-
-    names: LabelNames
-    rows: Examples
-    train: Examples
-    validation: Examples
-    held_out: Examples | None  # the validation rows that come from the training file
-    test: Examples | None
 
 
 @silently()
@@ -80,7 +58,7 @@ def train(
     reporter = reporter or Silent()
     run_folder.check(config, resume=resume, overwrite=overwrite)
     reporter.stage(f"Reading {config.data}")
-    tables = _read(config)
+    tables = read_tables(config)
     reporter.stage(f"Loading {config.model}")
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
@@ -98,36 +76,17 @@ def train(
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
             tokens = _only(tokens, found.kept)
         trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
+        trainer.add_callback(Diary(lambda epochs: write_json(folder / run_folder.EPOCHS, epochs)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = run_folder.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
         trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
-        return _finish(config, tables, trainer, tokenizer, folder, seconds, found)
+        return write_outcome(config, tables, trainer, tokenizer, folder, seconds, found)
 
 
-def _read(config: RunConfig) -> _Tables:
-    columns: dict[str, Any] = {"text_column": config.text_column, "label_column": config.label_column}
-    table = load_examples(
-        config.data, **columns, clean_label_column=config.clean_label_column, id_column=config.id_column
-    )
-    rows, names = table.examples, table.names
-    assert names is not None  # a label column was asked for
-    assert rows.labels is not None
-    held_out = None
-    if config.validation is not None:
-        train = rows
-        validation = load_examples(config.validation, **columns, names=names).examples
-    else:
-        kept, held = hold_out(rows.labels, config.validation_fraction, config.seed)
-        train, validation = rows.select(kept), rows.select(held)
-        held_out = validation
-    test = None if config.test is None else load_examples(config.test, **columns, names=names).examples
-    return _Tables(names, rows, train, validation, held_out, test)
-
-
-def _tokens(config: RunConfig, tables: _Tables, tokenizer: Any) -> dict[str, Any]:
+def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
     parts = {"train": tables.train, "validation": tables.validation}
     if tables.test is not None:
         parts["test"] = tables.test  # needed only at the end, but what is wrong with it is said now
@@ -208,7 +167,7 @@ def _only(tokens: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
 
 def _findings(
     config: RunConfig,
-    tables: _Tables,
+    tables: Tables,
     tokens: dict[str, Any],
     model: Any,
     tokenizer: Any,
@@ -239,115 +198,12 @@ def _findings(
     return confident_learning.find_issues(labels, logits)
 
 
-def _test_curve(config: RunConfig, tables: _Tables, trainer: CleaRTrainer, tokenizer: Any) -> TestCurve:
+def _test_curve(config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any) -> TestCurve:
     def measure() -> dict[str, float]:
         assert tables.test is not None  # the configuration has been checked
-        return _measured(trainer.model, tokenizer, tables.test, config.max_length)
+        return measured(trainer.model, tokenizer, tables.test, config.max_length)
 
     curve = TestCurve(measure)
     if config.test_every_epoch:
         trainer.add_callback(curve)
     return curve
-
-
-def _measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> dict[str, float]:
-    assert examples.labels is not None
-    logits = logits_of(model, tokenizer, examples, max_length)
-    return accuracy_and_f1(logits.argmax(axis=1), examples.labels)
-
-
-def _finish(
-    config: RunConfig,
-    tables: _Tables,
-    trainer: CleaRTrainer,
-    tokenizer: Any,
-    folder: Path,
-    seconds: float,
-    found: Findings | None,
-) -> dict[str, Any]:
-    model = trainer.model
-
-    def write(adapter: Path) -> None:
-        model.save_pretrained(adapter)
-        tokenizer.save_pretrained(adapter)
-        tables.names.save(adapter / run_folder.LABELS)
-
-    def measured(examples: Examples) -> dict[str, float]:
-        return _measured(model, tokenizer, examples, config.max_length)
-
-    issues = _label_issues(config, tables, trainer, tokenizer, found)
-    peak = peak_memory()
-    metrics: dict[str, Any] = {
-        "test": None if tables.test is None else measured(tables.test),
-        "validation": measured(tables.validation),
-        "selected_epoch": round(_selected_epoch(trainer)),
-        "epochs": epoch_figures(trainer.state.log_history),
-        "noise_rate_estimate": float(
-            1 - issues["clean_probability"].mean() if found is None else found.is_issue.mean()
-        ),
-    }
-    given, true = tables.rows.labels, tables.rows.clean_labels
-    if given is not None and true is not None:
-        wrong = given != true
-        metrics["detection"] = detection(issues, wrong)
-        learnt = issues[issues["split"] == "train"]
-        if found is not None:  # the list holds what models predict that have not seen the row
-            predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
-            columns = {"row": tables.train.rows, "given_label": tables.train.labels}
-            learnt = pd.DataFrame({**columns, "predicted_label": predicted})
-        metrics["memorised"] = memorised(learnt, wrong)
-    metrics |= {
-        "train_seconds": seconds,
-        "peak_memory_bytes": peak,
-        "method": config.method,
-        "peft": config.peft if find(config.method).adapter else None,
-        "seed": config.seed,
-        "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
-    }
-    run_folder.save_adapter(folder, write)
-    write_table(escape_formulas(issues), folder / run_folder.LABEL_ISSUES)
-    write_json(folder / run_folder.METRICS, metrics)  # last: its presence says that the run is finished
-    return metrics
-
-
-def _selected_epoch(trainer: CleaRTrainer) -> float:
-    best = trainer.state.best_global_step
-    return next(e["epoch"] for e in trainer.state.log_history if e["step"] == best)
-
-
-def _label_issues(
-    config: RunConfig, tables: _Tables, trainer: CleaRTrainer, tokenizer: Any, found: Findings | None
-) -> pd.DataFrame:
-    """Every row of the training file, the held-out ones too, most suspicious first."""
-    if found is None:
-        state = trainer.cleanliness
-        scored = (state.losses, state.clean_probability, state.teacher.argmax(axis=1))
-    else:
-        scored = (found.losses, found.quality, found.predicted)
-    examples, parts = [tables.train], [scored]
-    if tables.held_out is not None:
-        logits = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
-        losses = cross_entropy(logits, torch.from_numpy(tables.held_out.labels)).numpy()
-        order = np.argsort(scored[0])
-        believed = np.interp(losses, scored[0][order], scored[1][order])
-        examples.append(tables.held_out)
-        parts.append((losses, believed.astype(np.float32), logits.argmax(dim=1).numpy()))
-    losses, probability, predicted = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    issues = rank_label_issues(
-        probability,
-        losses,
-        given=np.concatenate([e.labels for e in examples]),
-        predicted=predicted,
-        names=tables.names.names,
-    )
-    if found is not None:
-        inside = issues["row"] < len(tables.train)
-        issues.loc[inside, "is_label_issue"] = found.is_issue[issues.loc[inside, "row"]]
-    rows = np.concatenate([e.rows for e in examples])[issues["row"]]
-    issues["row"] = rows
-    issues.insert(1, "text", [tables.rows.texts[row] for row in rows])
-    if tables.rows.ids is not None:
-        issues["id"] = [tables.rows.ids[row] for row in rows]
-    held = set() if tables.held_out is None else set(tables.held_out.rows.tolist())
-    issues["split"] = ["validation" if row in held else "train" for row in rows]
-    return issues

@@ -31,12 +31,28 @@ def loss_histogram(state: CleanlinessState, wrong: np.ndarray | None) -> dict[st
     """Counts of a pass's losses, on the scale of the estimator, with what it fitted.
 
     Returns:
-        ``edges`` (41 numbers); counts (40 each) ``right`` and ``wrong``, or ``all`` where the truth is not
-        known; ``parameters`` of the estimator.
+        What ``loss_bins`` gives, and ``parameters`` of the estimator.
     """
-    scale = state.parameters.get("scale", "loss")
-    values = log_odds(state.losses) if scale == "log_odds" else state.losses
+    bins = loss_bins(state.losses, wrong, state.parameters.get("scale", "loss"))
+    return {**bins, "parameters": state.parameters}
+
+
+def loss_bins(losses: np.ndarray, wrong: np.ndarray | None, scale: str) -> dict[str, Any]:
+    """Counts of losses in 40 bins of equal width.
+
+    Args:
+        losses: Finite, (N,).
+        wrong: Which labels are wrong, (N,) bool, if it is known.
+        scale: ``loss`` or ``log_odds``.
+
+    Returns:
+        ``edges`` (41 numbers) on that scale; counts (40 each) ``right`` and ``wrong``, or ``all`` where the
+        truth is not known.
+    """
+    values = log_odds(losses) if scale == "log_odds" else losses
     edges = np.linspace(values.min(), values.max() + 1e-6, _BINS + 1)
     parts = {"all": values} if wrong is None else {"right": values[~wrong], "wrong": values[wrong]}
-    counts = {name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()}
-    return {"edges": edges.tolist(), **counts, "parameters": state.parameters}
+    return {
+        "edges": edges.tolist(),
+        **{name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()},
+    }

@@ -42,6 +42,7 @@ from clear_peft.training.indexing import (
 from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
+from clear_peft.training.tally import Tally
 
 BELIEVED_ACCURACY = "believed_accuracy"
 
@@ -102,8 +103,7 @@ class CleaRTrainer(AdapterTrainer):
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
             self._lengths = column(train_dataset, args.length_column_name)
-            # what the last training step on each example predicted; -1: none yet
-            self._predicted = torch.full((len(self._labels),), -1, device=args.device)
+            self._tally = Tally(self._labels, self._num_labels, args.device)
             self._objective = self._make_objective(args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.data_collator: Any = IdCollator(self.data_collator)
@@ -123,8 +123,6 @@ class CleaRTrainer(AdapterTrainer):
             if self._fresh_start
             else {}
         )
-        self._open_gates: Tensor | None = None  # sum over routed examples, (L,)
-        self._routed_examples = 0
         self._set_state(None)
         self.add_callback(_Epochs(self))
 
@@ -143,6 +141,11 @@ class CleaRTrainer(AdapterTrainer):
     def clean_probability(self) -> np.ndarray:
         """p, (N,) float32, in the order of the training set."""
         return self.cleanliness.clean_probability
+
+    @property
+    def doubted(self) -> bool:
+        """Whether training has made use of clean probabilities, and some label was doubted."""
+        return self._scores and self._state is not None and self._state.components == 2
 
     def label_issues(self) -> pd.DataFrame:
         """The training rows, most suspicious first (see ``clear_peft.cleanliness.rank_label_issues``)."""
@@ -199,8 +202,7 @@ class CleaRTrainer(AdapterTrainer):
         length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
         step = self.state.global_step
         with self._router.route(probability, example_ids=ids, step=step, sequence_length=length) as gates:
-            self._open_gates = gates.sum(0) + (0 if self._open_gates is None else self._open_gates)
-            self._routed_examples += len(gates)
+            self._tally.routed(gates, ids)
             return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
@@ -220,7 +222,7 @@ class CleaRTrainer(AdapterTrainer):
         if not model.training:
             loss = cross_entropy(outputs.logits, labels).mean()
             return (loss, outputs) if return_outputs else loss
-        self._predicted[ids] = outputs.logits.detach().argmax(dim=1)
+        self._tally.step(outputs.logits, ids)
         losses = self.per_example_loss(outputs.logits, labels, ids)
         self._refuse_non_finite(losses, ids)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
@@ -365,16 +367,13 @@ class CleaRTrainer(AdapterTrainer):
         """Score and estimate, if it is time, and say so."""
         done = round(self.state.epoch or 0)
         beyond = done - self._warm_up
-        if self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate)):
+        scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
+        if scored:
             with nullcontext() if self._average is None else self._average.applied():
                 state = self._scored()
             if self._fresh_start and state.parameters["agreement"] < self.args.teach_above:
                 state = state.believing_all()
             self._set_state(state)
-            # into the history alone: it is no number that a logger could plot
-            losses = loss_histogram(state, wrong_labels(self._labels, self._clean_labels))
-            place = {"epoch": self.state.epoch, "step": self.state.global_step}
-            self.state.log_history.append({**place, "losses": losses})
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
         if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
@@ -382,7 +381,10 @@ class CleaRTrainer(AdapterTrainer):
         should_log = self.control.should_log
         self.log(self._figures())
         self.control.should_log = should_log  # log() takes the Trainer's own turn away
-        self._open_gates, self._routed_examples = None, 0
+        # into the history alone: these are no numbers that a logger could plot
+        place = {"epoch": self.state.epoch, "step": self.state.global_step}
+        self.state.log_history.append({**place, **self._pictures(scored)})
+        self._tally.clear_gates()
 
     def _scored(self) -> CleanlinessState:
         logits = self._logits_of(self.train_dataset, self._lengths)
@@ -452,17 +454,26 @@ class CleaRTrainer(AdapterTrainer):
 
     def _figures(self) -> dict[str, float]:
         figures: dict[str, float] = {}
-        if self._open_gates is not None:
-            rates = (self._open_gates / self._routed_examples).tolist()
-            figures["gate_rate"] = float(np.mean(rates))
-            figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates)}
+        rates = self._tally.gate_rates()
+        if rates is not None:
+            figures["gate_rate"] = float(np.mean(rates[0]))
+            figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates[0])}
         state, wrong = self._state, wrong_labels(self._labels, self._clean_labels)
         if state is not None:
             figures |= estimate_figures(state, wrong)
         if wrong is not None:
-            predicted = self._predicted.cpu().numpy()
-            figures["memorised"] = float((predicted == self._labels)[wrong & (predicted >= 0)].mean())
+            figures["memorised"] = self._tally.memorised(wrong)
         return figures
+
+    def _pictures(self, scored: bool) -> dict[str, Any]:
+        wrong = wrong_labels(self._labels, self._clean_labels)
+        pictures: dict[str, Any] = {"step_losses": self._tally.losses(wrong)}
+        rates = self._tally.gate_rates()
+        if rates is not None:
+            pictures["gate_rates"] = dict(zip(("blocks", "classes"), rates, strict=True))
+        if scored and self._state is not None:
+            pictures["losses"] = loss_histogram(self._state, wrong)
+        return pictures
 
     def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
         """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""

@@ -1,0 +1,163 @@
+"""What a run has found out, written into its folder when training is over."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save
+from torch import Tensor
+
+from clear_peft.cleanliness import rank_label_issues
+from clear_peft.data import Examples, escape_formulas, write_table
+from clear_peft.files import atomic_write, write_json
+from clear_peft.methods import find
+from clear_peft.objectives import cross_entropy
+from clear_peft.runs import folder as run_folder
+from clear_peft.runs.confident_learning import Findings
+from clear_peft.runs.config import RunConfig
+from clear_peft.runs.inference import logits_of
+from clear_peft.runs.measures import accuracy_and_f1, detection, memorised, peak_memory
+from clear_peft.runs.progress import epoch_figures
+from clear_peft.runs.tables import Tables
+from clear_peft.training import CleaRTrainer
+
+
+def write_outcome(
+    config: RunConfig,
+    tables: Tables,
+    trainer: CleaRTrainer,
+    tokenizer: Any,
+    folder: Path,
+    seconds: float,
+    found: Findings | None,
+) -> dict[str, Any]:
+    """Measure the trained model, judge every row of the training file, and write it all.
+
+    Args:
+        config: The run.
+        tables: What it has read.
+        trainer: After training.
+        tokenizer: The model's.
+        folder: Run folder.
+        seconds: What training took.
+        found: What confident learning has found, where that is the method.
+
+    Returns:
+        What ``metrics.json`` holds.
+    """
+    model = trainer.model
+
+    def write(adapter: Path) -> None:
+        model.save_pretrained(adapter)
+        tokenizer.save_pretrained(adapter)
+        tables.names.save(adapter / run_folder.LABELS)
+
+    def on(examples: Examples) -> dict[str, float]:
+        return measured(model, tokenizer, examples, config.max_length)
+
+    issues, logits = _judged(config, tables, trainer, tokenizer, found)
+    peak = peak_memory()
+    metrics: dict[str, Any] = {
+        "test": None if tables.test is None else on(tables.test),
+        "validation": on(tables.validation),
+        "selected_epoch": round(_selected_epoch(trainer)),
+        "epochs": epoch_figures(trainer.state.log_history),
+        "noise_rate_estimate": float(
+            1 - issues["clean_probability"].mean() if found is None else found.is_issue.mean()
+        ),
+        "rows": {
+            "train": len(tables.train),
+            "validation": len(tables.validation),
+            "test": None if tables.test is None else len(tables.test),
+        },
+    }
+    given, true = tables.rows.labels, tables.rows.clean_labels
+    if given is not None and true is not None:
+        wrong = given != true
+        metrics["detection"] = detection(issues, wrong)
+        learnt = issues[issues["split"] == "train"]
+        if found is not None:  # the list holds what models predict that have not seen the row
+            predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
+            columns = {"row": tables.train.rows, "given_label": tables.train.labels}
+            learnt = pd.DataFrame({**columns, "predicted_label": predicted})
+        metrics["memorised"] = memorised(learnt, wrong)
+    metrics |= {
+        "train_seconds": seconds,
+        "peak_memory_bytes": peak,
+        "method": config.method,
+        "peft": config.peft if find(config.method).adapter else None,
+        "seed": config.seed,
+        "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
+    }
+    about = {
+        "labels": tables.names.names,
+        "source": "final_model" if found is None else "out_of_sample",
+        "doubted": trainer.doubted,
+    }
+    run_folder.save_adapter(folder, write)
+    write_table(escape_formulas(issues), folder / run_folder.LABEL_ISSUES)
+    probabilities = torch.softmax(logits, dim=1).numpy().astype(np.float16)
+    atomic_write(
+        folder / run_folder.PREDICTIONS, save({"probabilities": probabilities}, {"clear": json.dumps(about)})
+    )
+    write_json(folder / run_folder.METRICS, metrics)  # last: its presence says that the run is finished
+    return metrics
+
+
+def measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> dict[str, float]:
+    """Accuracy and macro-F1 on examples with labels."""
+    assert examples.labels is not None
+    logits = logits_of(model, tokenizer, examples, max_length)
+    return accuracy_and_f1(logits.argmax(axis=1), examples.labels)
+
+
+def _selected_epoch(trainer: CleaRTrainer) -> float:
+    best = trainer.state.best_global_step
+    return next(e["epoch"] for e in trainer.state.log_history if e["step"] == best)
+
+
+def _judged(
+    config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any, found: Findings | None
+) -> tuple[pd.DataFrame, Tensor]:
+    """The list of label issues, and the logits that it comes from, (N, C) float32 in the file's order.
+
+    Both of every row of the training file, the held-out ones too.
+    """
+    if found is None:
+        state = trainer.cleanliness
+        losses, probability, scores = state.losses, state.clean_probability, state.teacher
+    else:
+        losses, probability, scores = found.losses, found.quality, found.logits
+    examples, logits = [tables.train], torch.from_numpy(scores).float()
+    if tables.held_out is not None:
+        unseen = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
+        held_losses = cross_entropy(unseen, torch.from_numpy(tables.held_out.labels)).numpy()
+        order = np.argsort(losses)
+        believed = np.interp(held_losses, losses[order], probability[order]).astype(np.float32)
+        examples.append(tables.held_out)
+        losses = np.concatenate([losses, held_losses])
+        probability = np.concatenate([probability, believed])
+        logits = torch.cat([logits, unseen])
+    issues = rank_label_issues(
+        probability,
+        losses,
+        given=np.concatenate([e.labels for e in examples]),
+        predicted=logits.argmax(dim=1).numpy(),
+        names=tables.names.names,
+    )
+    if found is not None:
+        inside = issues["row"] < len(tables.train)
+        issues.loc[inside, "is_label_issue"] = found.is_issue[issues.loc[inside, "row"]]
+    places = np.concatenate([e.rows for e in examples])
+    rows = places[issues["row"]]
+    issues["row"] = rows
+    issues.insert(1, "text", [tables.rows.texts[row] for row in rows])
+    if tables.rows.ids is not None:
+        issues["id"] = [tables.rows.ids[row] for row in rows]
+    held = set() if tables.held_out is None else set(tables.held_out.rows.tolist())
+    issues["split"] = ["validation" if row in held else "train" for row in rows]
+    return issues, logits[torch.from_numpy(places).argsort()]

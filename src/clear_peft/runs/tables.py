@@ -1,0 +1,44 @@
+"""The tables that a run reads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clear_peft.data import Examples, LabelNames, hold_out, load_examples
+from clear_peft.runs.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a run reads: ``rows`` is the whole of the training file, of which the rest are parts."""
+
+    names: LabelNames
+    rows: Examples
+    train: Examples
+    validation: Examples
+    held_out: Examples | None  # the validation rows that come from the training file
+    test: Examples | None
+
+
+def read_tables(config: RunConfig) -> Tables:
+    """Read and check every table of a run.
+
+    Raises:
+        InputError: If one cannot be read, or does not fit.
+    """
+    columns: dict[str, Any] = {"text_column": config.text_column, "label_column": config.label_column}
+    table = load_examples(
+        config.data, **columns, clean_label_column=config.clean_label_column, id_column=config.id_column
+    )
+    rows, names = table.examples, table.names
+    assert names is not None  # a label column was asked for
+    assert rows.labels is not None
+    held_out = None
+    if config.validation is not None:
+        train = rows
+        validation = load_examples(config.validation, **columns, names=names).examples
+    else:
+        kept, held = hold_out(rows.labels, config.validation_fraction, config.seed)
+        train, validation = rows.select(kept), rows.select(held)
+        held_out = validation
+    test = None if config.test is None else load_examples(config.test, **columns, names=names).examples
+    return Tables(names, rows, train, validation, held_out, test)

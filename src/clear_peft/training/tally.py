@@ -1,0 +1,68 @@
+"""What the steps of an epoch leave behind, for logs and plots; nothing in training reads it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from clear_peft.training.figures import loss_bins
+
+
+class Tally:
+    """Keeps the prediction and the loss of each example's last step, and counts open gates.
+
+    Args:
+        labels: Given labels, (N,) int64.
+        num_labels: C.
+        device: Where the steps run.
+    """
+
+    def __init__(self, labels: np.ndarray, num_labels: int, device: torch.device) -> None:
+        self._labels = torch.from_numpy(labels).to(device)
+        self._predicted = torch.full_like(self._labels, -1)  # -1: no step on it yet
+        self._losses = torch.full((len(labels),), torch.nan, device=device)
+        self._open: Tensor | None = None  # sum of the gates, (C, L)
+        self._routed = torch.zeros(num_labels, device=device)
+
+    @torch.no_grad()
+    def step(self, logits: Tensor, ids: Tensor) -> None:
+        """A training step has given these examples, (B,), these logits, (B, C)."""
+        self._predicted[ids] = logits.argmax(dim=1)
+        self._losses[ids] = cross_entropy(logits.float(), self._labels[ids], reduction="none")
+
+    def routed(self, gates: Tensor, ids: Tensor) -> None:
+        """These examples, (B,), have gone through these gates, (B, L) bool."""
+        classes = self._labels[ids]
+        if self._open is None:
+            self._open = torch.zeros(len(self._routed), gates.shape[1], device=gates.device)
+        self._open.index_add_(0, classes, gates.float())
+        self._routed.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float32))
+
+    def memorised(self, wrong: np.ndarray) -> float:
+        """Share of the wrong labels, of those with a step, that the last step predicted. wrong: (N,) bool."""
+        predicted = self._predicted.cpu().numpy()
+        return float((predicted == self._labels.cpu().numpy())[wrong & (predicted >= 0)].mean())
+
+    def losses(self, wrong: np.ndarray | None) -> dict[str, Any] | None:
+        """Histogram of the losses as they fell out of the steps (see ``loss_bins``); None before any step."""
+        losses = self._losses.cpu().numpy()
+        seen = np.isfinite(losses)
+        if not seen.any():
+            return None
+        return loss_bins(losses[seen], None if wrong is None else wrong[seen], "log_odds")
+
+    def gate_rates(self) -> tuple[list[float], list[float | None]] | None:
+        """Shares of open gates since the last ``clear_gates``: of each block, and of each given class."""
+        if self._open is None:
+            return None
+        by_class, counts = self._open.cpu().numpy(), self._routed.cpu().numpy()
+        blocks = (by_class.sum(axis=0) / counts.sum()).tolist()
+        pairs = zip(by_class.mean(axis=1).tolist(), counts.tolist(), strict=True)
+        return blocks, [gates / count if count else None for gates, count in pairs]
+
+    def clear_gates(self) -> None:
+        """Begin to count gates anew, for the next epoch."""
+        self._open = None
+        self._routed.zero_()
