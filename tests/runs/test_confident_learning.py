@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from clear_peft import training
@@ -16,23 +14,13 @@ from clear_peft.data import load_examples
 from clear_peft.errors import InputError
 from clear_peft.runs import RunConfig, confident_learning, inference, load_run, train
 from clear_peft.runs import training as runs_training
-from clear_peft.runs.confident_learning import find_issues, kept_rows, out_of_sample_logits, stratified_folds
+from clear_peft.runs.confident_learning import find_issues, kept_rows, out_of_sample_logits
 from clear_peft.runs.progress import Silent
 from tiny_text import keyword_table, tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 
 ROWS = 61
-
-
-@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(2, 6), st.integers(0, 99))
-def test_folds_are_even_and_stratified(labels, folds, seed):
-    labels = np.array(labels)
-    fold = stratified_folds(labels, folds, seed)
-    for part in (labels >= 0, *(labels == label for label in np.unique(labels))):
-        counts = np.bincount(fold[part], minlength=min(folds, len(labels)))
-        assert np.ptp(counts) <= 1
-    assert np.array_equal(fold, stratified_folds(labels, folds, seed))
 
 
 def test_every_row_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):

@@ -1,7 +1,9 @@
 """Loss history in, clean probabilities out: which labels does the model itself find believable?"""
 
 from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEstimator
+from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
+from clear_peft.cleanliness.probe import Opinion, second_opinion, share_of_random_labels
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -11,7 +13,11 @@ __all__ = [
     "CleanlinessEstimate",
     "CleanlinessEstimator",
     "GaussianMixtureCleanliness",
+    "Opinion",
     "log_odds",
     "rank_label_issues",
+    "second_opinion",
+    "share_of_random_labels",
     "smooth",
+    "stratified_folds",
 ]

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from clear_peft.cleanliness import stratified_folds
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 from clear_peft.objectives import cross_entropy
@@ -44,23 +45,6 @@ def check_installed() -> None:
     """
     if find_spec("cleanlab") is None:
         raise InputError("The method 'cleanlab' needs its package: pip install 'clear-peft[cleanlab]'.")
-
-
-def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each row, (N,) int64.
-
-    Classes are spread over the folds as evenly as their numbers allow, rare ones too, and no two folds differ
-    by more than a row. At most N folds are made.
-
-    Args:
-        labels: Class ids, (N,).
-        folds: Their number.
-        seed: The same seed gives the same folds.
-    """
-    by_class = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
-    fold = np.empty(len(labels), np.int64)
-    fold[by_class] = np.arange(len(labels)) % folds
-    return fold
 
 
 def out_of_sample_logits(

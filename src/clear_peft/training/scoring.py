@@ -1,4 +1,4 @@
-"""The scoring pass: every example once, without gradient, in evaluation mode."""
+"""Passes over a dataset: every example once, without gradient, in evaluation mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,54 +8,110 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from clear_peft.routing import Router
 from clear_peft.training.indexing import ID_COLUMN
 
 
-@torch.no_grad()
 def predict_logits(
-    model: nn.Module,
-    dataset: Any,
-    collate: Callable,
-    num_classes: int,
-    *,
-    batch_size: int,
-    lengths: np.ndarray | None,
-    prepare: Callable[[dict[str, Any]], dict[str, Any]],
-    rank: int = 0,
-    world_size: int = 1,
+    model: nn.Module, dataset: Any, collate: Callable, num_classes: int, **options: Any
 ) -> Tensor:
     """Logits of a dataset, in its order.
-
-    Draws no random number, so that training with scoring passes and without are the same training. Each
-    rank fills the places of its share of the batches and leaves zeros elsewhere: the sum over ranks is the
-    whole, whatever their number.
 
     Args:
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
         num_classes: C.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, C) float32 on the CPU.
+    """
+    return pass_over(
+        lambda inputs: model(**inputs).logits, model, dataset, collate, num_classes, **options
+    ).float()
+
+
+def frozen_features(
+    router: Router, model: nn.Module, dataset: Any, collate: Callable, width: int, **options: Any
+) -> Tensor:
+    """What the pretrained model makes of each example: the mean of the last hidden states of its tokens.
+
+    Args:
+        router: Of the model; it closes all gates.
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        width: D, of the hidden states.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, D) float16 on the CPU.
+    """
+
+    def embed(inputs: dict[str, Any]) -> Tensor:
+        first = next(iter(inputs.values()))
+        closed = torch.zeros(len(first), router.num_blocks, dtype=torch.bool, device=first.device)
+        with router.hold(closed, sequence_length=first.shape[1] if first.dim() > 1 else None):
+            hidden = model(**inputs, output_hidden_states=True).hidden_states[-1].float()
+        mask = inputs.get("attention_mask")
+        if mask is None or mask.shape != hidden.shape[:2]:
+            return hidden.mean(dim=1)
+        real = mask.unsqueeze(-1).to(hidden)
+        return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+
+    return pass_over(embed, model, dataset, collate, width, dtype=torch.float16, **options)
+
+
+@torch.no_grad()
+def pass_over(
+    read: Callable[[dict[str, Any]], Tensor],
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable,
+    width: int,
+    *,
+    batch_size: int,
+    lengths: np.ndarray | None,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Tensor:
+    """What a model makes of each example of a dataset, in its order.
+
+    Draws no random number, so that training with such passes and without are the same training. Each
+    rank fills the places of its share of the batches and leaves zeros elsewhere: the sum over ranks is the
+    whole, whatever their number.
+
+    Args:
+        read: Runs the model on a batch of inputs, (B, …), and gives (B, width).
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        width: Numbers for each example.
         batch_size: Examples per forward.
         lengths: Token counts (N,), to batch examples of like length; None keeps the order.
         prepare: Moves a batch to the device.
+        dtype: Of the result. Default float32.
         rank: This process. Default 0.
         world_size: Number of processes. Default 1.
 
     Returns:
-        (N, C) float32 on the CPU.
+        (N, width) on the CPU.
     """
     size = len(dataset)
     order = np.arange(size) if lengths is None else np.argsort(lengths, kind="stable")
     batches = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)][rank::world_size]
     # a generator of its own: a loader takes its seed from the global one otherwise
     loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
-    logits = torch.zeros(size, num_classes)
+    rows = torch.zeros(size, width, dtype=dtype)
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
-            logits[batch[ID_COLUMN]] = model(**inputs).logits.float().cpu()
+            rows[batch[ID_COLUMN]] = read(inputs).to("cpu", dtype)
     finally:
         model.train(was_training)
-    return logits
+    return rows

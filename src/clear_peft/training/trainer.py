@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn.functional import one_hot
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, smooth
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, second_opinion
 from clear_peft.errors import InputError
 from clear_peft.objectives import (
     Objective,
@@ -31,6 +30,7 @@ from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.figures import estimate_figures, loss_histogram, wrong_labels
+from clear_peft.training.fresh_start import FreshStart
 from clear_peft.training.indexing import (
     CLEAN_LABEL_COLUMN,
     ID_COLUMN,
@@ -39,8 +39,9 @@ from clear_peft.training.indexing import (
     labels_of,
     with_ids,
 )
+from clear_peft.training.judging import better, judged, with_doubts_of
 from clear_peft.training.sampling import ShareSampler
-from clear_peft.training.scoring import predict_logits
+from clear_peft.training.scoring import frozen_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 from clear_peft.training.tally import Tally
 
@@ -118,11 +119,7 @@ class CleaRTrainer(AdapterTrainer):
         if args.patience:
             self.add_callback(EarlyStoppingCallback(args.patience))
         self._average = self._new_average()
-        self._initial = (
-            {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-            if self._fresh_start
-            else {}
-        )
+        self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
         self.add_callback(_Epochs(self))
 
@@ -178,10 +175,7 @@ class CleaRTrainer(AdapterTrainer):
         if self._fresh_start and found is not None:
             state = self._scored()
             if found.components == 2 and state.components == 1:  # the doubts that it was trained with stand
-                doubts = {
-                    name: getattr(found, name) for name in ("clean_probability", "components", "parameters")
-                }
-                state = replace(state, **doubts)
+                state = with_doubts_of(state, found)
             self._set_state(state)
         return output
 
@@ -341,14 +335,9 @@ class CleaRTrainer(AdapterTrainer):
             self._average.hide()
         if not self._found or self.state.epoch != self._warm_up:
             return
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in self._initial:
-                    parameter.copy_(self._initial[name])
-        self.optimizer.state.clear()
+        assert self._start is not None  # where nothing begins anew, nothing is found
+        self._start.begin_anew(self.model, self.optimizer, self.lr_scheduler)
         self._average = self._new_average()
-        self.lr_scheduler.last_epoch = -1
-        self.lr_scheduler.step()
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
@@ -371,9 +360,7 @@ class CleaRTrainer(AdapterTrainer):
         if scored:
             with nullcontext() if self._average is None else self._average.applied():
                 state = self._scored()
-            if self._fresh_start and state.parameters["agreement"] < self.args.teach_above:
-                state = state.believing_all()
-            self._set_state(state)
+            self._set_state(self._teaching(state) if self._fresh_start else state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
         if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
@@ -387,63 +374,89 @@ class CleaRTrainer(AdapterTrainer):
         self._tally.clear_gates()
 
     def _scored(self) -> CleanlinessState:
-        logits = self._logits_of(self.train_dataset, self._lengths)
-        losses = cross_entropy(logits, torch.from_numpy(self._labels)).numpy()
-        if not np.isfinite(losses).all():
-            raise InputError(
-                "The model's losses on the training set are not finite: lower the learning rate, or train in "
-                "bf16 or float32 instead of fp16."
-            )
-        if self._state is not None:
-            losses = smooth(self._state.losses, losses, self.args.loss_smoothing)
-        estimate = self._estimator.estimate(losses, self._labels)
-        hits = logits.argmax(dim=1).numpy() == self._labels
-        probability = estimate.clean_probability
-        findings = {
-            "contradicted": float(1 - hits.mean()),
-            "agreement": float(np.average(hits, weights=probability)) if probability.any() else 0.0,
-        }
-        state = CleanlinessState(
-            epoch=round(self.state.epoch or 0),
-            losses=losses.astype(np.float32),
-            clean_probability=estimate.clean_probability,
-            teacher=logits.numpy().astype(np.float16),
-            validation_probability=self._belief_in_validation(losses, estimate.clean_probability),
-            components=estimate.components,
-            parameters={**estimate.parameters, **findings},
+        """What the model as it is makes of the labels."""
+        logits, held_out = self._everywhere(predict_logits, self._num_labels)
+        return self._judged(logits, held_out, seen=True, before=self._state)
+
+    def _teaching(self, state: CleanlinessState) -> CleanlinessState:
+        """Whose doubts and predictions to start afresh with: the model's, a probe's, or nobody's.
+
+        A model that is far from having learnt its classes when the warm-up ends teaches little. What the
+        pretrained model knows of the texts can be read off its frozen features at once.
+        """
+        opinion = self._probed()
+        if opinion is not None and better(state, opinion):
+            return opinion
+        return state.believing_all() if state.parameters["agreement"] < self.args.teach_above else state
+
+    def _probed(self) -> CleanlinessState | None:
+        """What a linear probe on the frozen model's features makes of the labels; None where it has none."""
+        width = getattr(self.model.config.get_text_config(), "hidden_size", None)
+        if self._router is None or self._validation is None or width is None:
+            return None
+        features, held_out = self._everywhere(partial(frozen_features, self._router), width)
+        assert held_out is not None
+        opinion = second_opinion(
+            features.float().numpy(),
+            self._labels,
+            held_out.float().numpy(),
+            self._num_labels,
+            self._estimator,
+            seed=self.args.seed,
         )
-        return state.believing_all() if findings["contradicted"] < self.args.doubt_above else state
+        logits = [
+            torch.from_numpy(np.log(np.maximum(p, 1e-12)).astype(np.float32))
+            for p in (opinion.out_of_fold, opinion.held_out)
+        ]
+        return self._judged(logits[0], logits[1], seen=False)
 
-    def _belief_in_validation(self, losses: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Clean probability of the validation rows, (M,) float32; empty without rows."""
+    def _judged(
+        self, logits: Tensor, held_out: Tensor | None, *, seen: bool, before: CleanlinessState | None = None
+    ) -> CleanlinessState:
+        return judged(
+            logits,
+            self._labels,
+            None if held_out is None else (held_out, labels_of(self._validation, self._num_labels)),
+            self._estimator,
+            self.args,
+            epoch=round(self.state.epoch or 0),
+            seen=seen,
+            before=before,
+        )
+
+    @property
+    def _validation(self) -> HubDataset | None:
+        """Validation rows, if each can be told from the others."""
         dataset = self.eval_dataset
-        if not isinstance(dataset, HubDataset) or self.compute_metrics is None:
-            return np.zeros(0, np.float32)
-        logits = self._logits_of(with_ids(dataset), column(dataset, self.args.length_column_name))
-        labels = torch.from_numpy(labels_of(dataset, self._num_labels))
-        order = np.argsort(losses)
-        believed = np.interp(cross_entropy(logits, labels).numpy(), losses[order], probability[order])
-        return believed.astype(np.float32)
+        return dataset if isinstance(dataset, HubDataset) and self.compute_metrics is not None else None
 
-    def _logits_of(self, dataset: Any, lengths: np.ndarray | None) -> Tensor:
-        """Logits of a dataset with ids, (N, C) float32 on the CPU, on every process."""
+    def _everywhere(self, read: Callable, width: int) -> tuple[Tensor, Tensor | None]:
+        """What a pass reads off the training set, (N, width), and off the validation rows, (M, width)."""
+        own = self._pass_over(read, self.train_dataset, self._lengths, width)
+        if self._validation is None:
+            return own, None
+        lengths = column(self._validation, self.args.length_column_name)
+        return own, self._pass_over(read, with_ids(self._validation), lengths, width)
+
+    def _pass_over(self, read: Callable, dataset: Any, lengths: np.ndarray | None, width: int) -> Tensor:
+        """What a pass reads off a dataset with ids, (N, width) on the CPU, on every process."""
         collate = self.data_collator
         if isinstance(dataset, HubDataset):
             dataset = self._remove_unused_columns(dataset)
         else:
             collate = self._get_collator_with_removed_columns(collate)
-        logits = predict_logits(
+        rows = read(
             self.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
             dataset,
             collate,
-            self._num_labels,
+            width,
             batch_size=self.args.per_device_eval_batch_size,
             lengths=lengths,
             prepare=self._prepare_inputs,
             rank=self.args.process_index,
             world_size=self.args.world_size,
         )
-        return self.accelerator.reduce(logits.to(self.args.device), "sum").cpu()
+        return self.accelerator.reduce(rows.to(self.args.device), "sum").cpu()
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state

@@ -1,0 +1,72 @@
+"""The probe: it judges rows that it has not seen, and knows classes that features tell apart."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clear_peft.cleanliness import GaussianMixtureCleanliness, second_opinion, share_of_random_labels
+
+ESTIMATOR = GaussianMixtureCleanliness()
+
+
+def blobs(size, classes, noise, seed=0):
+    """Features around a centre for each class, given labels of which a share is wrong, and true labels."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, 12))
+    clean = rng.integers(0, classes, size)
+    features = centres[clean] + 0.7 * rng.normal(size=(size, 12))
+    given_labels = clean.copy()
+    wrong = rng.permutation(size)[: round(noise * size)]
+    given_labels[wrong] = (clean[wrong] + rng.integers(1, classes, len(wrong))) % classes
+    return features.astype(np.float32), given_labels, clean
+
+
+def test_most_classes_are_recognised_though_most_labels_are_wrong():
+    features, labels, clean = blobs(1200, 6, 0.6)
+    opinion = second_opinion(features[:1000], labels[:1000], features[1000:], 6, ESTIMATOR)
+    assert (opinion.out_of_fold.argmax(axis=1) == clean[:1000]).mean() > 0.85
+    assert (opinion.held_out.argmax(axis=1) == clean[1000:]).mean() > 0.85
+    assert np.allclose(opinion.out_of_fold.sum(axis=1), 1)
+    assert np.allclose(opinion.held_out.sum(axis=1), 1)
+
+
+def test_rows_are_judged_by_probes_that_have_not_seen_them():
+    rng = np.random.default_rng(0)
+    # more features than rows: a probe repeats what it was fitted to, and knows nothing else
+    features, labels = rng.normal(size=(120, 400)), rng.integers(0, 2, 120)
+    opinion = second_opinion(features, labels, features[:0], 2, ESTIMATOR)
+    assert abs((opinion.out_of_fold.argmax(axis=1) == labels).mean() - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("scale", [1e-3, 50.0])
+def test_the_scale_of_features_does_not_matter(scale):
+    features, labels, _ = blobs(200, 3, 0.3)
+    one = second_opinion(features, labels, features[:5], 3, ESTIMATOR)
+    other = second_opinion(features * scale + 3, labels, features[:5] * scale + 3, 3, ESTIMATOR)
+    assert np.allclose(one.out_of_fold, other.out_of_fold, atol=1e-2)
+    assert np.allclose(one.held_out, other.held_out, atol=1e-2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=14), st.integers(0, 4))
+def test_small_tables(labels, others):
+    labels = np.array(labels)
+    rng = np.random.default_rng(len(labels))
+    opinion = second_opinion(
+        rng.normal(size=(len(labels), 3)), labels, rng.normal(size=(others, 3)), 5, ESTIMATOR
+    )
+    assert opinion.out_of_fold.shape == (len(labels), 5)
+    assert opinion.held_out.shape == (others, 5)
+    for part in (opinion.out_of_fold, opinion.held_out):
+        assert np.allclose(part.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("classes", [4, 10])
+def test_the_share_of_random_labels_is_estimated(noise, classes):
+    features, labels, clean = blobs(3000, classes, noise)
+    opinion = second_opinion(features, labels, features[:0], classes, ESTIMATOR)
+    # a random label is the right one once in C times, and such labels do not count as wrong
+    drawn = (labels != clean).mean() * classes / (classes - 1)
+    assert abs(share_of_random_labels(opinion.out_of_fold, labels) - drawn) < 0.1
