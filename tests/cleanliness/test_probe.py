@@ -63,7 +63,7 @@ def test_small_tables(labels, others):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("classes", [4, 10])
+@pytest.mark.parametrize("classes", [3, 4, 11])
 def test_the_share_of_random_labels_is_estimated(noise, classes):
     features, labels, clean = blobs(3000, classes, noise)
     opinion = second_opinion(features, labels, features[:0], classes, ESTIMATOR)

@@ -75,19 +75,26 @@ def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
 
 
 def share_of_random_labels(probabilities: Array, labels: npt.NDArray[np.integer]) -> float:
-    """Twice the share of labels that predictions rank in the lower half of the classes.
+    """How many labels look as if drawn at random: in the lower half of what the predictions rank.
 
-    Labels drawn at random fall there half of the time and right ones hardly ever, whether or not the
-    predictions are calibrated; only by predictions that have not seen the labels. Blind to flips between
-    classes that are alike.
+    Of C classes, ⌊C/2⌋ lie there: a label drawn at random does so with that share, a right one hardly
+    ever, whether or not the predictions are calibrated. For predictions that have not seen the labels.
+    Blind to flips between classes that are alike.
 
     Args:
         probabilities: (N, C).
         labels: (N,).
+
+    Returns:
+        The estimated share, in [0, 1].
     """
+    classes = probabilities.shape[1]
+    lower = classes // 2
+    if lower == 0:
+        return 0.0
     own = probabilities[np.arange(len(labels)), labels]
     better = (probabilities > own[:, None]).sum(axis=1)
-    return min(1.0, 2 * float((better >= probabilities.shape[1] / 2).mean()))
+    return min(1.0, float((better >= classes - lower).mean()) * classes / lower)
 
 
 def _best(
