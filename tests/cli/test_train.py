@@ -107,11 +107,15 @@ def test_a_file_of_options_and_the_command_line_over_it(cli, place, tmp_path):
     options.write_text(
         f"model: {place.model}\ndata: {place.train}\noutput: {tmp_path / 'run'}\nmax_length: 32\nepochs: 3\n"
         "learning_rate: 1e-2\npeft_options: {r: 2}\ntarget_modules: [query]\nseed: 5\n"
+        "training: {gate_ceiling: 0.5}\n"
     )
     assert cli("train", "--config", options, "--epochs", "1", "--format", "quiet").status == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["epochs"] == 1
     assert (saved["learning_rate"], saved["seed"]) == (0.01, 5)
+    assert saved["training"] == {"gate_ceiling": 0.5}
+    rate = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"][0]["gate_rate"]
+    assert rate == pytest.approx(0.5, abs=0.15)
     assert (saved["peft_options"], saved["target_modules"]) == ({"r": 2}, ["query"])
     adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert (adapter["r"], adapter["target_modules"]) == (2, ["query"])

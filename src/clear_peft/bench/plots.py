@@ -1,7 +1,6 @@
 """Results in, plots out: accuracy and memorised share by epoch, accuracy by noise rate, losses, cost."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +10,16 @@ import pandas as pd
 from clear_peft.bench.grid import GIVEN_LABELS, TRUE_LABELS
 from clear_peft.bench.measures import CELL, PLAIN, curves, each_once, figures, mean_and_margin
 from clear_peft.bench.tables import summarise
-from clear_peft.cleanliness.mixture import BetaMixture, GaussianMixture
-from clear_peft.errors import InputError
-from clear_peft.files import atomic_write
+from clear_peft.report.drawing import COLOURS, epochs_below, legend, loss_histogram, panels, write_drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("svg", "png")
-# Okabe and Ito's colours, which the colour-blind tell apart; plain PEFT is black
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D")
-_COLUMNS = 3
 # whose losses are shown: the first of them that is there
 _SCORED = ("recommended", "paper")
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "clear-peft",  # the same results give the same file
-}
 
 
 def write_plots(records: Iterable[Mapping[str, Any]], folder: Path, file_format: str = "svg") -> list[Path]:
@@ -50,16 +36,6 @@ def write_plots(records: Iterable[Mapping[str, Any]], folder: Path, file_format:
     Raises:
         InputError: If matplotlib is not installed, or the folder cannot be written to.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("Plots need matplotlib: pip install 'clear-peft[bench]'.") from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Cannot make the folder {folder}: {error.strerror}; give another --output."
-        ) from error
     records = each_once(records)
     runs, by_epoch = figures(records), curves(records)
     style = _styles(runs["method"])
@@ -72,60 +48,21 @@ def write_plots(records: Iterable[Mapping[str, Any]], folder: Path, file_format:
         "losses": lambda: _losses(records, runs),
         "cost": lambda: _cost(runs, style),
     }
-    written = []
-    with matplotlib.rc_context(_STYLE):
-        for name, draw in drawn.items():
-            figure = draw()
-            if figure is not None:
-                path = folder / f"{name}.{file_format}"
-                atomic_write(path, _rendered(figure, file_format))
-                written.append(path)
-    return written
-
-
-def _rendered(figure: "Figure", file_format: str) -> bytes:
-    stream = BytesIO()
-    metadata = {"Date": None} if file_format == "svg" else {}
-    figure.savefig(stream, format=file_format, dpi=150, metadata=metadata)
-    return stream.getvalue()
+    return write_drawn(drawn, folder, file_format)
 
 
 def _styles(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, line and marker of every method, the same in all plots."""
+    """Colour, line and marker of every method, the same in all plots; plain PEFT is black."""
     others = [method for method in dict.fromkeys(methods) if method != PLAIN]
     styles: dict[str, dict[str, Any]] = {PLAIN: {"color": "black", "linestyle": "-", "marker": "o"}}
     for i, method in enumerate(others):
-        turn = i // len(_COLOURS) % len(_LINES)
+        turn = i // len(COLOURS) % len(_LINES)
         styles[method] = {
-            "color": _COLOURS[i % len(_COLOURS)],
+            "color": COLOURS[i % len(COLOURS)],
             "linestyle": _LINES[turn],
             "marker": _MARKERS[turn],
         }
     return styles
-
-
-def _panels(titles: Sequence[str], columns: int = _COLUMNS) -> tuple["Figure", list["Axes"]]:
-    from matplotlib.figure import Figure
-
-    columns = min(columns, len(titles))
-    rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(max(3.2 * columns, 5.6), 2.6 * rows + 1), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[len(titles) :]:
-        unused.remove()
-    for panel, title in zip(axes, titles, strict=False):
-        panel.set_title(title, loc="left", fontsize=9)
-    return figure, axes[: len(titles)]
-
-
-def _legend(figure: "Figure", axes: Sequence["Axes"]) -> None:
-    """One legend for all panels, below them."""
-    handles: dict[str, Any] = {}
-    for panel in axes:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    columns = int(figure.get_figwidth() / 1.6)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
 def _lines(
@@ -166,17 +103,14 @@ def _by_epoch(
     frame = frame.dropna(subset=[quantity])
     if frame.empty:
         return None
-    from matplotlib.ticker import MaxNLocator
-
     groups = list(frame.groupby(CELL, sort=False))
     title = _titles(frame, CELL)
-    figure, axes = _panels([title(names) for names, _ in groups])
+    figure, axes = panels([title(names) for names, _ in groups])
     for panel, (_, group) in zip(axes, groups, strict=True):
         _lines(panel, group, "epoch", quantity, style, marked=group["epoch"].nunique() == 1)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_xlabel("epoch")
+        epochs_below(panel)
     figure.supylabel(heading, fontsize=9)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -184,7 +118,7 @@ def _by_noise(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Fi
     """Panels of the kinds of noise of which there are two rates, no noise being one."""
     clean = runs[runs["noise"] == TRUE_LABELS]
     noisy = runs[~runs["noise"].isin([TRUE_LABELS, GIVEN_LABELS])]
-    panels = {}
+    shown = {}
     by = ["data", "kind", "peft"]
     for names, group in noisy.groupby(by, sort=False):
         data, _, peft = names
@@ -193,16 +127,16 @@ def _by_noise(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Fi
         # seeds differ a little in the rate that they realise
         rates = 100 * together.groupby("noise")["noise_rate"].transform("mean")
         if rates.nunique() > 1:
-            panels[names] = together.assign(rate=rates)
-    if not panels:
+            shown[names] = together.assign(rate=rates)
+    if not shown:
         return None
     title = _titles(noisy, by)
-    figure, axes = _panels([title(names) for names in panels])
-    for panel, group in zip(axes, panels.values(), strict=True):
+    figure, axes = panels([title(names) for names in shown])
+    for panel, group in zip(axes, shown.values(), strict=True):
         _lines(panel, group, "rate", "selected", style, marked=True)
         panel.set_xlabel("wrong labels in training, %")
     figure.supylabel("accuracy on true test labels, %", fontsize=9)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -219,57 +153,23 @@ def _losses(records: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> "Figure
     if not shown:
         return None
     title = _titles(runs, CELL)
-    figure, axes = _panels(
+    figure, axes = panels(
         [f"{title(names)}, epoch {epoch['epoch']}" for names, pair in shown.items() for epoch in pair],
         columns=2,
     )
     for panel, epoch in zip(axes, [epoch for pair in shown.values() for epoch in pair], strict=True):
-        _histogram(panel, epoch["losses"])
+        loss_histogram(panel, epoch["losses"])
     figure.suptitle(f"{method}: losses under the given labels", fontsize=9)
     figure.supylabel("training rows", fontsize=9)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
-
-
-def _histogram(panel: "Axes", losses: Mapping[str, Any]) -> None:
-    edges = np.array(losses["edges"])
-    base = np.zeros(len(edges) - 1)
-    for part, label, colour in (
-        ("all", "all labels", "#999999"),
-        ("right", "right labels", _COLOURS[0]),
-        ("wrong", "wrong labels", _COLOURS[1]),
-    ):
-        if part in losses:
-            counts = np.array(losses[part])
-            panel.stairs(
-                base + counts, edges, baseline=base, fill=True, alpha=0.55, color=colour, label=label
-            )
-            base += counts
-    parameters = losses.get("parameters") or {}
-    if "family" in parameters:
-        places = np.linspace(edges[0], edges[-1], 400)
-        density = _density(parameters, places) * base.sum() * (edges[1] - edges[0])
-        panel.plot(places, density, color="black", linewidth=1.2, label="fitted mixture")
-        # a component that has collapsed to a spike would hide the rest
-        panel.set_ylim(0, 1.3 * base.max())
-    on_log_odds = parameters.get("scale") == "log_odds"
-    panel.set_xlabel("log-odds against the given label" if on_log_odds else "cross entropy, nats", fontsize=8)
-
-
-def _density(parameters: Mapping[str, Any], places: np.ndarray) -> np.ndarray:
-    moments = [np.array(parameters[name]) for name in ("weights", "means", "variances")]
-    if parameters["family"] == "gaussian":
-        return np.exp(GaussianMixture(*moments).log_density(places)).sum(axis=0)
-    low, high = parameters["low"], parameters["high"]
-    inside = np.clip((places - low) / (high - low), 1e-3, 1 - 1e-3)
-    return np.exp(BetaMixture(*moments).log_density(inside)).sum(axis=0) / (high - low)
 
 
 def _cost(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Figure | None":
     methods = summarise(runs).methods.dropna(subset=["gap_recovered", "relative_seconds"])
     if methods.empty:
         return None
-    figure, (panel,) = _panels([""])
+    figure, (panel,) = panels([""])
     figure.set_size_inches(6, 4)
     panel.axhline(0, color="#999999", linewidth=0.8)
     for _, row in methods.iterrows():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli import bench, demo, evaluate, noise, predict, train
+from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, train
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError
 
@@ -16,7 +16,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train.train, predict.predict, evaluate.evaluate, noise.noise, demo.demo):
+for command in (
+    train.train,
+    audit.audit,
+    report.report,
+    predict.predict,
+    evaluate.evaluate,
+    noise.noise,
+    demo.demo,
+):
     app.command()(command)
 app.add_typer(bench.bench, name="bench")
 

@@ -12,6 +12,10 @@ from clear_peft.errors import InputError
 from clear_peft.methods import METHODS
 from clear_peft.tuners import available_methods
 
+# settings that only a file can hold, and where the context keeps them
+_NO_OPTION = ("training", "test_every_epoch")
+_FILE_ALONE = "clear_peft.file_alone"
+
 
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
     """Let a YAML file set the defaults of the options; what the command line says wins."""
@@ -19,10 +23,12 @@ def _from_file(context: typer.Context, path: Path | None) -> Path | None:
         from clear_peft.runs.config import read_yaml
 
         values = read_yaml(path)
-        if values.get("target_modules") is not None:
-            values["target_modules"] = ",".join(values["target_modules"])
+        for name in ("target_modules", "report_to"):
+            if values.get(name) is not None:
+                values[name] = ",".join(values[name])
         if "peft_options" in values:
             values["peft_options"] = json.dumps(values["peft_options"])
+        context.meta[_FILE_ALONE] = {name: values[name] for name in _NO_OPTION if name in values}
         context.default_map = {k: v for k, v in values.items() if v is not None}
     return path
 
@@ -89,6 +95,13 @@ def train(
             "--trust-remote-code", help="Run code that comes with a hub model.", rich_help_panel=_MODEL
         ),
     ] = False,
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            help="Loggers, separated by commas: tensorboard, wandb, trackio, mlflow, …",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="YAML file with these options.", callback=_from_file, is_eager=True),
@@ -115,7 +128,7 @@ def train(
         test=test,
         peft=peft,
         peft_options=_parsed(peft_options),
-        target_modules=[name.strip() for name in target_modules.split(",")] if target_modules else None,
+        target_modules=_names(target_modules) or None,
         method=method,
         preset=preset,
         epochs=epochs,
@@ -124,12 +137,18 @@ def train(
         max_length=max_length,
         seed=seed,
         trust_remote_code=trust_remote_code,
+        report_to=_names(report_to),
+        **context.meta.get(_FILE_ALONE, {}),
     )
     out: Output = context.obj
     from clear_peft import runs
 
     metrics = runs.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
     out.result(metrics, _summary(metrics, Path(output)))
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in listed.split(",")] if listed else []
 
 
 def _parsed(options: str) -> dict[str, Any]:
@@ -159,5 +178,6 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         *lines,
         f"Adapter:       {folder / 'adapter'}",
         f"Label issues:  {folder / 'label_issues.csv'}",
+        f"Report:        {folder / 'report.html'}",
         f"Metrics:       {folder / 'metrics.json'}",
     ]

@@ -43,7 +43,9 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
             runs.
     """
     config, names, issues = _read(folder)
-    probabilities, source, doubted = _predictions(Path(folder) / run_folder.PREDICTIONS, config, names, issues)
+    probabilities, source, doubted = _predictions(
+        Path(folder) / run_folder.PREDICTIONS, config, names, issues
+    )
     return audit(
         issues,
         probabilities,

@@ -46,6 +46,8 @@ class RunConfig:
         max_length: Tokens per text; what is longer is cut.
         seed: Seed of the split, the initial weights, the batches and the gates.
         trust_remote_code: Whether code that comes with a hub model may run.
+        report_to: Loggers that get the figures of every epoch too: ``tensorboard`` (in the run folder),
+            ``wandb``, ``trackio``, ``mlflow`` and whatever else ``transformers`` reports to.
     """
 
     model: str
@@ -71,6 +73,7 @@ class RunConfig:
     max_length: int = 128
     seed: int = 0
     trust_remote_code: bool = False
+    report_to: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse what can be refused before anything is loaded."""

@@ -12,12 +12,14 @@ from clear_peft.runs.config import CONFIG_NAME, RunConfig
 
 ADAPTER = "adapter"
 LABELS = "labels.json"
+CARD = "README.md"
 METRICS = "metrics.json"
 EPOCHS = "epochs.json"
 LABEL_ISSUES = "label_issues.csv"
 PREDICTIONS = "predictions.safetensors"
 OUT_OF_SAMPLE = "out_of_sample.safetensors"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"
 
 _PART = f".{ADAPTER}.part"
 _EARLIER = ".earlier"
@@ -32,6 +34,7 @@ _OURS = (
     PREDICTIONS,
     OUT_OF_SAMPLE,
     REPORT,
+    TENSORBOARD,
     _PART,
 )
 

@@ -1,6 +1,8 @@
 """What a run has found out, written into its folder when training is over."""
 
 import json
+from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,22 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
+from clear_peft.audit import audit
 from clear_peft.cleanliness import rank_label_issues
 from clear_peft.data import Examples, escape_formulas, write_table
+from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.methods import find
 from clear_peft.objectives import cross_entropy
+from clear_peft.report import RunRecord
+from clear_peft.report.card import model_card
 from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
 from clear_peft.runs.measures import accuracy_and_f1, detection, memorised, peak_memory
 from clear_peft.runs.progress import epoch_figures
+from clear_peft.runs.reporting import save_report
 from clear_peft.runs.tables import Tables
 from clear_peft.training import CleaRTrainer
 
@@ -55,6 +62,7 @@ def write_outcome(
         model.save_pretrained(adapter)
         tokenizer.save_pretrained(adapter)
         tables.names.save(adapter / run_folder.LABELS)
+        atomic_write(adapter / run_folder.CARD, model_card(record, tables.names.names))  # over peft's own
 
     def on(examples: Examples) -> dict[str, float]:
         return measured(model, tokenizer, examples, config.max_length)
@@ -93,18 +101,26 @@ def write_outcome(
         "seed": config.seed,
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
-    about = {
-        "labels": tables.names.names,
-        "source": "final_model" if found is None else "out_of_sample",
-        "doubted": trainer.doubted,
-    }
+    source = "final_model" if found is None else "out_of_sample"
+    about = {"labels": tables.names.names, "source": source, "doubted": trainer.doubted}
+    probabilities = torch.softmax(logits, dim=1).numpy().astype(np.float16)
+    found_wrong = audit(
+        issues,
+        probabilities,
+        tables.names.names,
+        source=source,
+        doubted=trainer.doubted,
+        seed=config.seed,
+    )
+    record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     run_folder.save_adapter(folder, write)
     write_table(escape_formulas(issues), folder / run_folder.LABEL_ISSUES)
-    probabilities = torch.softmax(logits, dim=1).numpy().astype(np.float16)
     atomic_write(
         folder / run_folder.PREDICTIONS, save({"probabilities": probabilities}, {"clear": json.dumps(about)})
     )
     write_json(folder / run_folder.METRICS, metrics)  # last: its presence says that the run is finished
+    with suppress(InputError):  # clear-peft report says what is wrong
+        save_report(record, folder / run_folder.REPORT)
     return metrics
 
 

@@ -4,8 +4,9 @@ import copy
 import math
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
+from clear_peft.runs.loggers import check_loggers, keep_logs
 from clear_peft.runs.measures import accuracy_and_f1
 from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
 from clear_peft.runs.outcome import measured, write_outcome
 from clear_peft.runs.progress import Diary, Reporter, ReportTo, Silent, TestCurve
+from clear_peft.runs.reporting import write_report
 from clear_peft.runs.tables import Tables, read_tables
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
@@ -57,6 +60,8 @@ def train(
     """
     reporter = reporter or Silent()
     run_folder.check(config, resume=resume, overwrite=overwrite)
+    arguments = _arguments(config)
+    check_loggers(arguments.report_to)
     reporter.stage(f"Reading {config.data}")
     tables = read_tables(config)
     reporter.stage(f"Loading {config.model}")
@@ -67,7 +72,6 @@ def train(
     check_length(model, config.max_length)
     tokens = _tokens(config, tables, tokenizer)
     method = find(config.method)
-    arguments = _arguments(config)
     if method.folds:
         confident_learning.check_installed()
     with nullcontext(Path(config.output)) if resume else run_folder.begin(config) as folder:
@@ -76,7 +80,8 @@ def train(
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
             tokens = _only(tokens, found.kept)
         trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
-        trainer.add_callback(Diary(lambda epochs: write_json(folder / run_folder.EPOCHS, epochs)))
+        keep_logs(trainer, folder / run_folder.TENSORBOARD)
+        trainer.add_callback(Diary(partial(_write_down, folder)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = run_folder.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
@@ -84,6 +89,13 @@ def train(
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
         return write_outcome(config, tables, trainer, tokenizer, folder, seconds, found)
+
+
+def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
+    """Let a run be watched while it goes on."""
+    write_json(folder / run_folder.EPOCHS, epochs)
+    with suppress(InputError):  # no page is worth a run
+        write_report(folder)
 
 
 def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
@@ -124,7 +136,8 @@ def _arguments(config: RunConfig) -> CleaRConfig:
         "load_best_model_at_end": True,
         "metric_for_best_model": "accuracy",
         "greater_is_better": True,
-        "report_to": "none",
+        "report_to": config.report_to,
+        "run_name": Path(config.output).name,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     settings |= {**preset(config.preset, config.peft), **find(config.method).settings, **config.training}
@@ -181,6 +194,7 @@ def _findings(
     def train_and_predict(rows: np.ndarray, held: np.ndarray) -> np.ndarray:
         with tempfile.TemporaryDirectory() as scratch:
             arguments = _arguments(replace(config, output=scratch))
+            arguments.report_to = []  # a fold is no run of its own
             trainer = _trainer(
                 config, arguments, _only(tokens, rows), copy.deepcopy(model), tokenizer, reporter
             )

@@ -1,0 +1,154 @@
+"""The audit of a table's labels: everything that a trained model says about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clear_peft.audit.duplicates import duplicate_groups
+from clear_peft.audit.joint import estimated_joint
+from clear_peft.audit.noise_rate import cross_entropies, noise_rate_interval
+from clear_peft.cleanliness import GaussianMixtureCleanliness
+from clear_peft.data import LabelNames
+from clear_peft.errors import InputError
+
+_HELD_OUT = "Rows held out for validation were never trained on."
+_PREDICTIONS = {
+    ("final_model", True): (
+        "The predictions are the final model's. It was not trained to repeat the given labels: each counted "
+        "only as far as it was believed, by its clean probability, and for the rest of the target stood what "
+        "an earlier model had predicted, so of the rows listed here it has mostly learnt something else. "
+        + _HELD_OUT
+    ),
+    ("final_model", False): (
+        "The predictions are the final model's, which was trained on the labels as given, so they lean "
+        "towards those labels, the wrong ones too: read the list as a ranking, and the rates as too low "
+        "rather than too high. " + _HELD_OUT
+    ),
+    ("out_of_sample", True): (
+        "Each row was predicted by a model that has not seen it: the training rows by models trained on the "
+        "other folds, rows held out for validation by the final model. None could have learnt the given "
+        "label of the row by heart."
+    ),
+}
+_PREDICTIONS["out_of_sample", False] = _PREDICTIONS["out_of_sample", True]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What is known of the labels of N rows and C classes.
+
+    Attributes:
+        issues: Every row, most suspicious first: the columns of ``label_issues.csv`` and
+            ``duplicate_group`` (int64, -1 where no text is like this one) and ``duplicate_conflict`` (bool:
+            a text like this one has another given label).
+        labels: Names of the classes, in the order of their ids.
+        noise_rate: Estimated share of wrong labels, mean(1 − p).
+        noise_rate_interval: Its 95 % interval, see ``audit.noise_rate.noise_rate_interval``.
+        joint: (C, C) float64, sum 1: estimated share of the rows of true class i (row) that are given class
+            j (column).
+        threshold: Rows with a clean probability below it are listed as label issues.
+        expected_precision: Share of the listed rows whose label is wrong, by their clean probabilities,
+            mean(1 − p); None where none is listed.
+        predictions: Whose predictions these are, and how fair.
+    """
+
+    issues: pd.DataFrame
+    labels: list[str]
+    noise_rate: float
+    noise_rate_interval: tuple[float, float]
+    joint: np.ndarray
+    threshold: float
+    expected_precision: float | None
+    predictions: str
+
+    @property
+    def transition(self) -> np.ndarray:
+        """P(given class | true class), (C, C) float64, rows sum to 1; of a class without rows, its own."""
+        mass = self.joint.sum(axis=1, keepdims=True)
+        return np.where(mass > 0, self.joint / np.where(mass > 0, mass, 1), np.eye(len(self.labels)))
+
+
+def audit(
+    issues: pd.DataFrame,
+    probabilities: np.ndarray | None,
+    labels: Sequence[str],
+    *,
+    source: str,
+    doubted: bool,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> Audit:
+    """Audit the labels of a table.
+
+    A row is listed as a label issue if its clean probability is below the threshold: at 0.5, the default, if
+    its label is more likely wrong than right.
+
+    Predictions of models that have not seen the row carry no clean probability of their own (what
+    ``label_issues.csv`` has there is the belief in the given label, which is below 1 also for right labels):
+    it is estimated here, from their losses.
+
+    Args:
+        issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
+        probabilities: Class probabilities, (N, C) in [0, 1], by ``row``; None where they were not kept. They
+            say which class a row with a wrong label belongs to; without them the predicted label does.
+        labels: Names of the classes, C ≥ 2.
+        source: ``"final_model"`` or ``"out_of_sample"``: whose predictions these are.
+        doubted: Whether labels counted in training only as far as they were believed.
+        threshold: Above 0, at most 1. Default 0.5.
+        seed: Of the draws for the interval. Default 0.
+
+    Returns:
+        The audit.
+
+    Raises:
+        InputError: If the threshold or the source is none, or the probabilities do not fit the issues.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"The threshold is {threshold}: give a number above 0 and at most 1.")
+    if (source, doubted) not in _PREDICTIONS:
+        raise InputError(f"There is no source {source!r} of predictions: give final_model or out_of_sample.")
+    if probabilities is not None:
+        _check(probabilities, len(issues), len(labels))
+    quality = issues["label_quality"].to_numpy(np.float64)
+    if source == "out_of_sample":
+        estimate = GaussianMixtureCleanliness().estimate(cross_entropies(quality))
+        issues = issues.assign(clean_probability=estimate.clean_probability.astype(np.float64))
+    order = np.lexsort((quality, issues["clean_probability"]))
+    ranked = issues.iloc[order].reset_index(drop=True)
+    row, p = ranked["row"].to_numpy(), ranked["clean_probability"].to_numpy(np.float64)
+    listed = p < threshold
+    ranked["is_label_issue"] = listed
+
+    ranked["duplicate_group"] = duplicate_groups(ranked.sort_values("row")["text"].tolist())[row]
+    names = LabelNames(tuple(labels))
+    given, predicted = (names.encode(ranked[column]) for column in ("given_label", "predicted_label"))
+    different = pd.Series(given).groupby(ranked["duplicate_group"]).transform("nunique") > 1
+    ranked["duplicate_conflict"] = (ranked["duplicate_group"] >= 0) & different
+
+    fitted = np.ones(len(row), bool) if source == "out_of_sample" else (ranked["split"] == "train").to_numpy()
+    return Audit(
+        issues=ranked,
+        labels=list(labels),
+        noise_rate=float(np.mean(1 - p)),
+        noise_rate_interval=noise_rate_interval(
+            p, ranked["label_quality"].to_numpy(np.float64), fitted, given != predicted, seed
+        ),
+        joint=estimated_joint(
+            p, given, predicted, None if probabilities is None else probabilities[row], len(labels)
+        ),
+        threshold=threshold,
+        expected_precision=float(np.mean(1 - p[listed])) if listed.any() else None,
+        predictions=_PREDICTIONS[source, doubted],
+    )
+
+
+def _check(probabilities: np.ndarray, rows: int, classes: int) -> None:
+    if probabilities.shape != (rows, classes):
+        raise InputError(
+            f"The probabilities have shape {probabilities.shape}, but there are {rows} rows and {classes} "
+            "classes: give those of the same run."
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise InputError("The probabilities are not all between 0 and 1: give those of the same run.")

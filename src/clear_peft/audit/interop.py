@@ -1,0 +1,101 @@
+"""To and from cleanlab."""
+
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from clear_peft.audit.noise_rate import cross_entropies
+from clear_peft.cleanliness import CleanlinessEstimator, GaussianMixtureCleanliness, rank_label_issues
+from clear_peft.errors import InputError
+
+_ISSUE = "clear_label"
+
+
+def from_pred_probs(
+    labels: npt.ArrayLike,
+    pred_probs: npt.ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    estimator: CleanlinessEstimator | None = None,
+) -> pd.DataFrame:
+    """Rank label issues from what cleanlab takes: labels and out-of-sample class probabilities.
+
+    Args:
+        labels: Given labels, (N,) class ids from 0.
+        pred_probs: By models that have not seen the row, (N, C) in [0, 1], rows sum to 1.
+        names: Names of the classes; by default their ids as text.
+        estimator: What turns losses into clean probabilities. Default ``GaussianMixtureCleanliness()``.
+
+    Returns:
+        What ``clear_peft.cleanliness.rank_label_issues`` returns; ``label_quality`` is cleanlab's
+        self-confidence.
+
+    Raises:
+        InputError: If the shapes or values are not as above.
+    """
+    given, probabilities = np.asarray(labels), np.asarray(pred_probs, np.float64)
+    if probabilities.ndim != 2 or given.shape != probabilities.shape[:1] or not len(given):
+        raise InputError(
+            f"labels have shape {given.shape} and pred_probs {probabilities.shape}: give (N,) and (N, C)."
+        )
+    classes = probabilities.shape[1]
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= classes:
+        raise InputError(f"labels are not all whole numbers from 0 to {classes - 1}: give class ids.")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all() or not np.allclose(
+        probabilities.sum(axis=1), 1, atol=1e-2
+    ):
+        raise InputError("pred_probs are no probabilities: give rows of numbers from 0 to 1 that sum to 1.")
+    if names is not None and len(names) != classes:
+        raise InputError(f"There are {len(names)} names and {classes} classes: name each class.")
+    losses = cross_entropies(probabilities[np.arange(len(given)), given])
+    estimate = (estimator or GaussianMixtureCleanliness()).estimate(losses, given)
+    return rank_label_issues(
+        estimate.clean_probability,
+        losses,
+        given=given,
+        predicted=probabilities.argmax(axis=1),
+        names=[str(i) for i in range(classes)] if names is None else names,
+    )
+
+
+def add_to_datalab(lab: Any, issues: pd.DataFrame) -> None:
+    """Add our verdict on every label to a cleanlab ``Datalab``, as the issue type ``clear_label``.
+
+    It then stands beside what Datalab finds by itself, in its report, summary and ``get_issues()``:
+    ``clear_label_score`` is the clean probability, ``is_clear_label_issue`` whether the row is listed. Done
+    by a custom issue manager, cleanlab's way to add issue types.
+
+    Args:
+        lab: ``cleanlab.Datalab`` of the same rows, for classification.
+        issues: ``Audit.issues``, or any list with ``row``, ``clean_probability`` and ``is_label_issue``.
+
+    Raises:
+        InputError: If the list is about another number of rows.
+    """
+    from cleanlab import IssueManager  # an extra
+    from cleanlab.datalab.internal.issue_manager_factory import register
+
+    if len(issues) != len(lab.labels):
+        raise InputError(
+            f"The list has {len(issues)} rows and the Datalab {len(lab.labels)}: give those of one table."
+        )
+    by_row = issues.set_index("row").sort_index()
+
+    class ClearLabelIssueManager(IssueManager):
+        issue_name = _ISSUE
+        description = "Labels that are more likely wrong than right, by the model trained with clear-peft."
+
+        def find_issues(self, **_: Any) -> None:
+            score = by_row["clean_probability"].to_numpy(np.float64)
+            self.issues = pd.DataFrame(
+                {f"is_{_ISSUE}_issue": by_row["is_label_issue"].to_numpy(), f"{_ISSUE}_score": score}
+            )
+            self.summary = self.make_summary(score=float(score.mean()))
+
+    with redirect_stdout(None):  # cleanlab prints that the list of another Datalab is replaced
+        register(ClearLabelIssueManager)
+        lab.find_issues(issue_types={_ISSUE: {}})

@@ -1,0 +1,44 @@
+"""``clear-peft report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clear_peft.cli.bench import PlotFormat
+from clear_peft.cli.options import FormatOption, RunOption
+from clear_peft.cli.output import Format, Output
+
+
+def report(
+    context: typer.Context,
+    run: RunOption,
+    output: Annotated[
+        Path | None, typer.Option(help="Page to write, .html [default: report.html in the run folder].")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for figures as files, too.")] = None,
+    plot_format: Annotated[PlotFormat, typer.Option(help="File format of the figures.")] = PlotFormat.svg,
+    format: FormatOption = Format.human,  # noqa: A002
+) -> None:
+    """Write the report of a run, finished or not: one page that needs no network and no server."""
+    from clear_peft.report.figures import write_figures
+    from clear_peft.runs.folder import REPORT
+    from clear_peft.runs.reporting import check_page, read_record, save_report
+
+    out: Output = context.obj
+    page = run / REPORT if output is None else output
+    check_page(page)
+    out.stage(f"Reading {run}")
+    record = read_record(run)
+    files = [] if plots is None else write_figures(record, plots, plot_format.value)
+    save_report(record, page)
+    values = {
+        "report": str(page),
+        "plots": [str(file) for file in files],
+        "finished": record.metrics is not None,
+        "missing": list(record.missing),
+    }
+    lines = [f"Report: {page}", *(f"Figure: {file}" for file in files)]
+    if record.metrics is None:
+        lines.append("The run is not finished: the report holds what there is so far.")
+    out.result(values, [*lines, *record.missing])

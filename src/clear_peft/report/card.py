@@ -1,0 +1,277 @@
+"""The model card: what a stranger has to know about an adapter, as the ``README.md`` beside it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clear_peft.audit import Audit, confused_pairs
+from clear_peft.report.page.summary import percent
+from clear_peft.report.record import RunRecord
+from clear_peft.report.text import code_span, one_line
+
+# a name, and of a data set perhaps a configuration and a split
+_HUB_NAME = re.compile(
+    r"([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?::[\w.-]+)?(?:@[\w.%:+\[\]-]+)?", re.ASCII
+)
+_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+_LABELS = 200
+_PAIRS = 5
+# Houlsby's bottleneck, which peft does not know
+_OUR_FORMAT = "adapter"
+
+_CITATION = """\
+@inproceedings{kim-etal-2024-clear,
+  title = {{CleaR}: Towards Robust and Generalized Parameter-Efficient Fine-Tuning for Noisy Label Learning},
+  author = {Kim, Yeachan and Kim, Junho and Lee, SangKeun},
+  booktitle = {Proceedings of the 62nd Annual Meeting of the Association for Computational Linguistics},
+  year = {2024},
+  note = {arXiv:2411.00873},
+}"""
+
+
+def model_card(record: RunRecord, labels: Sequence[str]) -> str:
+    """Make the model card of a finished run.
+
+    Args:
+        record: The run, with metrics; its audit may be missing.
+        labels: Names of the classes, in the order of their ids.
+
+    Returns:
+        YAML metadata as the hub reads it, and Markdown. What comes from data, names of labels and files, is
+        shown as inline code and cannot be anything else; of paths only the last part is given.
+    """
+    config, metrics = record.config, record.metrics or {}
+    heading = {None: "Text classifier", _OUR_FORMAT: "Bottleneck adapter"}.get(_peft(metrics), "PEFT adapter")
+    metadata = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True, width=1000)
+    sections = [
+        f"---\n{metadata}---",
+        f"# {heading}, trained on labels that may be wrong",
+        f"It sorts texts into {len(labels)} classes, and was trained with clear-peft on a table of which "
+        "some labels may be wrong.",
+        "## Training",
+        _bullets(_training(config, metrics)),
+        f"Classes, in the order of their ids: {_listed(labels)}.",
+        "## Results",
+        _results(config, metrics),
+        "## The labels that it was trained on",
+        *_doubts(metrics, record.audit),
+        "## Use",
+        _use(config, metrics),
+        "## Limitations",
+        _bullets(_limitations(metrics)),
+        "## Versions",
+        _versions(metrics),
+        "## Citation",
+        f"clear-peft implements clean routing; if you use it in research, please cite:\n\n"
+        f"```bibtex\n{_CITATION}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _metadata(record: RunRecord) -> dict[str, Any]:
+    """What the hub reads; language and licence are left out, as a run does not know them."""
+    config, metrics = record.config, record.metrics or {}
+    peft, base = _peft(metrics), _hub_name(config["model"])
+    relation = "finetune" if peft is None else "adapter"
+    found: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": relation}
+    found["library_name"] = {None: "transformers", _OUR_FORMAT: "clear-peft"}.get(peft, "peft")
+    found["pipeline_tag"] = "text-classification"
+    tags = [] if base is None else [f"base_model:{relation}:{base}"]
+    found["tags"] = [*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"]
+    data = _hub_name(config["data"])
+    if data is not None:
+        found["datasets"] = [data]
+    found["metrics"] = ["accuracy", "f1"]
+    test = metrics.get("test")
+    if test and config.get("test"):
+        measured = [{"type": "accuracy", "value": test["accuracy"]}]
+        if test.get("macro_f1") is not None:
+            measured.append({"type": "f1", "value": test["macro_f1"], "name": "macro-F1"})
+        table = _hub_name(config["test"]) or _last(config["test"])
+        result = {
+            "task": {"type": "text-classification"},
+            "dataset": {"name": table, "type": table},
+            "metrics": measured,
+        }
+        found["model-index"] = [{"name": one_line(record.name, 100) or "adapter", "results": [result]}]
+    return found
+
+
+def _training(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    peft, rows = _peft(metrics), metrics.get("rows") or {}
+    method = code_span(metrics.get("method") or config["method"])
+    if config["method"] == "clear":
+        method += f" (clean routing, preset {code_span(config['preset'])})"
+    items = [
+        f"Base model: {_source(config['model'])}",
+        f"Table: {_source(config['data'])}" + _counts(rows),
+        f"Method: {method}",
+        "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
+        f"Epochs: {config['epochs']} asked for, epoch {metrics['selected_epoch']} selected on the validation "
+        "rows",
+        f"Rows per step: {config['batch_size']}; tokens per text: at most {config['max_length']}; seed: "
+        f"{config['seed']}",
+    ]
+    if config.get("learning_rate") is not None:
+        items.append(f"Peak learning rate: {config['learning_rate']:g}")
+    for name, what in (("peft_options", "PEFT options"), ("training", "Further settings")):
+        if config.get(name):
+            items.append(f"{what}: {code_span(json.dumps(config[name], default=str), 500)}")
+    return items
+
+
+def _results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    lines = ["| rows | labels | accuracy | macro-F1 |", "|---|---|---|---|"]
+    rows = metrics.get("rows") or {}
+    for part, labels in (("test", "as in the test table"), ("validation", "as given, which may be wrong")):
+        measured = metrics.get(part)
+        if measured:
+            count = rows.get(part)
+            name = part if count is None else f"{part} ({count:,})"
+            f1 = measured.get("macro_f1")
+            shown = "–" if f1 is None else percent(f1)
+            lines.append(f"| {name} | {labels} | {percent(measured['accuracy'])} | {shown} |")
+    notes = [
+        "The validation rows carry doubtful labels, like the training rows: a model that is right where they "
+        "are wrong counts as wrong there, so this accuracy tells epochs apart; it does not say how often the "
+        "model is right."
+    ]
+    if metrics.get("test"):
+        notes.insert(0, f"Test table: {_source(config['test'])}; nothing was chosen on it.")
+    return "\n".join(lines) + "\n\n" + " ".join(notes)
+
+
+def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
+    rate = metrics["noise_rate_estimate"] if audit is None else audit.noise_rate
+    estimate = f"Estimated share of wrong labels: {percent(rate)}"
+    if audit is None:
+        return [f"{estimate}."]
+    low, high = audit.noise_rate_interval
+    listed = int(audit.issues["is_label_issue"].sum())
+    share = audit.expected_precision
+    precise = "" if share is None else f"; about {percent(share)} of these should really be wrong"
+    texts = [
+        f"{estimate} (95 % interval {percent(low)} to {percent(high)}, if the model judges well). Of "
+        f"{len(audit.issues):,} rows, {listed:,} are listed as label issues: those whose label is right with "
+        f"a probability below {audit.threshold:g}{precise}. The list itself is not part of this folder.",
+        audit.predictions,
+    ]
+    pairs = confused_pairs(audit.joint, audit.labels, len(audit.issues), limit=_PAIRS)
+    if len(pairs):
+        texts.append("Classes most often taken for each other, by this estimate:")
+        texts.append(
+            _bullets(
+                f"{code_span(true)} labelled {code_span(given)}: about {rows:,.0f} rows"
+                for true, given, rows in zip(pairs["true"], pairs["given"], pairs["rows"], strict=True)
+            )
+        )
+    return texts
+
+
+def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    peft, base = _peft(metrics), _hub_name(config["model"])
+    code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
+    folder = "adapter" if peft is not None else "model"
+    loading = [
+        f'labels = json.loads(({folder} / "labels.json").read_text(encoding="utf-8"))',
+        f"tokenizer = AutoTokenizer.from_pretrained({folder}{code})",
+    ]
+    if peft is None:
+        loading.append(f"model = AutoModelForSequenceClassification.from_pretrained(model{code}).eval()")
+    else:
+        loading += [
+            "base = AutoModelForSequenceClassification.from_pretrained(",
+            f"    {json.dumps(base or 'path/to/the/base/model')},",
+            "    num_labels=len(labels),",
+            "    pad_token_id=tokenizer.pad_token_id,",
+            f"    ignore_mismatched_sizes=True{code},",
+            ")",
+            "model = load_adapter(base, adapter)"
+            if peft == _OUR_FORMAT
+            else "model = PeftModel.from_pretrained(base, adapter).eval()",
+        ]
+    packages = {None: [], _OUR_FORMAT: ["from clear_peft.tuners import load_adapter"]}
+    lines = [
+        "import json",
+        "from pathlib import Path",
+        "",
+        "import torch",
+        *packages.get(peft, ["from peft import PeftModel"]),
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f'{folder} = Path("path/to/this/folder")',
+        *loading,
+        "batch = tokenizer(",
+        f'    ["a text"], padding=True, truncation=True, max_length={config["max_length"]}, '
+        'return_tensors="pt"',
+        ")",
+        "with torch.no_grad():",
+        "    predicted = model(**batch).logits.argmax(dim=1)",
+        "print([labels[i] for i in predicted.tolist()])",
+    ]
+    needs = {
+        None: "With plain transformers.",
+        _OUR_FORMAT: "PEFT has no bottleneck adapters: this one has its own format and needs clear-peft.",
+    }.get(peft, "It is an ordinary PEFT adapter and needs nothing but PEFT.")
+    return "\n".join([needs, "", "```python", *lines, "```"])
+
+
+def _limitations(metrics: Mapping[str, Any]) -> list[str]:
+    items = [
+        "It was made for texts like those of its table, each of exactly one of its classes; for other texts "
+        "it names one of them too.",
+        "Which labels are wrong was estimated by the model itself. Where many labels of a class are wrong in "
+        "the same way, it may have learnt them, and the share of wrong labels is then underestimated.",
+        "Its confidences were not calibrated.",
+    ]
+    if not metrics.get("test"):
+        items.insert(0, "It was not measured on checked labels: measure it before you rely on it.")
+    return items
+
+
+def _versions(metrics: Mapping[str, Any]) -> str:
+    versions = metrics.get("versions") or {}
+    return ", ".join(f"{name} {code_span(version, 40)}" for name, version in versions.items()) or "not known"
+
+
+def _peft(metrics: Mapping[str, Any]) -> str | None:
+    """The PEFT method; None where all weights were trained."""
+    return metrics.get("peft")
+
+
+def _hub_name(source: str) -> str | None:
+    """The name of a model or a data set on the hub; None of a file or folder."""
+    match = _HUB_NAME.fullmatch(source)
+    if match is None or Path(source).exists() or Path(match[1]).suffix.lower() in _TABLES:
+        return None
+    return match[1]
+
+
+def _source(name: str) -> str:
+    """A model or table by its name on the hub, or by the last part of its path."""
+    if _hub_name(name) is not None:
+        return code_span(name)
+    return f"{code_span(_last(name))} (a local file or folder)"
+
+
+def _last(path: str) -> str:
+    return one_line(re.split(r"[/\\]", path.rstrip("/\\"))[-1], 100) or "table"
+
+
+def _counts(rows: Mapping[str, Any]) -> str:
+    parts = [f"{rows[part]:,} {part}" for part in ("train", "validation") if rows.get(part) is not None]
+    return f"; rows: {', '.join(parts)}" if parts else ""
+
+
+def _listed(labels: Sequence[str]) -> str:
+    more = len(labels) - _LABELS
+    shown = ", ".join(map(code_span, labels[:_LABELS]))
+    return f"{shown} and {more} more, all in `labels.json`" if more > 0 else shown
+
+
+def _bullets(items: Any) -> str:
+    return "\n".join(f"- {item}" for item in items)

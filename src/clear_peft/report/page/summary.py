@@ -1,0 +1,165 @@
+"""What stands at the top of the page: the run in a few figures and facts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clear_peft.audit import Audit
+from clear_peft.files import plain_json
+from clear_peft.report.page.embedding import showable
+from clear_peft.report.record import RunRecord
+
+_SOURCES = (("data", "training table"), ("validation", "validation table"), ("test", "test table"))
+
+
+def headline(record: RunRecord) -> list[dict[str, str]]:
+    """The figures that people look for first: ``name``, ``value``, ``detail`` each."""
+    metrics = record.metrics or {}
+    rows = metrics.get("rows") or {}
+    last = record.epochs[-1] if record.epochs else {}
+    cards = []
+    test = metrics.get("test") or _so_far(last, "test")
+    if test:
+        cards.append(_accuracy("Test accuracy", test, rows.get("test"), "labels of the test table"))
+    validation = metrics.get("validation") or _so_far(last, "validation")
+    if validation:
+        cards.append(
+            _accuracy("Validation accuracy", validation, rows.get("validation"), "doubtful labels, as given")
+        )
+    if record.audit is not None:
+        cards += _audited(record.audit)
+    elif last.get("noise_rate") is not None:
+        cards.append(
+            {
+                "name": "Estimated wrong labels",
+                "value": percent(last["noise_rate"]),
+                "detail": f"as of epoch {last['epoch']}",
+            }
+        )
+    return cards
+
+
+def facts(record: RunRecord) -> list[tuple[str, str]]:
+    """What was trained on what, as (name, value); what is not known is left out."""
+    config, metrics = record.config, record.metrics or {}
+    peft = metrics["peft"] if "peft" in metrics else config.get("peft")
+    method = metrics.get("method") or config.get("method")
+    found: list[tuple[str, Any]] = [
+        ("Model", config.get("model")),
+        *((name.capitalize(), config.get(key)) for key, name in _SOURCES),
+        ("Columns", _columns(config)),
+        ("PEFT method", peft or ("none: all weights are trained" if method else None)),
+        ("Training method", _with_preset(method, config.get("preset"))),
+        ("Rows", _row_counts(metrics.get("rows") or {})),
+        ("Epochs", _epoch_counts(record)),
+        ("Seed", metrics.get("seed", config.get("seed"))),
+        ("Training time", _duration(metrics.get("train_seconds"))),
+        ("Peak memory", _size(metrics.get("peak_memory_bytes"))),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in (metrics.get("versions") or {}).items()),
+        ),
+    ]
+    found += _where_truth_is_known(metrics)
+    return [(name, showable(str(value))) for name, value in found if value not in (None, "")]
+
+
+def whole_configuration(config: Mapping[str, Any]) -> str:
+    """The configuration as indented JSON."""
+    return showable(json.dumps(plain_json(config), indent=2, ensure_ascii=False, default=str))
+
+
+def percent(share: float) -> str:
+    """A share in percent, with a decimal only where it says something."""
+    value = 100 * share
+    digits = 0 if round(value, 1) in (0, 100) else 1
+    return f"{value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _so_far(epoch: Mapping[str, Any], part: str) -> dict[str, float] | None:
+    if epoch.get(f"{part}_accuracy") is None:
+        return None
+    found = {"accuracy": epoch[f"{part}_accuracy"], "macro_f1": epoch.get(f"{part}_macro_f1")}
+    return {**found, "epoch": epoch["epoch"]}
+
+
+def _accuracy(name: str, measured: Mapping[str, Any], rows: int | None, labels: str) -> dict[str, str]:
+    details = [labels if rows is None else f"{rows:,} rows, {labels}"]
+    if measured.get("macro_f1") is not None:
+        details.append(f"macro-F1 {percent(measured['macro_f1'])}")
+    if "epoch" in measured:
+        details.append(f"as of epoch {measured['epoch']}")
+    return {"name": name, "value": percent(measured["accuracy"]), "detail": "; ".join(details)}
+
+
+def _audited(audit: Audit) -> Sequence[dict[str, str]]:
+    low, high = audit.noise_rate_interval
+    listed = int(audit.issues["is_label_issue"].sum())
+    rule = f"clean probability below {audit.threshold:g}"
+    expected = audit.expected_precision
+    precise = "" if expected is None else f"; about {percent(expected)} of them should really be wrong"
+    return (
+        {
+            "name": "Estimated wrong labels",
+            "value": percent(audit.noise_rate),
+            "detail": f"95 % interval {percent(low)} to {percent(high)}",
+        },
+        {
+            "name": "Rows to check",
+            "value": f"{listed:,}",
+            "detail": f"of {len(audit.issues):,}, {rule}{precise}",
+        },
+    )
+
+
+def _columns(config: Mapping[str, Any]) -> str:
+    names = [("text", config.get("text_column")), ("label", config.get("label_column"))]
+    names += [("true label", config.get("clean_label_column")), ("id", config.get("id_column"))]
+    return ", ".join(f"{name}: {column}" for name, column in names if column)
+
+
+def _with_preset(method: str | None, preset: str | None) -> str | None:
+    return f"{method} (preset {preset})" if method and preset else method
+
+
+def _row_counts(rows: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count:,} {part}" for part, count in rows.items() if count is not None)
+
+
+def _epoch_counts(record: RunRecord) -> str | None:
+    metrics = record.metrics or {}
+    if not record.epochs:
+        return None
+    counts = f"{len(record.epochs)} done"
+    asked, selected = record.config.get("epochs"), metrics.get("selected_epoch")
+    if asked is not None:
+        counts += f", {asked} asked for"
+    return counts if selected is None else f"{counts}, epoch {selected} selected"
+
+
+def _where_truth_is_known(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    detection = metrics.get("detection")
+    if detection:
+        text = f"{detection['found']:,} of {detection['wrong']:,}"
+        if detection.get("precision") is not None:
+            text += f"; {percent(detection['precision'])} of the list are wrong"
+        found.append(
+            ("Wrong labels on the list", f"{text}; average precision {detection['average_precision']:.3f}")
+        )
+    if metrics.get("memorised") is not None:
+        found.append(("Wrong labels memorised", percent(metrics["memorised"])))
+    return found
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest if not hours else 0, "s")]
+    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "less than a second"
+
+
+def _size(size: float | None) -> str | None:
+    return None if size is None else f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,28 @@
+"""What is known about a run, finished or not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clear_peft.audit import Audit
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder's content, read and checked.
+
+    Attributes:
+        name: The run folder's name.
+        config: What ``config.yaml`` holds.
+        epochs: Figures of every epoch so far, oldest first; of their keys only ``epoch`` must be there.
+        metrics: What ``metrics.json`` holds; None while the run is not finished.
+        audit: The ranked rows; None as long as there is no list of label issues.
+        missing: Sentences about pieces that should be there and are not. Default: nothing is missing.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, Any] | None
+    audit: Audit | None
+    missing: Sequence[str] = ()

@@ -1,0 +1,121 @@
+"""The audit as a whole."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from audit.written_run import NAMES, issues_of, judged
+from clear_peft.audit import audit
+from clear_peft.errors import InputError
+
+
+def _audit(given, probabilities, losses, texts=None, *, source="final_model", doubted=True, **more):
+    issues = issues_of(given, probabilities, losses, texts)
+    return audit(issues, probabilities, NAMES, source=source, doubted=doubted, **more)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return judged(rows=600, noise=0.3, seed=0, sharpness=5)
+
+
+def test_what_it_says_is_near_the_truth(model):
+    label, true, probabilities, losses = model
+    found = _audit(label, probabilities, losses)
+    wrong = label != true
+    low, high = found.noise_rate_interval
+    assert low <= found.noise_rate <= high
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.05)
+    listed = found.issues.loc[found.issues["is_label_issue"], "row"]
+    assert found.expected_precision == pytest.approx(wrong[listed].mean(), abs=0.05)
+    truth = np.zeros((3, 3))
+    np.add.at(truth, (true, label), 1 / len(true))
+    assert np.abs(found.joint - truth).max() < 0.03
+    np.testing.assert_allclose(found.transition.sum(axis=1), 1)
+    assert found.joint.sum() == pytest.approx(1)
+
+
+def test_every_row_is_there_most_suspicious_first(model):
+    label, _, probabilities, losses = model
+    found = _audit(label, probabilities, losses)
+    issues = found.issues
+    assert sorted(issues["row"]) == list(range(600))
+    assert issues["clean_probability"].is_monotonic_increasing
+    assert issues["given_label"].tolist() == [NAMES[i] for i in label[issues["row"]]]
+    kinds = {"row": "i", "duplicate_group": "i", "duplicate_conflict": "b", "is_label_issue": "b"}
+    assert {name: issues[name].dtype.kind for name in kinds} == kinds
+    before = issues_of(label, probabilities, losses)
+    shared = [column for column in before.columns if column != "clean_probability"]
+    pd.testing.assert_frame_equal(issues[shared], before[shared])
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.5, 0.9, 1.0])
+def test_the_cut(model, threshold):
+    label, _, probabilities, losses = model
+    found = _audit(label, probabilities, losses, threshold=threshold)
+    p = found.issues["clean_probability"]
+    assert (found.issues["is_label_issue"] == (p < threshold)).all()
+    assert found.expected_precision == pytest.approx((1 - p[p < threshold]).mean())
+    assert found.threshold == threshold
+
+
+def test_nothing_listed_has_no_precision():
+    label, _, probabilities, losses = judged(rows=50, noise=0)
+    issues = issues_of(label, probabilities, losses).assign(clean_probability=1.0)
+    found = audit(issues, None, NAMES, source="final_model", doubted=False)
+    assert not found.issues["is_label_issue"].any()
+    assert found.expected_precision is None
+    assert found.noise_rate == 0
+    np.testing.assert_array_equal(found.transition, np.eye(3))
+
+
+def test_texts_that_are_alike_and_labelled_differently(model):
+    label, _, probabilities, losses = (part[:6] for part in model)
+    label = np.array([0, 0, 1, 2, 1, 2])
+    texts = ["Wheat!", "wheat", "rudder", "Rudder.", "anchor", "loom"]
+    issues = _audit(label, probabilities, losses, texts).issues.set_index("row").sort_index()
+    assert issues["duplicate_group"].tolist() == [0, 0, 1, 1, -1, -1]
+    assert issues["duplicate_conflict"].tolist() == [False, False, True, True, False, False]
+
+
+def test_predictions_that_have_not_seen_the_row_get_a_clean_probability(model):
+    label, true, probabilities, losses = model
+    issues = issues_of(label, probabilities, losses)
+    issues["clean_probability"] = issues["label_quality"]  # what the method cleanlab writes
+    hesitant = issues.assign(label_quality=issues["label_quality"] * 0.5)
+    for given_issues in (issues, hesitant):
+        found = audit(given_issues, probabilities, NAMES, source="out_of_sample", doubted=True)
+        assert found.noise_rate == pytest.approx((label != true).mean(), abs=0.08)
+        assert found.issues["clean_probability"].is_monotonic_increasing
+
+
+def test_whose_predictions(model):
+    label, _, probabilities, losses = model
+    said = {
+        (source, doubted): _audit(label, probabilities, losses, source=source, doubted=doubted).predictions
+        for source in ("final_model", "out_of_sample")
+        for doubted in (True, False)
+    }
+    assert "not trained to repeat" in said["final_model", True]
+    assert "as a ranking" in said["final_model", False]
+    assert "has not seen it" in said["out_of_sample", True] == said["out_of_sample", False]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"threshold": 1.5}, "threshold is 1.5"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"source": "guess"}, "no source 'guess'"),
+        ({"probabilities": np.ones((5, 3))}, r"shape \(5, 3\)"),
+        ({"probabilities": np.ones((600, 2))}, r"shape \(600, 2\)"),
+        ({"probabilities": np.full((600, 3), np.nan)}, "between 0 and 1"),
+        ({"probabilities": np.full((600, 3), -1.0)}, "between 0 and 1"),
+    ],
+)
+def test_wrong_input(model, change, sentence):
+    label, _, probabilities, losses = model
+    options = {"probabilities": probabilities, "source": "final_model", "doubted": True} | change
+    with pytest.raises(InputError, match=sentence):
+        audit(issues_of(label, probabilities, losses), labels=NAMES, **options)
