@@ -2,7 +2,7 @@
 
 Both families are held by their weights, means and variances, so that one M-step serves both: the Gaussian
 uses them as they are, the Beta gets its two shape parameters from them (moment matching, Arazo et al. 2019,
-arXiv 1904.11238). Weighted values let a histogram of millions of losses be fitted in the time of its bins.
+arXiv 1904.11238). Many values are fitted as weighted bins, in the time of the bins.
 """
 
 from abc import ABC, abstractmethod
@@ -20,6 +20,9 @@ _TOLERANCE = 1e-6
 # Smallest variance of a component as a share of the variance of all values: a component that shrinks onto
 # one repeated value would otherwise have infinite likelihood.
 _VARIANCE_FLOOR = 1e-4
+# More values than this are binned.
+_MOST_VALUES = 100_000
+_BINS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,10 @@ class Mixture(ABC):
     def fit(cls, values: Array, weights: Array | None = None) -> Self:
         """Fit to weighted values, deterministically.
 
-        Starts from the split of the values into two groups with the least within-group variance.
+        Starts from the split of the values into two groups with the least within-group variance. More than
+        100,000 values without weights are fitted as the means of up to 8,192 bins, none wider than 1/4096 of
+        the range and none with more than about 1/4096 of the values: a value moves by less than that width,
+        and the variance that is lost is below 1/4 of its square.
 
         Args:
             values: (N,) float64 with at least two different values, inside the family's support.
@@ -51,7 +57,9 @@ class Mixture(ABC):
         Returns:
             The mixture where the posteriors move by less than 1e-6 on average, or the one after 500 steps.
         """
-        weights = np.ones(len(values)) if weights is None else weights
+        if weights is None:
+            many = len(values) > _MOST_VALUES
+            values, weights = _binned(values) if many else (values, np.ones(len(values)))
         floor = _VARIANCE_FLOOR * _moments(values, weights)[2]
         upper = (values > _least_squares_split(values, weights)).astype(np.float64)
         for _ in range(_MAX_STEPS):
@@ -144,6 +152,16 @@ class BetaMixture(Mixture):
             return 0.0, 1.0
         vertex = float(a / (a + b))
         return (vertex, 1.0) if a > 0 else (0.0, vertex)
+
+
+def _binned(values: Array) -> tuple[Array, Array]:
+    """Means and sizes of bins that are narrow in value, for the tails, and in rank, for the bulk."""
+    ordered = np.sort(values)
+    by_value = np.searchsorted(ordered, np.linspace(ordered[0], ordered[-1], _BINS + 1)[:-1])
+    by_rank = np.arange(_BINS) * len(ordered) // _BINS
+    starts = np.union1d(by_value, by_rank)
+    sizes = np.diff(starts, append=len(ordered)).astype(np.float64)
+    return np.add.reduceat(ordered, starts) / sizes, sizes
 
 
 def _moments(values: Array, weights: Array) -> tuple[float, float, float]:

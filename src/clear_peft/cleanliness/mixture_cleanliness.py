@@ -11,6 +11,8 @@ from clear_peft.cleanliness.mixture import Array, BetaMixture, GaussianMixture, 
 from clear_peft.cleanliness.scale import class_shifts, log_odds, unit_interval
 from clear_peft.errors import InputError
 
+_CHUNK = 1 << 17
+
 
 @dataclass(frozen=True, kw_only=True)
 class _MixtureCleanliness:
@@ -58,7 +60,11 @@ class _MixtureCleanliness:
             return CleanlinessEstimate(clean, 1, {})
         mixture = self._family.fit(values)
         parameters |= mixture.describe()
-        clean[scored] = mixture.lower_posterior(values, monotone=self.monotone)
+        posterior = np.empty(len(values), np.float32)
+        for start in range(0, len(values), _CHUNK):  # bounds what it takes beside the values
+            part = slice(start, start + _CHUNK)
+            posterior[part] = mixture.lower_posterior(values[part], monotone=self.monotone)
+        clean[scored] = posterior
         return CleanlinessEstimate(clean, 2, parameters)
 
     def _scaled(self, losses: npt.NDArray[np.floating]) -> tuple[Array, dict[str, Any]]:

@@ -175,6 +175,9 @@ def _texts(series: pd.Series, place: str) -> list[str]:
         raise InputError(
             f"{place}: the text is not a string but {kind} in {row_listing(other)}; name a column of text."
         )
+    nul = [i for i, value in enumerate(values) if "\0" in value]  # no CSV can hold it
+    if nul:
+        raise InputError(f"{place}: the text holds a NUL character in {row_listing(nul)}; remove it.")
     return values
 
 

@@ -57,6 +57,8 @@ class LabelNames:
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name.strip() for name in self.names):
             raise InputError(f"Label names must be non-empty strings, but they are {listing(self.names)}.")
+        if any("\ud800" <= character <= "\udfff" for name in self.names for character in name):
+            raise InputError(f"Label names must not hold half a surrogate pair: {listing(self.names)}.")
         if len(set(self.names)) < len(self.names):
             raise InputError(f"Label names must differ from each other, but they are {listing(self.names)}.")
 

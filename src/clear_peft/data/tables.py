@@ -1,7 +1,7 @@
 """Tables by name: which reader or writer a file ending calls for, and when a name is one of the hub."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -86,6 +86,28 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"Cannot write {name!r}: there is no folder {folder!r}; make it first.")
     if os.path.isdir(name) or not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112
         raise InputError(f"Cannot write {name!r}; choose a file in a folder that you may write to.")
+
+
+def check_output(
+    output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], *, overwrite: bool
+) -> None:
+    """Refuse to write over an input, or over any file without being told to.
+
+    Args:
+        output: File to write later with :func:`write_table`.
+        inputs: What is read: files, by whatever path or link, or hub names.
+        overwrite: Whether the output may be there already.
+
+    Raises:
+        InputError: If it must not or cannot be written.
+    """
+    if Path(output).exists():
+        for source in inputs:
+            if os.path.exists(source) and Path(output).samefile(source):  # noqa: PTH110  (see read_table)
+                raise InputError(f"{output} is the input itself: give another --output.")
+        if not overwrite:
+            raise InputError(f"{output} is there already: give another --output, or --overwrite.")
+    check_writable(output)
 
 
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:

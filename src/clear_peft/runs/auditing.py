@@ -12,7 +12,7 @@ from clear_peft.audit import Audit, audit, corrected, read_corrections, read_iss
 from clear_peft.data import (
     LabelNames,
     LoadedTable,
-    check_writable,
+    check_output,
     escape_formulas,
     load_examples,
     write_table,
@@ -68,7 +68,7 @@ def write_audit(found: Audit, output: str | os.PathLike[str], *, overwrite: bool
     Raises:
         InputError: If the output must not or cannot be written.
     """
-    _check_output(output, [], overwrite=overwrite)
+    check_output(output, [], overwrite=overwrite)
     risky = Path(output).suffix.lower() in _SPREADSHEETS
     write_table(escape_formulas(found.issues) if risky else found.issues, output)
 
@@ -102,7 +102,7 @@ def apply_corrections(
     """
     config, names, issues = _read(folder)
     listed = Path(folder) / run_folder.LABEL_ISSUES
-    _check_output(output, [data or config.data, corrections, listed], overwrite=overwrite)
+    check_output(output, [data or config.data, corrections, listed], overwrite=overwrite)
     table = _table(config, data)
     _check_table(table, names, issues, data or config.data)
     examples = table.examples
@@ -191,15 +191,3 @@ def _check_table(table: LoadedTable, names: LabelNames, issues: pd.DataFrame, so
             )
     if table.names != names:
         raise InputError(f"{source!r} has other labels than the run: {mend}.")
-
-
-def _check_output(
-    output: str | os.PathLike[str], inputs: list[str | os.PathLike[str]], *, overwrite: bool
-) -> None:
-    if Path(output).exists():
-        for source in inputs:
-            if os.path.exists(source) and Path(output).samefile(source):  # noqa: PTH110  (see read_table)
-                raise InputError(f"{output} is the input itself: give another --output.")
-        if not overwrite:
-            raise InputError(f"{output} is there already: give another --output, or --overwrite.")
-    check_writable(output)

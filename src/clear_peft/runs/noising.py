@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clear_peft.data import LabelNames, check_writable, load_examples, write_table
+from clear_peft.data import LabelNames, check_output, load_examples, write_table
 from clear_peft.data.checks import decode_utf8, listing
 from clear_peft.errors import InputError
 from clear_peft.noise import KINDS, NoiseSpec, corrupt
@@ -68,7 +68,7 @@ def add_noise(
                 f"The noise {kind!r} {'needs' if wanted else 'takes no'} {option}: "
                 f"{'add it' if wanted else 'leave it out'}."
             )
-    _check_output(output, [data, *([matrix] if matrix is not None else [])], overwrite=overwrite)
+    check_output(output, [data, *([matrix] if matrix is not None else [])], overwrite=overwrite)
     table = load_examples(data, text_column=text_column, label_column=label_column)
     if _CLEAN in table.frame.columns:
         raise InputError(f"{data!r} has a column {_CLEAN!r} already: rename or drop it there.")
@@ -187,15 +187,3 @@ def _parse_map(pairs: Sequence[str], names: LabelNames) -> dict[int, int]:
             raise InputError(f"--map names {fitting[0][0]!r} twice: a label flips to one other only.")
         mapping[given] = flipped
     return mapping
-
-
-def _check_output(
-    output: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]], *, overwrite: bool
-) -> None:
-    if Path(output).exists():
-        for source in inputs:
-            if os.path.exists(source) and Path(output).samefile(source):  # noqa: PTH110  (see read_table)
-                raise InputError(f"{output} is the input itself: give another --output.")
-        if not overwrite:
-            raise InputError(f"{output} is there already: give another --output, or --overwrite.")
-    check_writable(output)

@@ -141,8 +141,9 @@ class CleaRTrainer(AdapterTrainer):
 
     @property
     def doubted(self) -> bool:
-        """Whether training has made use of clean probabilities, and some label was doubted."""
-        return self._scores and self._state is not None and self._state.components == 2
+        """Whether labels have counted in training only as far as they were believed, and not all were."""
+        soft = self._scores and self.args.soft_labels
+        return soft and self._state is not None and self._state.components == 2
 
     def label_issues(self) -> pd.DataFrame:
         """The training rows, most suspicious first (see ``clear_peft.cleanliness.rank_label_issues``)."""

@@ -1,5 +1,6 @@
 """A saved adapter back onto its base model; reads safetensors and JSON, never pickles."""
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -11,10 +12,13 @@ from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
 from clear_peft.tuners.bottleneck import CONFIG_NAME, BottleneckModel
+from clear_peft.tuners.catalogue import available_methods
 from clear_peft.tuners.quiet import quiet
 
 _PEFT_CONFIG_NAME = "adapter_config.json"
 _PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
+# peft's other types (mixtures of adapters, prompts of other tasks) read files that their settings name
+_PEFT_TYPES = {"PREFIX_TUNING", *(method.upper() for method in available_methods())}
 
 
 def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel | BottleneckModel:
@@ -28,7 +32,8 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
         The model with its adapter, frozen and in eval mode.
 
     Raises:
-        InputError: The folder holds no adapter, its weights are not safetensors, or do not fit the model.
+        InputError: The folder holds no adapter or one of a type that this package does not train, its weights
+            are not safetensors, or do not fit the model.
     """
     folder = Path(folder)
     if (folder / CONFIG_NAME).is_file():
@@ -40,7 +45,20 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
     return _load_peft(model, folder)
 
 
+def _check_type(path: Path) -> None:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        kind = settings["peft_type"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not an adapter's configuration: save it again.") from error
+    if not isinstance(kind, str) or kind not in _PEFT_TYPES:
+        raise InputError(
+            f"{path} is of the PEFT type {kind!r:.40}, which this package does not train: load it with peft."
+        )
+
+
 def _load_peft(model: PreTrainedModel, folder: Path) -> PeftModel:
+    _check_type(folder / _PEFT_CONFIG_NAME)
     path = folder / _PEFT_WEIGHTS_NAME
     if not path.is_file():
         raise InputError(

@@ -1,0 +1,167 @@
+"""A checkpoint from a stranger, or from a crash: nothing in it is run, and what is damaged is said so."""
+
+import json
+import pickle
+import shutil
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from clear_peft.errors import InputError
+from clear_peft.training.state import STATE_NAME
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
+
+READ = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"]
+UNREAD = ["training_args.bin", "adapter_model.bin", "pytorch_model.bin"]
+
+
+class _Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def _pickled(path, thing):
+    path.write_bytes(pickle.dumps(thing))
+
+
+def _zipped(path, thing):
+    torch.save(thing, path)
+
+
+@pytest.mark.parametrize("write", [_pickled, _zipped])
+def test_the_pickle_would_run_code(tmp_path, write):
+    write(tmp_path / "x", _Touch(tmp_path / "proof"))
+    with suppress(RuntimeError, pickle.UnpicklingError, ValueError):
+        torch.load(tmp_path / "x", weights_only=False)
+    assert (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("write", [_pickled, _zipped])
+@pytest.mark.parametrize("name", READ)
+def test_a_pickle_is_refused(scene, name, write):
+    here = scene(finished=False)
+    write(here.checkpoint / name, _Touch(here.proof))
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        here.resume()
+    assert here.unharmed()
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_pickle_is_not_even_read(scene, name):
+    here = scene(finished=False)
+    _zipped(here.checkpoint / name, _Touch(here.proof))
+    assert here.resume()["selected_epoch"] >= 1
+    assert here.unharmed()
+
+
+def test_pickled_weights_of_a_whole_model_are_refused(scene):
+    here = scene(finished=False, method="full")
+    (here.checkpoint / "model.safetensors").unlink()
+    _zipped(here.checkpoint / "pytorch_model.bin", _Touch(here.proof))
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        here.resume()
+    assert here.unharmed()
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"epoch"', "[]", "null", '{"nonsense": 1}', "\udcff".encode("utf-8", "surrogateescape")]
+)
+def test_a_checkpoint_whose_last_file_is_half_written_is_passed_over(scene, content):
+    here = scene(finished=False)
+    whole = here.checkpoint
+    half = whole.with_name("checkpoint-9999")
+    shutil.copytree(whole, half)
+    content = content if isinstance(content, bytes) else content.encode()
+    (half / "trainer_state.json").write_bytes(content)
+    # anything read from it would show
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    assert here.resume()["selected_epoch"] >= 1
+
+
+def test_the_best_checkpoint_is_one_of_the_run(scene):
+    here = scene(finished=False)
+    shutil.copytree(here.checkpoint, here.outside / "folder" / here.checkpoint.name)
+    for path in (here.outside / "folder" / here.checkpoint.name).iterdir():
+        path.write_bytes(b"another model")
+    elsewhere = str(here.outside / "folder" / here.checkpoint.name)
+    here.set_json(f"{here.checkpoint.name}/trainer_state.json", best_model_checkpoint=elsewhere)
+    here.resume()
+    assert all(p.read_bytes() == b"another model" for p in Path(elsewhere).iterdir())
+
+
+def _state(**changes):
+    def damage(path):
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata()
+        about = changes.pop("about", about)
+        save_file(arrays | changes, path, about)
+
+    return damage
+
+
+def _raw(header, data=b""):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _tensor(shape, begin, end):
+    return {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+
+
+DAMAGED = {
+    "a header of 4 exabytes": struct.pack("<Q", 2**62) + b"{}",
+    "tensors over each other": _raw({"a": _tensor([2], 0, 8), "b": _tensor([2], 4, 12)}, bytes(12)),
+    "a shape without end": _raw({"a": _tensor([2**40, 2**40], 0, 8)}, bytes(8)),
+    "offsets outside": _raw({"a": _tensor([2], 2**40, 2**40 + 8)}, bytes(8)),
+    "nothing": b"",
+    "no tensors": _raw({}),
+    "deep": struct.pack("<Q", 100_000) + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", [STATE_NAME, "clear_memory.safetensors", "adapter_model.safetensors"])
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_safetensors(scene, name, kind):
+    here = scene(finished=False)
+    (here.checkpoint / name).write_bytes(DAMAGED[kind])
+    with pytest.raises(InputError, match=name):
+        here.resume()
+
+
+STATES = {
+    "of other rows": _state(
+        losses=np.zeros(3, np.float32),
+        clean_probability=np.zeros(3, np.float32),
+        teacher=np.zeros((3, 3), np.float16),
+    ),
+    "of other classes": _state(teacher=np.zeros((54, 7), np.float16)),
+    "of whole numbers": _state(losses=np.zeros(54, np.int32)),
+    "not finite": _state(clean_probability=np.full(54, np.nan, np.float32)),
+    "with more": _state(more=np.zeros(3)),
+    "about nothing": _state(about=None),
+    "about a list": _state(about={"clear": "[1]"}),
+    "about too much": _state(about={"clear": "[" * 200_000}),
+    "epoch of text": _state(about={"clear": '{"epoch": "x", "components": 2, "parameters": {}}'}),
+    "parameters of text": _state(about={"clear": '{"epoch": 2, "components": 2, "parameters": "x"}'}),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_a_damaged_state(scene, kind):
+    here = scene(finished=False)
+    STATES[kind](here.checkpoint / STATE_NAME)
+    with pytest.raises(InputError, match="is damaged"):
+        here.resume()
