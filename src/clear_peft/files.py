@@ -30,7 +30,8 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
     try:
         try:
-            with temporary.open("wb") as stream:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as stream:  # never through a link that somebody has laid there
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -42,6 +43,25 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         raise InputError(
             f"Cannot write {os.fspath(path)!r}: {reason}; choose an existing folder that you may write to."
         ) from error
+
+
+def refuse_links_out(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder with a symbolic link that leads out of it.
+
+    In a folder from a stranger it could have us read, or replace, any file there is.
+
+    Args:
+        folder: The folder, with all that lies in it; it may itself be behind a link.
+
+    Raises:
+        InputError: With the first such link.
+    """
+    inside = Path(folder).resolve()
+    for entry in sorted(inside.rglob("*")):
+        if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(inside):
+            raise InputError(
+                f"{entry} is a symbolic link out of its folder: put the file itself there, or delete it."
+            )
 
 
 def plain_json(value: Any) -> Any:

@@ -33,17 +33,17 @@ def test_every_row_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):
         return np.stack([held, held, np.full(len(held), len(seen))], axis=1).astype(np.float32)
 
     file = tmp_path / "logits.safetensors"
-    logits = out_of_sample_logits(labels, 5, 0, train_and_predict, file, Silent())
+    logits = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
     assert logits[:, 0].tolist() == list(range(13))
     assert len(seen) == 5
-    again = out_of_sample_logits(labels, 5, 0, train_and_predict, file, Silent())
+    again = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
     assert np.array_equal(logits, again)
     assert len(seen) == 5
-    with pytest.raises(InputError, match="about 13 rows, not 12"):
-        out_of_sample_logits(labels[:12], 5, 0, train_and_predict, file, Silent())
+    with pytest.raises(InputError, match="logits of 12 rows and 3 classes"):
+        out_of_sample_logits(labels[:12], 3, 5, 0, train_and_predict, file, Silent())
     file.write_bytes(b"half")
     with pytest.raises(InputError, match="is damaged"):
-        out_of_sample_logits(labels, 5, 0, train_and_predict, file, Silent())
+        out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
 
 
 def confident(labels, classes, seed=0):
@@ -161,7 +161,10 @@ def test_a_run(place, tmp_path, monkeypatch):
         "adapter",
         "checkpoint",
         "config.yaml",
+        "epochs.json",
         "label_issues.csv",
+        "predictions.safetensors",
+        "report.html",
         "metrics.json",
         "out_of_sample.safetensors",
     }

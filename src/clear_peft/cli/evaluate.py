@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, RunOption
+from clear_peft.cli.options import FormatOption, RunOption, TrustOption
 from clear_peft.cli.output import Format, Output
 
 
@@ -12,6 +12,7 @@ def evaluate(
     context: typer.Context,
     run: RunOption,
     data: Annotated[str, typer.Option(help="Table with the run's text and label columns.")],
+    trust_remote_code: TrustOption = False,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Measure a finished run on a table with right labels."""
@@ -19,7 +20,7 @@ def evaluate(
 
     out: Output = context.obj
     out.stage(f"Evaluating on {data}")
-    scores = runs.evaluate(run, data)
+    scores = runs.evaluate(run, data, trust_remote_code=trust_remote_code)
     line = (
         f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} on {scores['examples']} rows"
     )

@@ -25,4 +25,7 @@ FormatOption = Annotated[
     ),
 ]
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder that train has written.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the run's model.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]

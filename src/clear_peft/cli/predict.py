@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
+from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption, TrustOption
 from clear_peft.cli.output import Format, Output
 
 
@@ -14,6 +14,7 @@ def predict(
     run: RunOption,
     data: Annotated[str, typer.Option(help="Table with the run's text column.")],
     output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
+    trust_remote_code: TrustOption = False,
     overwrite: OverwriteOption = False,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
@@ -22,5 +23,5 @@ def predict(
 
     out: Output = context.obj
     out.stage(f"Predicting {data}")
-    rows = runs.predict(run, data, str(output), overwrite=overwrite)
+    rows = runs.predict(run, data, str(output), overwrite=overwrite, trust_remote_code=trust_remote_code)
     out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

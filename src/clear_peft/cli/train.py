@@ -115,6 +115,10 @@ def train(
     """Train on a table with doubtful labels; write an adapter and a ranked list of suspicious rows."""
     from clear_peft.runs.config import RunConfig
 
+    source = context.get_parameter_source("trust_remote_code")
+    if trust_remote_code and source is not None and source.name != "COMMANDLINE":
+        # the file may be a stranger's
+        raise InputError(f"{config} asks to run code of {model}: add --trust-remote-code if you trust it.")
     run_config = RunConfig(
         model=model,
         data=data,

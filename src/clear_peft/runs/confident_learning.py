@@ -49,6 +49,7 @@ def check_installed() -> None:
 
 def out_of_sample_logits(
     labels: np.ndarray,
+    classes: int,
     folds: int,
     seed: int,
     train_and_predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -59,6 +60,7 @@ def out_of_sample_logits(
 
     Args:
         labels: Given labels, (N,).
+        classes: C.
         folds: Number of folds.
         seed: Of the split.
         train_and_predict: Rows to train on and rows to predict in, logits of the latter out.
@@ -69,7 +71,7 @@ def out_of_sample_logits(
         InputError: If the file is damaged, or of another training set.
     """
     if file.is_file():
-        return _read(file, len(labels))
+        return _read(file, len(labels), classes)
     fold = stratified_folds(labels, folds, seed)
     parts: dict[int, np.ndarray] = {}
     for held in np.unique(fold).tolist():
@@ -82,14 +84,16 @@ def out_of_sample_logits(
     return logits
 
 
-def _read(file: Path, rows: int) -> np.ndarray:
+def _read(file: Path, rows: int, classes: int) -> np.ndarray:
     try:
         logits = load_file(file)["logits"]
-    except (SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{file} is damaged ({error}): delete it, and the folds run again.") from error
-    if len(logits) != rows:
+    wanted = rows, classes
+    if logits.shape != wanted or logits.dtype != np.float32 or not np.isfinite(logits).all():
         raise InputError(
-            f"{file} is about {len(logits)} rows, not {rows}: delete it, and the folds run again."
+            f"{file} does not hold float32 logits of {rows} rows and {classes} classes: delete it, "
+            "and the folds run again."
         )
     return logits
 

@@ -11,11 +11,12 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 import yaml
 
 from clear_peft.errors import InputError
-from clear_peft.files import atomic_write
+from clear_peft.files import atomic_write, refuse_links_out
 from clear_peft.methods import find
 from clear_peft.tuners import available_methods
 
 CONFIG_NAME = "config.yaml"
+_MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +130,13 @@ class RunConfig:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the ``config.yaml`` of a run folder."""
+        """Read the ``config.yaml`` of a run folder, which may come from a stranger."""
         path = Path(folder) / CONFIG_NAME
         if not path.is_file():
             raise InputError(
                 f"{folder} is no run folder (it has no {CONFIG_NAME}): give one that train has written."
             )
+        refuse_links_out(folder)
         return cls.from_mapping(read_yaml(path), str(path))
 
 
@@ -145,7 +147,10 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: If there is no such file, or it holds anything but options with values of their types.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if sum(map(text.count, "[{")) > _MOST_BRACKETS:
+            raise ValueError("it nests too deeply")
+        values = yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"Cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file."

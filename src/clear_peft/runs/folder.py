@@ -96,8 +96,8 @@ def _check_writable(folder: Path) -> None:
 def begin(config: RunConfig) -> Iterator[Path]:
     """Make the folder, with its ``config.yaml``; call :func:`check` first.
 
-    Where the body finds the input wrong, everything is afterwards as it was before, an earlier run that was
-    to be replaced included; after any other end the run is there to be resumed.
+    Where the body finds the input wrong before a checkpoint is there, everything is afterwards as it was
+    before, an earlier run that was to be replaced included; after any other end the run can be resumed.
 
     Raises:
         InputError: If it cannot be written.
@@ -117,7 +117,10 @@ def begin(config: RunConfig) -> Iterator[Path]:
             raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
         config.save(folder)
         yield folder
-    except InputError:
+    except InputError as error:
+        kept = last_checkpoint(folder)
+        if kept is not None:
+            raise _carry_on(error, kept) from error
         for entry in _ours(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if earlier.is_dir():
@@ -130,6 +133,24 @@ def begin(config: RunConfig) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextmanager
+def carried_on(config: RunConfig) -> Iterator[Path]:
+    """The folder of a run that is resumed."""
+    folder = Path(config.output)
+    try:
+        yield folder
+    except InputError as error:
+        kept = last_checkpoint(folder)
+        if kept is None or kept in str(error):
+            raise
+        raise _carry_on(error, kept) from error
+
+
+def _carry_on(error: InputError, checkpoint: str) -> InputError:
+    reason = str(error).rstrip(".")
+    return InputError(f"{reason}; the last whole checkpoint is {checkpoint}, from which --resume carries on.")
 
 
 def _ours(folder: Path) -> list[Path]:
@@ -145,9 +166,19 @@ def last_checkpoint(folder: Path) -> str | None:
     whole = [
         (int(state.parent.name.rpartition("-")[2]), state.parent)
         for state in folder.glob("checkpoint-*/trainer_state.json")  # written last
-        if state.parent.name.rpartition("-")[2].isdecimal()
+        if state.parent.name.rpartition("-")[2].isdecimal() and _is_whole(state)
     ]
     return str(max(whole)[1]) if whole else None
+
+
+def _is_whole(state: Path) -> bool:
+    from transformers import TrainerState  # seconds, and only a resumed run asks
+
+    try:
+        TrainerState.load_from_json(str(state))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def save_adapter(folder: Path, write: Callable[[Path], None]) -> None:

@@ -38,20 +38,23 @@ class Run:
         return logits_of(self.model, self.tokenizer, examples, self.config.max_length)
 
 
-def load_run(folder: str | os.PathLike[str]) -> Run:
+def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Run:
     """Load a finished run from its folder.
+
+    Args:
+        folder: Run folder, which may come from a stranger.
+        trust_remote_code: Whether code that comes with the model may run; what ``config.yaml`` says does not
+            count. Default False.
 
     Raises:
         InputError: If the folder holds no finished run, or its pretrained model cannot be loaded.
     """
     config, names = _finished(folder)
     adapter = Path(folder) / run_folder.ADAPTER
-    tokenizer = load_tokenizer(str(adapter), trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
     tuned = find(config.method).adapter
     base = config.model if tuned else str(adapter)
-    model = load_classifier(
-        base, names, tokenizer, trust_remote_code=config.trust_remote_code, new_head=tuned
-    )
+    model = load_classifier(base, names, tokenizer, trust_remote_code=trust_remote_code, new_head=tuned)
     return Run(config, names, load_adapter(model, adapter) if tuned else model, tokenizer)
 
 
@@ -81,12 +84,15 @@ def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -
         ).numpy()
 
 
-def evaluate(folder: str | os.PathLike[str], data: str) -> dict[str, float]:
+def evaluate(
+    folder: str | os.PathLike[str], data: str, *, trust_remote_code: bool = False
+) -> dict[str, float]:
     """Accuracy and macro-F1 of a finished run on a table with right labels.
 
     Args:
         folder: Run folder.
         data: Table with the run's text and label columns.
+        trust_remote_code: As for :func:`load_run`.
 
     Returns:
         ``accuracy``, ``macro_f1`` (fractions) and ``examples`` (their number).
@@ -98,11 +104,18 @@ def evaluate(folder: str | os.PathLike[str], data: str) -> dict[str, float]:
     table = load_examples(data, text_column=config.text_column, label_column=config.label_column, names=names)
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
-    predicted = load_run(folder).logits(examples).argmax(axis=1)
+    predicted = load_run(folder, trust_remote_code=trust_remote_code).logits(examples).argmax(axis=1)
     return {**accuracy_and_f1(predicted, examples.labels), "examples": len(examples)}
 
 
-def predict(folder: str | os.PathLike[str], data: str, output: str, *, overwrite: bool = False) -> int:
+def predict(
+    folder: str | os.PathLike[str],
+    data: str,
+    output: str,
+    *,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> int:
     """Write a table with the columns of the input, ``predicted_label`` and ``confidence``.
 
     Args:
@@ -110,6 +123,7 @@ def predict(folder: str | os.PathLike[str], data: str, output: str, *, overwrite
         data: Table with the run's text column.
         output: CSV, TSV, JSONL or Parquet file to write.
         overwrite: Whether it may be there already.
+        trust_remote_code: As for :func:`load_run`.
 
     Returns:
         The number of rows.
@@ -125,7 +139,7 @@ def predict(folder: str | os.PathLike[str], data: str, output: str, *, overwrite
     taken = {"predicted_label", "confidence"} & set(table.frame.columns)
     if taken:
         raise InputError(f"{data} has a column {' and '.join(sorted(taken))} already: rename it there.")
-    run = load_run(folder)
+    run = load_run(folder, trust_remote_code=trust_remote_code)
     logits = torch.from_numpy(run.logits(table.examples))
     confidence, predicted = torch.softmax(logits, dim=1).max(dim=1)
     frame = table.frame.assign(

@@ -4,7 +4,7 @@ import copy
 import math
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,9 @@ from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
 from clear_peft.training.trainer import BELIEVED_ACCURACY
 from clear_peft.tuners import build
+
+# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say
+_NOT_TRAINING = {"output_dir", "push_to_hub", "report_to", "resume_from_checkpoint"}
 
 
 @silently()
@@ -74,7 +77,7 @@ def train(
     method = find(config.method)
     if method.folds:
         confident_learning.check_installed()
-    with nullcontext(Path(config.output)) if resume else run_folder.begin(config) as folder:
+    with run_folder.carried_on(config) if resume else run_folder.begin(config) as folder:
         started, found = time.perf_counter(), None
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
@@ -118,6 +121,9 @@ def _tuned(config: RunConfig, base: Any, examples: int) -> Any:
 
 
 def _arguments(config: RunConfig) -> CleaRConfig:
+    outside = config.training.keys() & _NOT_TRAINING
+    if outside:
+        raise InputError(f"training cannot set {', '.join(sorted(outside))}: leave it out.")
     settings: dict[str, Any] = {
         "output_dir": config.output,
         "num_train_epochs": config.epochs,
@@ -203,6 +209,7 @@ def _findings(
 
     logits = confident_learning.out_of_sample_logits(
         labels,
+        len(tables.names.names),
         find(config.method).folds,
         config.seed,
         train_and_predict,

@@ -1,13 +1,32 @@
 """A Trainer that saves and restores adapters of every kind that this package trains."""
 
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer
 
+from clear_peft.errors import InputError
 from clear_peft.tuners import BottleneckModel
 from clear_peft.tuners.loading import restore_adapter
+
+# what reading a damaged or planted file raises; torch unpickles nothing but tensors and numbers
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+)
 
 
 class AdapterTrainer(Trainer):
@@ -32,7 +51,36 @@ class AdapterTrainer(Trainer):
         if self._has_adapter:
             restore_adapter(self.model, resume_from_checkpoint)
         else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            with _readable(resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        with _readable(self.args.output_dir):
+            done = super()._init_training_state(*args)
+        best = self.state.best_model_checkpoint
+        if best is not None:  # by its name: the folder may have been moved, or come from a stranger
+            here = Path(self.args.output_dir) / Path(best).name
+            self.state.best_model_checkpoint = str(here) if here.is_dir() else None
+        return done
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _readable(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
+            reason = str(error).strip().partition("\n")[0]
+            raise OSError(f"Cannot write a checkpoint into {self.args.output_dir}: {reason}") from error
 
     def _load_best_model(self) -> None:
         if self._has_adapter:
@@ -47,3 +95,18 @@ class AdapterTrainer(Trainer):
             self.state.best_global_step = self.state.global_step
             return True
         return super()._determine_best_metric(metrics, trial)
+
+
+@contextmanager
+def _readable(checkpoint: str | None) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        refused = isinstance(error, pickle.UnpicklingError)  # torch tells how to run it anyway
+        reason = "no plain tensors" if refused else str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{checkpoint} holds a damaged checkpoint ({reason}): delete it, to resume from an earlier one "
+            "or to begin anew."
+        ) from error

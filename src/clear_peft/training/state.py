@@ -19,6 +19,7 @@ from clear_peft.files import atomic_write
 
 STATE_NAME = "clear_state.safetensors"
 MEMORY_NAME = "clear_memory.safetensors"
+_DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,20 @@ class CleanlinessState:
             components=1,
         )
 
+    def _check(self, shape: tuple[int, ...]) -> None:
+        rows = shape[:1]
+        kinds = (
+            (self.losses, rows, np.float32),
+            (self.clean_probability, rows, np.float32),
+            (self.teacher, shape, np.float16),
+            (self.validation_probability, self.validation_probability.shape[:1], np.float32),
+        )
+        fits = all(a.shape == wanted and a.dtype == kind for a, wanted, kind in kinds)
+        if not (fits and isinstance(self.epoch, int) and self.components in (1, 2)):
+            raise ValueError(f"it is not the state of {rows[0]} examples")
+        if not (isinstance(self.parameters, dict) and all(np.isfinite(a).all() for a, _, _ in kinds)):
+            raise ValueError("it holds what no scoring pass finds")
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the state into a folder, atomically."""
         arrays = {
@@ -67,11 +82,17 @@ class CleanlinessState:
         atomic_write(Path(folder) / STATE_NAME, save(arrays, {"clear": json.dumps(rest)}))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "CleanlinessState | None":
+    def load(
+        cls, folder: str | os.PathLike[str], shape: tuple[int, int] | None = None
+    ) -> "CleanlinessState | None":
         """Read the state of a folder; None where no scoring pass had been made yet.
 
+        Args:
+            folder: A checkpoint.
+            shape: N and C that it must have. Default: any.
+
         Raises:
-            InputError: If the file is damaged.
+            InputError: If the file is damaged, or about other examples.
         """
         path = Path(folder) / STATE_NAME
         if not path.is_file():
@@ -80,8 +101,10 @@ class CleanlinessState:
             with safe_open(path, "np") as file:
                 rest = json.loads(file.metadata()["clear"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(**arrays, **rest)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            state = cls(**arrays, **rest)
+            state._check(shape or state.teacher.shape)
+            return state
+        except _DAMAGE as error:
             raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
 
 
@@ -116,4 +139,7 @@ def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) 
         raise InputError(f"Cannot read {path} ({error}): resume from another checkpoint.") from error
     for part, owner in parts.items():
         prefix = f"{part}/"
-        owner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        try:
+            owner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({error}): resume from another checkpoint.") from error

@@ -1,5 +1,6 @@
 """What the steps of an epoch leave behind, for logs and plots; nothing in training reads it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,15 @@ class Tally:
         blocks = (by_class.sum(axis=0) / counts.sum()).tolist()
         pairs = zip(by_class.mean(axis=1).tolist(), counts.tolist(), strict=True)
         return blocks, [gates / count if count else None for gates, count in pairs]
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold, on the CPU: not every example has a step in every epoch."""
+        return {"predicted": self._predicted.cpu(), "losses": self._losses.cpu()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` returned."""
+        self._predicted.copy_(state["predicted"])
+        self._losses.copy_(state["losses"])
 
     def clear_gates(self) -> None:
         """Begin to count gates anew, for the next epoch."""

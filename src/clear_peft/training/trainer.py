@@ -1,6 +1,7 @@
 """``CleaRTrainer``: transformers' Trainer with clean routing."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -121,6 +122,8 @@ class CleaRTrainer(AdapterTrainer):
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
+        # examples of the optimizer step, micro-batch by micro-batch
+        self._step_ids: deque[Tensor] = deque(maxlen=args.gradient_accumulation_steps)
         self.add_callback(_Epochs(self))
 
     # What it found out
@@ -220,6 +223,7 @@ class CleaRTrainer(AdapterTrainer):
         self._tally.step(outputs.logits, ids)
         losses = self.per_example_loss(outputs.logits, labels, ids)
         self._refuse_non_finite(losses, ids)
+        self._step_ids.append(ids)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # counted over all ranks, averaged by DDP
@@ -259,6 +263,17 @@ class CleaRTrainer(AdapterTrainer):
                 f"The loss is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
                 "lower the learning rate, or train in bf16 or float32 instead of fp16."
             )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Transformers' own; a step that would ruin the weights, and so the next checkpoint, is not taken."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            rows = ", ".join(map(str, torch.cat([*self._step_ids]).tolist()[:5]))
+            raise InputError(
+                f"The gradient is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
+                "lower the learning rate, or train in bf16 or float32."
+            )
+        return norm
 
     # The epoch
 
@@ -543,18 +558,21 @@ class CleaRTrainer(AdapterTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._set_state(CleanlinessState.load(resume_from_checkpoint))
+        self._set_state(self._read_state(resume_from_checkpoint))
         load_memory(self._memory, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._set_state(CleanlinessState.load(self.state.best_model_checkpoint))
+        self._set_state(self._read_state(self.state.best_model_checkpoint))
+
+    def _read_state(self, folder: str) -> CleanlinessState | None:
+        return CleanlinessState.load(folder, (len(self._labels), self._num_labels))
 
     @property
     def _memory(self) -> dict[str, Any]:
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
-        return {"objective": self._objective, **average}
+        return {"objective": self._objective, "tally": self._tally, **average}
 
 
 def _by_length(dataset: Any) -> np.ndarray:

@@ -92,8 +92,14 @@ def build(
     if method == "bitfit":
         _check_options(method, given, set())
         with quiet():
-            return build_bitfit(model, [*head, *pooler_names(model)], task_type)
-    return _build_peft(model, method, head, given, task_type)
+            built = build_bitfit(model, [*head, *pooler_names(model)], task_type)
+    else:
+        built = _build_peft(model, method, head, given, task_type)
+    for config in built.peft_config.values():
+        for name, value in vars(config).items():
+            if isinstance(value, set):  # would be saved in another order by every process
+                setattr(config, name, sorted(value))
+    return built
 
 
 def _build_adapter(model: PreTrainedModel, head: list[str], given: dict[str, Any]) -> BottleneckModel:

@@ -1,0 +1,302 @@
+"""Kill a run again and again, resume it until it ends, and compare it with one that nothing disturbed.
+
+Run it with `python benchmarks/kill_and_resume.py --kills 50`. Every child is the command line, started by
+this same file, which sends itself SIGKILL at a moment that the seed chooses: after a random time from when
+the run folder's config.yaml is there, or inside a call that is worth it (while a file of a checkpoint is half
+written, before and after a rename, in a batch of the scoring pass, in the optimizer's step). Adapter,
+label issues and metrics (but times and memory) must be bit-identical; exits 1 where they are not. On the CPU
+in float32.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests"
+KILL = "CLEAR_PEFT_KILL"  # "place:n": in the n-th call there
+# where a child can die, and among how many calls the moment is drawn
+PLACES = {
+    "optimizer step": 60,
+    "scoring batch": 30,
+    "half a checkpoint file": 25,
+    "half a trainer state": 4,
+    "before a rename": 25,
+    "after a rename": 25,
+    "half a safetensors file": 8,
+    "deletion of a checkpoint": 4,
+    "random time": 0,
+}
+_VARYING = {"train_seconds", "peak_memory_bytes"}
+
+
+# In the child
+
+
+def child(words: list[str]) -> None:
+    """The command line in this process, which dies where the environment says."""
+    import torch
+
+    torch.set_num_threads(1)
+    from clear_peft.runs import training
+
+    training.bf16_pays = lambda: False
+    place, _, count = os.environ.get(KILL, "").partition(":")
+    if place:
+        _arm(place, int(count))
+    from clear_peft.cli import main
+
+    sys.argv = ["clear-peft", *words]
+    main()
+
+
+def _arm(place: str, count: int) -> None:
+    import io
+    import shutil
+
+    import torch
+    from safetensors import torch as safetensors_torch
+    from transformers import TrainerState
+
+    from clear_peft.training import scoring, trainer
+
+    calls = 0
+
+    def die() -> None:
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def is_time() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == count
+
+    def before(function, half=None):
+        def patched(*arguments, **options):
+            if is_time():
+                if half is not None:
+                    half(*arguments, **options)
+                die()
+            return function(*arguments, **options)
+
+        return patched
+
+    def after(function):
+        def patched(*arguments, **options):
+            result = function(*arguments, **options)
+            if is_time():
+                die()
+            return result
+
+        return patched
+
+    def cut(path: object, content: bytes) -> None:
+        with open(path, "wb") as stream:  # noqa: PTH123
+            stream.write(content[: len(content) // 2])
+
+    def half_torch(thing: object, file: object, *_: object, **__: object) -> None:
+        whole = io.BytesIO()
+        save(thing, whole)
+        cut(file, whole.getvalue())
+
+    def half_state(state: TrainerState, path: str) -> None:
+        save_state(state, path)
+        cut(path, Path(path).read_bytes())
+
+    def half_safetensors(tensors: dict, path: object, *_: object, **__: object) -> None:
+        cut(path, safetensors_torch.save(tensors))
+
+    save, save_state = torch.save, TrainerState.save_to_json
+    if place == "optimizer step":
+        torch.optim.AdamW.step = before(torch.optim.AdamW.step)
+    elif place == "scoring batch":
+        forward = before(lambda: None)
+        original = scoring.predict_logits
+
+        def predict_logits(*arguments, prepare, **options):
+            def counted(batch):
+                forward()
+                return prepare(batch)
+
+            return original(*arguments, prepare=counted, **options)
+
+        _everywhere(original, predict_logits)
+        assert trainer is not None
+    elif place == "half a checkpoint file":
+        torch.save = before(torch.save, half_torch)
+    elif place == "half a trainer state":
+        TrainerState.save_to_json = before(TrainerState.save_to_json, half_state)
+    elif place == "before a rename":
+        Path.replace = before(Path.replace)
+        Path.rename = before(Path.rename)
+    elif place == "after a rename":
+        Path.replace = after(Path.replace)
+        Path.rename = after(Path.rename)
+    elif place == "half a safetensors file":
+        original = safetensors_torch.save_file
+        _everywhere(original, before(original, half_safetensors))
+    elif place == "deletion of a checkpoint":
+
+        def half_gone(path: object, *_: object, **__: object) -> None:
+            for file in sorted(Path(str(path)).iterdir())[:3]:
+                if file.is_file():
+                    file.unlink()
+
+        rmtree = shutil.rmtree
+        armed = before(rmtree, half_gone)
+        shutil.rmtree = lambda path, *a, **o: (armed if "checkpoint-" in str(path) else rmtree)(path, *a, **o)
+
+
+def _everywhere(original: object, patched: object) -> None:
+    """Replace a function by name in every module that has imported it."""
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items() if hasattr(module, "__dict__") else ()):
+            if value is original:
+                setattr(module, name, patched)
+
+
+# In the harness
+
+
+@dataclass
+class Tally:
+    """What happened at one kind of moment."""
+
+    tried: int = 0
+    killed: int = 0
+
+
+def start(words: list[str], environment: dict[str, str]) -> subprocess.Popen:
+    """A child, silent but for its errors."""
+    return subprocess.Popen(
+        [sys.executable, __file__, "--child", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tiny(folder: Path) -> dict[str, str]:
+    """A tiny model and a noisy table."""
+    sys.path.insert(0, str(TESTS))
+    from tiny_text import keyword_table, tiny_checkpoint
+
+    keyword_table(120, seed=0, noise=0.3).to_csv(folder / "train.csv", index=False)
+    tiny_checkpoint(folder / "model")
+    return {
+        "model": str(folder / "model"),
+        "data": str(folder / "train.csv"),
+        "clean-label-column": "clean_label",
+        "max-length": "32",
+        "batch-size": "8",
+        "epochs": "4",
+        "learning-rate": "0.01",
+    }
+
+
+def outcome(run: Path) -> dict[str, bytes]:
+    """What must not differ: the bytes of every file of the result, metrics without what the clock says."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    kept = {name: value for name, value in metrics.items() if name not in _VARYING}
+    files = {"metrics.json": json.dumps(kept, sort_keys=True).encode()}
+    epochs = json.loads((run / "epochs.json").read_text())  # a checkpoint keeps its keys in another order
+    files["epochs.json"] = json.dumps(epochs, sort_keys=True).encode()
+    for name in ("label_issues.csv", "predictions.safetensors", "adapter"):
+        path = run / name
+        parts = path.rglob("*") if path.is_dir() else [path]
+        files |= {str(p.relative_to(run)): p.read_bytes() for p in parts if p.is_file()}
+    return files
+
+
+def killed_once(run: Path, words: list[str], rng: random.Random, place: str, mean_seconds: float) -> bool:
+    """Start or resume, and kill; False where the run ended before its moment came."""
+    environment = {} if place == "random time" else {KILL: f"{place}:{rng.randint(1, PLACES[place])}"}
+    process = start([*words, *(["--resume"] if (run / "config.yaml").is_file() else [])], environment)
+    if place == "random time":
+        while not (run / "config.yaml").is_file() and process.poll() is None:
+            time.sleep(0.05)
+        try:
+            process.wait(rng.uniform(0, mean_seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    error = process.communicate()[1]
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"A child failed at {place} ({process.returncode}): {error[-2000:]}")
+    return process.returncode != 0
+
+
+def main() -> None:
+    """Kill, resume, compare, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", default="clear")
+    parser.add_argument("--preset", default="recommended")
+    parser.add_argument("--peft", default="lora")
+    parser.add_argument("--run-kills", type=int, default=3, help="kills of one run before it may end")
+    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    tallies = {place: Tally() for place in options.places}
+    differing: list[str] = []
+    kills = runs = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        values = tiny(folder) | {"method": options.method, "preset": options.preset, "peft": options.peft}
+        words = ["train", "--format", "quiet", *(w for k, v in values.items() for w in (f"--{k}", v))]
+        begun = time.perf_counter()
+        undisturbed = start([*words, "--output", str(folder / "undisturbed")], {})
+        error = undisturbed.communicate()[1]
+        if undisturbed.returncode:
+            raise SystemExit(error)
+        seconds = time.perf_counter() - begun
+        expected = outcome(folder / "undisturbed")
+        while kills < options.kills:
+            runs += 1
+            run = folder / f"run-{runs}"
+            there = [*words, "--output", str(run)]
+            history: list[str] = []
+            for _ in range(options.run_kills):
+                place = rng.choice(options.places)
+                tallies[place].tried += 1
+                if not killed_once(run, there, rng, place, seconds / 3):
+                    break
+                tallies[place].killed += 1
+                kills += 1
+                history.append(place)
+                if (run / "metrics.json").is_file():
+                    break  # it came after the end
+            if not (run / "metrics.json").is_file():
+                final = start([*there, *(["--resume"] if (run / "config.yaml").is_file() else [])], {})
+                error = final.communicate()[1]
+                if final.returncode:
+                    raise SystemExit(f"Resuming failed after {history}: {error[-2000:]}")
+            found = outcome(run)
+            wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+            print(f"run {runs}: {', '.join(history) or 'no kill'}: {wrong or 'identical'}", flush=True)
+            differing += [f"run {runs} ({', '.join(history)}): {', '.join(wrong)}"] if wrong else []
+            left = [p.name for p in run.rglob(".*")]
+            if left:
+                print(f"  left over: {', '.join(left)}", flush=True)
+    print(
+        f"{kills} kills in {runs} runs of {options.method} ({options.preset}, {options.peft}); place, killed:"
+    )
+    for place, tally in tallies.items():
+        print(f"  {place:26} {tally.killed:4} of {tally.tried}")
+    print("different:" if differing else "all bit-identical to the undisturbed run", *differing, sep="\n  ")
+    sys.exit(bool(differing))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2:])
+    else:
+        main()
