@@ -91,7 +91,7 @@ def test_features_are_the_pretrained_models_whatever_the_adapter_has_learnt():
 
     def features():
         options = {"batch_size": 4, "lengths": None, "prepare": dict}
-        return frozen_features(router, made, data, collate, made.config.hidden_size, **options)
+        return frozen_features(router, made, data, collate, **options)
 
     with torch.no_grad(), made.disable_adapter():
         inputs = {name: torch.tensor(data[name]) for name in ("input_ids", "attention_mask")}
@@ -125,3 +125,20 @@ def test_who_has_seen_the_labels_is_judged_by_contradiction(tmp_path, seen):
     assert better(state, other)
     assert not better(other, state)
     assert not better(judged(logits, labels, None, ESTIMATOR, args, epoch=1, seen=True), other)
+
+
+class _Outputs(dict):
+    """What a model without hidden states to give out returns."""
+
+
+def test_a_model_without_hidden_states_has_no_features():
+    data = rows(6).remove_columns("labels").add_column("clear_example_id", np.arange(6))
+    made = model()
+    router = Router(made)
+    made.forward = lambda **inputs: _Outputs(logits=torch.zeros(len(inputs["input_ids"]), 3))
+
+    def collate(batch):
+        return {name: torch.tensor([row[name] for row in batch]) for name in batch[0]}
+
+    options = {"batch_size": 4, "lengths": None, "prepare": dict}
+    assert frozen_features(router, made, data, collate, **options) is None

@@ -39,6 +39,10 @@ def demo(
     files = [
         f"{what:13} {output / name / file}"
         for name in results
-        for what, file in (("Adapter:", "adapter"), ("Label issues:", "label_issues.csv"))
+        for what, file in (
+            ("Adapter:", "adapter"),
+            ("Label issues:", "label_issues.csv"),
+            ("Report:", "report.html"),
+        )
     ]
     out.table(results, "BBC News, 40 % of the training labels wrong", headings, rows, files)

@@ -77,7 +77,6 @@ def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -
             model.to(device),
             dataset,
             IdCollator(DataCollatorWithPadding(tokenizer)),
-            model.config.num_labels,
             batch_size=_BATCH_SIZE,
             lengths=lengths,
             prepare=lambda batch: {name: tensor.to(device) for name, tensor in batch.items()},

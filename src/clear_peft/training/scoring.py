@@ -12,29 +12,24 @@ from clear_peft.routing import Router
 from clear_peft.training.indexing import ID_COLUMN
 
 
-def predict_logits(
-    model: nn.Module, dataset: Any, collate: Callable, num_classes: int, **options: Any
-) -> Tensor:
+def predict_logits(model: nn.Module, dataset: Any, collate: Callable, **options: Any) -> Tensor:
     """Logits of a dataset, in its order.
 
     Args:
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
-        num_classes: C.
         **options: As for ``pass_over``.
 
     Returns:
         (N, C) float32 on the CPU.
     """
-    return pass_over(
-        lambda inputs: model(**inputs).logits, model, dataset, collate, num_classes, **options
-    ).float()
+    return pass_over(lambda inputs: model(**inputs).logits, model, dataset, collate, **options)
 
 
 def frozen_features(
-    router: Router, model: nn.Module, dataset: Any, collate: Callable, width: int, **options: Any
-) -> Tensor:
+    router: Router, model: nn.Module, dataset: Any, collate: Callable, **options: Any
+) -> Tensor | None:
     """What the pretrained model makes of each example: the mean of the last hidden states of its tokens.
 
     Args:
@@ -42,25 +37,29 @@ def frozen_features(
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
-        width: D, of the hidden states.
         **options: As for ``pass_over``.
 
     Returns:
-        (N, D) float16 on the CPU.
+        (N, D) float16 on the CPU, of an encoder-decoder by its encoder; None where a model gives out no
+        hidden states of shape (B, T, D).
     """
 
     def embed(inputs: dict[str, Any]) -> Tensor:
         first = next(iter(inputs.values()))
         closed = torch.zeros(len(first), router.num_blocks, dtype=torch.bool, device=first.device)
         with router.hold(closed, sequence_length=first.shape[1] if first.dim() > 1 else None):
-            hidden = model(**inputs, output_hidden_states=True).hidden_states[-1].float()
-        mask = inputs.get("attention_mask")
+            outputs = model(**inputs, output_hidden_states=True)
+        states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or (first[:, :0],)
+        hidden, mask = states[-1].float(), inputs.get("attention_mask")
+        if hidden.dim() != 3:
+            return hidden.new_zeros(len(first), 0)
         if mask is None or mask.shape != hidden.shape[:2]:
             return hidden.mean(dim=1)
         real = mask.unsqueeze(-1).to(hidden)
         return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
-    return pass_over(embed, model, dataset, collate, width, dtype=torch.float16, **options)
+    features = pass_over(embed, model, dataset, collate, dtype=torch.float16, **options)
+    return features if features.shape[1] else None
 
 
 @torch.no_grad()
@@ -69,7 +68,6 @@ def pass_over(
     model: nn.Module,
     dataset: Any,
     collate: Callable,
-    width: int,
     *,
     batch_size: int,
     lengths: np.ndarray | None,
@@ -85,11 +83,10 @@ def pass_over(
     whole, whatever their number.
 
     Args:
-        read: Runs the model on a batch of inputs, (B, …), and gives (B, width).
+        read: Runs the model on a batch of inputs, (B, …), and gives (B, D).
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
-        width: Numbers for each example.
         batch_size: Examples per forward.
         lengths: Token counts (N,), to batch examples of like length; None keeps the order.
         prepare: Moves a batch to the device.
@@ -98,20 +95,29 @@ def pass_over(
         world_size: Number of processes. Default 1.
 
     Returns:
-        (N, width) on the CPU.
+        (N, D) on the CPU.
     """
     size = len(dataset)
     order = np.arange(size) if lengths is None else np.argsort(lengths, kind="stable")
-    batches = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)][rank::world_size]
-    # a generator of its own: a loader takes its seed from the global one otherwise
-    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
-    rows = torch.zeros(size, width, dtype=dtype)
+    every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
+    own = every[rank::world_size]
+    # a generator of its own: a loader takes its seed from the global one otherwise; a rank without a batch
+    # runs the first for its shape
+    loader = DataLoader(
+        dataset, batch_sampler=own or every[:1], collate_fn=collate, generator=torch.Generator()
+    )
+    rows: Tensor | None = None
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
-            rows[batch[ID_COLUMN]] = read(inputs).to("cpu", dtype)
+            part = read(inputs).to("cpu", dtype)
+            if rows is None:
+                rows = torch.zeros(size, part.shape[1], dtype=dtype)
+            if own:
+                rows[batch[ID_COLUMN]] = part
     finally:
         model.train(was_training)
+    assert rows is not None  # no dataset is empty
     return rows

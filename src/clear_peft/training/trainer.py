@@ -1,4 +1,8 @@
-"""``CleaRTrainer``: transformers' Trainer with clean routing."""
+"""``CleaRTrainer``: transformers' Trainer with clean routing.
+
+Longer than other files: it is one class whose parts (step, epoch, estimate, checkpoint) share one state, and
+reads in the order of a run.
+"""
 
 import math
 from collections import deque
@@ -11,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset as HubDataset
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -27,20 +30,16 @@ from clear_peft.objectives import (
     soft_cross_entropy,
 )
 from clear_peft.routing import Router
-from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.figures import estimate_figures, loss_histogram, wrong_labels
 from clear_peft.training.fresh_start import FreshStart
 from clear_peft.training.indexing import (
-    CLEAN_LABEL_COLUMN,
     ID_COLUMN,
-    IdCollator,
-    column,
     labels_of,
-    with_ids,
 )
 from clear_peft.training.judging import better, judged, with_doubts_of
+from clear_peft.training.passing_trainer import PassingTrainer, by_length
 from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import frozen_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
@@ -49,7 +48,7 @@ from clear_peft.training.tally import Tally
 BELIEVED_ACCURACY = "believed_accuracy"
 
 
-class CleaRTrainer(AdapterTrainer):
+class CleaRTrainer(PassingTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
     When the warm-up ends it scores the training set, estimates each label's clean probability p and, where
@@ -99,16 +98,10 @@ class CleaRTrainer(AdapterTrainer):
                 "The loss is the trainer's own: leave out label_smoothing_factor and compute_loss_func, or "
                 "override per_example_loss."
             )
-        self._num_labels: int = model.config.num_labels
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         if train_dataset is not None:
-            train_dataset = with_ids(train_dataset)
-            self._labels = labels_of(train_dataset, self._num_labels)
-            self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
-            self._lengths = column(train_dataset, args.length_column_name)
             self._tally = Tally(self._labels, self._num_labels, args.device)
             self._objective = self._make_objective(args)
-        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        self.data_collator: Any = IdCollator(self.data_collator)
         # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
         self.model_accepts_loss_kwargs = True
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
@@ -291,10 +284,6 @@ class CleaRTrainer(AdapterTrainer):
             shares=lambda: self._certainty if self._robust and self.args.soft_labels else None,
         )
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
-        """By length, in an order that can be told again: transformers' own draws at random."""
-        return _by_length(eval_dataset).tolist()
-
     @property
     def _certainty(self) -> np.ndarray:
         """How sure the target of each example is, p + (1 − p)·max(teacher), (N,) float32: the share drawn.
@@ -391,7 +380,7 @@ class CleaRTrainer(AdapterTrainer):
 
     def _scored(self) -> CleanlinessState:
         """What the model as it is makes of the labels."""
-        logits, held_out = self._everywhere(predict_logits, self._num_labels)
+        logits, held_out = self._everywhere(predict_logits)
         return self._judged(logits, held_out, seen=True, before=self._state)
 
     def _teaching(self, state: CleanlinessState) -> CleanlinessState:
@@ -407,11 +396,11 @@ class CleaRTrainer(AdapterTrainer):
 
     def _probed(self) -> CleanlinessState | None:
         """What a linear probe on the frozen model's features makes of the labels; None where it has none."""
-        width = getattr(self.model.config.get_text_config(), "hidden_size", None)
-        if self._router is None or self._validation is None or width is None:
+        if self._router is None or self._validation is None:
             return None
-        features, held_out = self._everywhere(partial(frozen_features, self._router), width)
-        assert held_out is not None
+        features, held_out = self._everywhere(partial(frozen_features, self._router))
+        if features is None:
+            return None
         opinion = second_opinion(
             features.float().numpy(),
             self._labels,
@@ -439,40 +428,6 @@ class CleaRTrainer(AdapterTrainer):
             seen=seen,
             before=before,
         )
-
-    @property
-    def _validation(self) -> HubDataset | None:
-        """Validation rows, if each can be told from the others."""
-        dataset = self.eval_dataset
-        return dataset if isinstance(dataset, HubDataset) and self.compute_metrics is not None else None
-
-    def _everywhere(self, read: Callable, width: int) -> tuple[Tensor, Tensor | None]:
-        """What a pass reads off the training set, (N, width), and off the validation rows, (M, width)."""
-        own = self._pass_over(read, self.train_dataset, self._lengths, width)
-        if self._validation is None:
-            return own, None
-        lengths = column(self._validation, self.args.length_column_name)
-        return own, self._pass_over(read, with_ids(self._validation), lengths, width)
-
-    def _pass_over(self, read: Callable, dataset: Any, lengths: np.ndarray | None, width: int) -> Tensor:
-        """What a pass reads off a dataset with ids, (N, width) on the CPU, on every process."""
-        collate = self.data_collator
-        if isinstance(dataset, HubDataset):
-            dataset = self._remove_unused_columns(dataset)
-        else:
-            collate = self._get_collator_with_removed_columns(collate)
-        rows = read(
-            self.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
-            dataset,
-            collate,
-            width,
-            batch_size=self.args.per_device_eval_batch_size,
-            lengths=lengths,
-            prepare=self._prepare_inputs,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-        )
-        return self.accelerator.reduce(rows.to(self.args.device), "sum").cpu()
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state
@@ -512,16 +467,11 @@ class CleaRTrainer(AdapterTrainer):
         belief = np.ones(0) if self._state is None else self._state.validation_probability
         # as long as nothing is known, and where no row at all is believed, all count alike
         known = len(belief) == len(prediction.label_ids) and belief.any()
-        weights = belief[_by_length(self.eval_dataset)] if known else None
+        weights = belief[by_length(self.eval_dataset)] if known else None
         hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
         return {**metrics, BELIEVED_ACCURACY: float(np.average(hits, weights=weights))}
 
     # Files
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if ID_COLUMN not in self._signature_columns:
-            self._signature_columns.append(ID_COLUMN)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest.
@@ -573,13 +523,6 @@ class CleaRTrainer(AdapterTrainer):
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
         return {"objective": self._objective, "tally": self._tally, **average}
-
-
-def _by_length(dataset: Any) -> np.ndarray:
-    """Positions in a dataset, short examples first; as they come where their lengths are not to be had."""
-    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
-        return np.arange(len(dataset))
-    return np.argsort([len(ids) for ids in dataset["input_ids"]], kind="stable")
 
 
 class _Epochs(TrainerCallback):

@@ -1,0 +1,95 @@
+"""A Trainer that knows every example by its id, and can pass over all of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from datasets import Dataset as HubDataset
+from torch import Tensor
+
+from clear_peft.training.adapter_trainer import AdapterTrainer
+from clear_peft.training.config import CleaRConfig
+from clear_peft.training.indexing import (
+    CLEAN_LABEL_COLUMN,
+    ID_COLUMN,
+    IdCollator,
+    column,
+    labels_of,
+    with_ids,
+)
+
+
+class PassingTrainer(AdapterTrainer):
+    """Carries ids from the training set into every batch, and reads off the model what it makes of each row.
+
+    Args:
+        model: A classifier.
+        args: ``CleaRConfig``.
+        train_dataset: As for ``CleaRTrainer``.
+        **kwargs: Everything else that ``transformers.Trainer`` takes.
+
+    Raises:
+        InputError: If the training set has no stable ids or proper labels.
+    """
+
+    args: CleaRConfig
+    compute_metrics: Any
+
+    def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
+        self._num_labels: int = model.config.num_labels
+        if train_dataset is not None:
+            train_dataset = with_ids(train_dataset)
+            self._labels = labels_of(train_dataset, self._num_labels)
+            self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
+            self._lengths = column(train_dataset, args.length_column_name)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.data_collator: Any = IdCollator(self.data_collator)
+
+    @property
+    def _validation(self) -> HubDataset | None:
+        """Validation rows, if each can be told from the others."""
+        dataset = self.eval_dataset
+        return dataset if isinstance(dataset, HubDataset) and self.compute_metrics is not None else None
+
+    def _everywhere(self, read: Callable) -> tuple[Any, Any]:
+        """What a pass reads off the training set, (N, D), and off the validation rows, (M, D), if any."""
+        own = self._pass_over(read, self.train_dataset, self._lengths)
+        if self._validation is None:
+            return own, None
+        lengths = column(self._validation, self.args.length_column_name)
+        return own, self._pass_over(read, with_ids(self._validation), lengths)
+
+    def _pass_over(self, read: Callable, dataset: Any, lengths: np.ndarray | None) -> Tensor | None:
+        """What a pass reads off a dataset with ids, (N, D) on the CPU, on every process."""
+        collate = self.data_collator
+        if isinstance(dataset, HubDataset):
+            dataset = self._remove_unused_columns(dataset)
+        else:
+            collate = self._get_collator_with_removed_columns(collate)
+        rows = read(
+            self.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
+            dataset,
+            collate,
+            batch_size=self.args.per_device_eval_batch_size,
+            lengths=lengths,
+            prepare=self._prepare_inputs,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+        )
+        return None if rows is None else self.accelerator.reduce(rows.to(self.args.device), "sum").cpu()
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        """By length, in an order that can be told again: transformers' own draws at random."""
+        return by_length(eval_dataset).tolist()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if ID_COLUMN not in self._signature_columns:
+            self._signature_columns.append(ID_COLUMN)
+
+
+def by_length(dataset: Any) -> np.ndarray:
+    """Positions in a dataset, short examples first; as they come where their lengths are not to be had."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return np.arange(len(dataset))
+    return np.argsort([len(ids) for ids in dataset["input_ids"]], kind="stable")
