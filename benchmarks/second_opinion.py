@@ -47,9 +47,7 @@ def main() -> None:
     predicted, losses, wrong = seen.argmax(axis=1), losses_of(seen, labels), labels != clean
     noise = estimator.estimate(losses.astype(np.float32)).noise_rate
     true, given = (predicted == clean).mean(), (predicted == labels).mean()
-    print(
-        f"{len(labels)} rows, {classes} classes, {wrong.mean():.1%} of the labels wrong, by estimate {noise:.1%}"
-    )
+    print(f"{len(labels)} rows, {classes} classes, {wrong.mean():.1%} wrong labels, {noise:.1%} by estimate")
     print(f"predicts {true:.1%} of the true and {given:.1%} of the given labels")
     if wrong.any():
         print(f"average precision of its list of wrong labels {average_precision_score(wrong, losses):.3f}")
