@@ -35,7 +35,8 @@ def test_p_hardly_differs(estimator, seed, noise, gap, sd):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixture, "_MOST_VALUES", 1000)
         binned = estimator.estimate(losses)
-    np.testing.assert_allclose(binned.clean_probability, exact.clean_probability, atol=1e-3)
+    # where p falls from 1 to 0 between two bins, single values move more than the mean does
+    np.testing.assert_allclose(binned.clean_probability, exact.clean_probability, atol=1e-2)
     assert binned.noise_rate == pytest.approx(exact.noise_rate, abs=1e-4)
 
 

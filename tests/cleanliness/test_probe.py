@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, second_opinion, share_of_random_labels
+from clear_peft.cleanliness import GaussianMixtureCleanliness, probe, share_of_random_labels
 
 ESTIMATOR = GaussianMixtureCleanliness()
 
@@ -24,10 +24,10 @@ def blobs(size, classes, noise, seed=0):
 
 def test_most_classes_are_recognised_though_most_labels_are_wrong():
     features, labels, clean = blobs(1200, 6, 0.6)
-    opinion = second_opinion(features[:1000], labels[:1000], features[1000:], 6, ESTIMATOR)
-    assert (opinion.out_of_fold.argmax(axis=1) == clean[:1000]).mean() > 0.85
+    opinion = probe(features[:1000], labels[:1000], features[1000:], 6, ESTIMATOR)
+    assert (opinion.left_out.argmax(axis=1) == clean[:1000]).mean() > 0.85
     assert (opinion.held_out.argmax(axis=1) == clean[1000:]).mean() > 0.85
-    assert np.allclose(opinion.out_of_fold.sum(axis=1), 1)
+    assert np.allclose(opinion.left_out.sum(axis=1), 1)
     assert np.allclose(opinion.held_out.sum(axis=1), 1)
 
 
@@ -35,16 +35,16 @@ def test_rows_are_judged_by_probes_that_have_not_seen_them():
     rng = np.random.default_rng(0)
     # more features than rows: a probe repeats what it was fitted to, and knows nothing else
     features, labels = rng.normal(size=(120, 400)), rng.integers(0, 2, 120)
-    opinion = second_opinion(features, labels, features[:0], 2, ESTIMATOR)
-    assert abs((opinion.out_of_fold.argmax(axis=1) == labels).mean() - 0.5) < 0.2
+    opinion = probe(features, labels, features[:0], 2, ESTIMATOR)
+    assert abs((opinion.left_out.argmax(axis=1) == labels).mean() - 0.5) < 0.2
 
 
 @pytest.mark.parametrize("scale", [1e-3, 50.0])
 def test_the_scale_of_features_does_not_matter(scale):
     features, labels, _ = blobs(200, 3, 0.3)
-    one = second_opinion(features, labels, features[:5], 3, ESTIMATOR)
-    other = second_opinion(features * scale + 3, labels, features[:5] * scale + 3, 3, ESTIMATOR)
-    assert np.allclose(one.out_of_fold, other.out_of_fold, atol=1e-2)
+    one = probe(features, labels, features[:5], 3, ESTIMATOR)
+    other = probe(features * scale + 3, labels, features[:5] * scale + 3, 3, ESTIMATOR)
+    assert np.allclose(one.left_out, other.left_out, atol=1e-2)
     assert np.allclose(one.held_out, other.held_out, atol=1e-2)
 
 
@@ -53,12 +53,10 @@ def test_the_scale_of_features_does_not_matter(scale):
 def test_small_tables(labels, others):
     labels = np.array(labels)
     rng = np.random.default_rng(len(labels))
-    opinion = second_opinion(
-        rng.normal(size=(len(labels), 3)), labels, rng.normal(size=(others, 3)), 5, ESTIMATOR
-    )
-    assert opinion.out_of_fold.shape == (len(labels), 5)
+    opinion = probe(rng.normal(size=(len(labels), 3)), labels, rng.normal(size=(others, 3)), 5, ESTIMATOR)
+    assert opinion.left_out.shape == (len(labels), 5)
     assert opinion.held_out.shape == (others, 5)
-    for part in (opinion.out_of_fold, opinion.held_out):
+    for part in (opinion.left_out, opinion.held_out):
         assert np.allclose(part.sum(axis=1), 1)
 
 
@@ -66,7 +64,7 @@ def test_small_tables(labels, others):
 @pytest.mark.parametrize("classes", [3, 4, 11])
 def test_the_share_of_random_labels_is_estimated(noise, classes):
     features, labels, clean = blobs(3000, classes, noise)
-    opinion = second_opinion(features, labels, features[:0], classes, ESTIMATOR)
+    opinion = probe(features, labels, features[:0], classes, ESTIMATOR)
     # a random label is the right one once in C times, and such labels do not count as wrong
     drawn = (labels != clean).mean() * classes / (classes - 1)
-    assert abs(share_of_random_labels(opinion.out_of_fold, labels) - drawn) < 0.1
+    assert abs(share_of_random_labels(opinion.left_out, labels) - drawn) < 0.1

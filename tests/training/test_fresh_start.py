@@ -19,7 +19,6 @@ FRESH = {
     "reestimate": False,
     "warm_up_epochs": 0.5,
     "doubt_above": 0.0,
-    "teach_above": 0.0,
 }
 
 
@@ -88,7 +87,7 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path, stop_at):
 
 def test_the_average_scores(tmp_path):
     last, average = Constant(1.0), Constant(1.0)
-    settings = {"fresh_start": False, "num_train_epochs": 1}
+    settings = {"fresh_start": False, "num_train_epochs": 1, "judge": "model"}
     trained(tmp_path, by=last, average_decay=0.0, **settings)
     made = trained(tmp_path, by=average, average_decay=0.9, **settings)
     assert not np.allclose(last.seen[0], average.seen[0])
@@ -241,16 +240,6 @@ def test_the_latest_epoch_within_a_standard_error_of_the_best_is_selected(tmp_pa
         tmp_path, by=Constant(1.0), num_train_epochs=4, **settings, **{**FRESH, "warm_up_epochs": 2}
     )
     assert made.state.best_global_step == 3 * (1 + selected)
-
-
-@pytest.mark.parametrize(("threshold", "afresh"), [(0.0, True), (1.0, False)])
-def test_a_model_that_has_not_learnt_its_classes_is_no_teacher(tmp_path, threshold, afresh):
-    made = trained(tmp_path, by=Constant(0.6), learning_rate=1e-4, **{**FRESH, "teach_above": threshold})
-    assert made.state.global_step == 3 * (5 if afresh else 3)
-    assert made.cleanliness.parameters["agreement"] < 1
-    assert (made.clean_probability == np.float32(0.6)).all(), "the list of label issues doubts all the same"
-    plain = trained(tmp_path / "plain", clean_routing=False, learning_rate=1e-4)
-    assert equal(weights(made), weights(plain)) != afresh
 
 
 @pytest.mark.parametrize(

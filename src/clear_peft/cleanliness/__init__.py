@@ -3,7 +3,7 @@
 from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEstimator
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
-from clear_peft.cleanliness.probe import Opinion, second_opinion, share_of_random_labels
+from clear_peft.cleanliness.probe import ProbePredictions, probe, share_of_random_labels
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -13,10 +13,10 @@ __all__ = [
     "CleanlinessEstimate",
     "CleanlinessEstimator",
     "GaussianMixtureCleanliness",
-    "Opinion",
+    "ProbePredictions",
     "log_odds",
+    "probe",
     "rank_label_issues",
-    "second_opinion",
     "share_of_random_labels",
     "smooth",
     "stratified_folds",

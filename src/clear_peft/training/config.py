@@ -17,6 +17,8 @@ ESTIMATORS: dict[str, CleanlinessEstimator] = {
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
 
+JUDGES = ("probe", "model")
+
 
 @dataclass
 class CleaRConfig(TrainingArguments):
@@ -39,11 +41,14 @@ class CleaRConfig(TrainingArguments):
             forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
         average_decay: d of the running average of the weights that scores the labels and, after a fresh
             start, is evaluated and saved; 0: the last weights.
-        doubt_above: Share of the given labels that the model must contradict before any is doubted: wrong
-            labels are among those. Losses alone do not tell hard examples from wrong labels.
-        teach_above: Share of the labels that the model believes, each counting by its p, that it must also
-            predict before training starts afresh with it as the teacher: one that has not learnt its classes
-            yet does better to go on.
+        judge: Whose predictions say what to doubt, and teach: those of a linear ``probe`` on the model's hidden
+            features, of each row by a fit without it (``clear_peft.cleanliness.probe``), or the ``model``'s
+            own, whose head has begun to repeat the labels that it was trained on. A model without hidden
+            states to give out judges itself.
+        doubt_above: Share of the given labels that must look wrong before any is doubted: for the model those
+            that it contradicts, for the probe those that look drawn at random
+            (``clear_peft.cleanliness.share_of_random_labels``). Losses alone do not tell hard examples from
+            wrong labels.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
             first estimate, which saves the passes.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
@@ -65,8 +70,8 @@ class CleaRConfig(TrainingArguments):
     warm_up_epochs: float = field(default=0.5, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
-    doubt_above: float = field(default=0.1, metadata={"help": "least share of contradicted labels"})
-    teach_above: float = field(default=0.5, metadata={"help": "least share of predicted labels"})
+    judge: str = field(default="probe", metadata={"help": f"one of {', '.join(JUDGES)}"})
+    doubt_above: float = field(default=0.1, metadata={"help": "least share of labels that look wrong"})
     reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
@@ -85,7 +90,6 @@ class CleaRConfig(TrainingArguments):
             ("loss_smoothing", 0, 0.999),
             ("average_decay", 0, 0.99999),
             ("doubt_above", 0, 1),
-            ("teach_above", 0, 1),
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),
@@ -93,10 +97,11 @@ class CleaRConfig(TrainingArguments):
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
-        if self.estimator not in ESTIMATORS:
-            raise InputError(
-                f"There is no estimator {self.estimator!r}: choose from {', '.join(ESTIMATORS)}."
-            )
+        for name, known in (("estimator", ESTIMATORS), ("judge", JUDGES)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"There is no {name} {getattr(self, name)!r}: choose from {', '.join(known)}."
+                )
 
 
 def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
@@ -122,6 +127,7 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
         "warm_up_epochs": 3,
         "fresh_start": False,
         "average_decay": 0.0,
+        "judge": "model",
         "doubt_above": 0.0,
         "reestimate": True,
         "estimator": "paper",

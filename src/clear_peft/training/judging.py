@@ -53,18 +53,12 @@ def judged(
     estimate = estimator.estimate(losses, labels)
     probability = estimate.clean_probability
     hits = logits.argmax(dim=1).numpy() == labels
-    findings: dict[str, Any] = {
-        "contradicted": float(1 - hits.mean()),
-        "agreement": float(np.average(hits, weights=probability)) if probability.any() else 0.0,
-        "held_out_accuracy": None,
-    }
+    findings: dict[str, Any] = {"contradicted": float(1 - hits.mean())}
     believed = np.zeros(0, np.float32)
     if held_out is not None:
-        predicted, given = held_out
         order = np.argsort(losses)
-        held_out_losses = cross_entropy(predicted, torch.from_numpy(given)).numpy()
+        held_out_losses = cross_entropy(held_out[0], torch.from_numpy(held_out[1])).numpy()
         believed = np.interp(held_out_losses, losses[order], probability[order]).astype(np.float32)
-        findings["held_out_accuracy"] = float((predicted.argmax(dim=1).numpy() == given).mean())
     doubtful = findings["contradicted"]
     if not seen:
         doubtful = findings["random"] = share_of_random_labels(torch.softmax(logits, 1).numpy(), labels)
@@ -78,12 +72,6 @@ def judged(
         parameters={**estimate.parameters, **findings},
     )
     return state.believing_all() if doubtful < args.doubt_above else state
-
-
-def better(model: CleanlinessState, probe: CleanlinessState) -> bool:
-    """Whether a probe predicts the given labels of validation rows better than the model does."""
-    own, others = (state.parameters["held_out_accuracy"] for state in (model, probe))
-    return own is not None and others > own
 
 
 def with_doubts_of(state: CleanlinessState, earlier: CleanlinessState) -> CleanlinessState:

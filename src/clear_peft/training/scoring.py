@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clear_peft.routing import Router
 from clear_peft.training.indexing import ID_COLUMN
 
 
@@ -27,13 +26,10 @@ def predict_logits(model: nn.Module, dataset: Any, collate: Callable, **options:
     return pass_over(lambda inputs: model(**inputs).logits, model, dataset, collate, **options)
 
 
-def frozen_features(
-    router: Router, model: nn.Module, dataset: Any, collate: Callable, **options: Any
-) -> Tensor | None:
-    """What the pretrained model makes of each example: the mean of the last hidden states of its tokens.
+def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options: Any) -> Tensor | None:
+    """What a model makes of each example below its head: the mean of the last hidden states of its tokens.
 
     Args:
-        router: Of the model; it closes all gates.
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
@@ -46,9 +42,7 @@ def frozen_features(
 
     def embed(inputs: dict[str, Any]) -> Tensor:
         first = next(iter(inputs.values()))
-        closed = torch.zeros(len(first), router.num_blocks, dtype=torch.bool, device=first.device)
-        with router.hold(closed, sequence_length=first.shape[1] if first.dim() > 1 else None):
-            outputs = model(**inputs, output_hidden_states=True)
+        outputs = model(**inputs, output_hidden_states=True)
         states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or (first[:, :0],)
         hidden, mask = states[-1].float(), inputs.get("attention_mask")
         if hidden.dim() != 3:

@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, second_opinion
+from clear_peft.cleanliness import CleanlinessEstimator, probe, rank_label_issues
 from clear_peft.errors import InputError
 from clear_peft.objectives import (
     Objective,
@@ -38,10 +38,10 @@ from clear_peft.training.indexing import (
     ID_COLUMN,
     labels_of,
 )
-from clear_peft.training.judging import better, judged, with_doubts_of
+from clear_peft.training.judging import judged, with_doubts_of
 from clear_peft.training.passing_trainer import PassingTrainer, by_length
 from clear_peft.training.sampling import ShareSampler
-from clear_peft.training.scoring import frozen_features, predict_logits
+from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 from clear_peft.training.tally import Tally
 
@@ -365,7 +365,7 @@ class CleaRTrainer(PassingTrainer):
         if scored:
             with nullcontext() if self._average is None else self._average.applied():
                 state = self._scored()
-            self._set_state(self._teaching(state) if self._fresh_start else state)
+            self._set_state(state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
         if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
@@ -379,45 +379,9 @@ class CleaRTrainer(PassingTrainer):
         self._tally.clear_gates()
 
     def _scored(self) -> CleanlinessState:
-        """What the model as it is makes of the labels."""
-        logits, held_out = self._everywhere(predict_logits)
-        return self._judged(logits, held_out, seen=True, before=self._state)
-
-    def _teaching(self, state: CleanlinessState) -> CleanlinessState:
-        """Whose doubts and predictions to start afresh with: the model's, a probe's, or nobody's.
-
-        A model that is far from having learnt its classes when the warm-up ends teaches little. What the
-        pretrained model knows of the texts can be read off its frozen features at once.
-        """
-        opinion = self._probed()
-        if opinion is not None and better(state, opinion):
-            return opinion
-        return state.believing_all() if state.parameters["agreement"] < self.args.teach_above else state
-
-    def _probed(self) -> CleanlinessState | None:
-        """What a linear probe on the frozen model's features makes of the labels; None where it has none."""
-        if self._router is None or self._validation is None:
-            return None
-        features, held_out = self._everywhere(partial(frozen_features, self._router))
-        if features is None:
-            return None
-        opinion = second_opinion(
-            features.float().numpy(),
-            self._labels,
-            held_out.float().numpy(),
-            self._num_labels,
-            self._estimator,
-            seed=self.args.seed,
-        )
-        logits = [
-            torch.from_numpy(np.log(np.maximum(p, 1e-12)).astype(np.float32))
-            for p in (opinion.out_of_fold, opinion.held_out)
-        ]
-        return self._judged(logits[0], logits[1], seen=False)
-
-    def _judged(
-        self, logits: Tensor, held_out: Tensor | None, *, seen: bool, before: CleanlinessState | None = None
-    ) -> CleanlinessState:
+        """What the model as it is makes of the labels, or a probe on its features."""
+        predicted = self._probed() if self.args.clean_routing and self.args.judge == "probe" else None
+        logits, held_out = self._everywhere(predict_logits) if predicted is None else predicted
         return judged(
             logits,
             self._labels,
@@ -425,9 +389,24 @@ class CleaRTrainer(PassingTrainer):
             self._estimator,
             self.args,
             epoch=round(self.state.epoch or 0),
-            seen=seen,
-            before=before,
+            seen=predicted is None,
+            before=self._state,
         )
+
+    def _probed(self) -> tuple[Tensor, Tensor | None] | None:
+        """Logits of a probe on the model's features, (N, C) and (M, C); None where it has no such features."""
+        features, held_out = self._everywhere(hidden_features)
+        if features is None:
+            return None
+        predicted = probe(
+            features.float().numpy(),
+            self._labels,
+            features[:0].numpy() if held_out is None else held_out.float().numpy(),
+            self._num_labels,
+            self._estimator,
+        )
+        logits = [torch.from_numpy(p).clamp(min=1e-12).log().float() for p in predicted]
+        return logits[0], None if held_out is None else logits[1]
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state

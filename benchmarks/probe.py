@@ -1,6 +1,6 @@
-"""What a linear probe on frozen features knows of wrong labels, without any training.
+"""What a linear probe on the pretrained model's features knows of wrong labels, without any training.
 
-Run it with `python benchmarks/second_opinion.py --data banking77/train.csv --kind symmetric --rate 0.6`, on a
+Run it with `python benchmarks/probe.py --data banking77/train.csv --kind symmetric --rate 0.6`, on a
 table with the columns text and label; a column clean_label, if there is one, takes the place of --kind.
 Prints how many true and given labels the probe predicts for rows that it has not seen, how well it ranks
 wrong labels, and the share of labels that look drawn at random.
@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, second_opinion, share_of_random_labels
+from clear_peft.cleanliness import GaussianMixtureCleanliness, probe, share_of_random_labels
 from clear_peft.cleanliness.probe import losses_of
 from clear_peft.data import load_examples
 from clear_peft.noise import NoiseSpec, corrupt
@@ -43,7 +43,7 @@ def main() -> None:
         labels = corrupt(clean, classes, NoiseSpec(options.kind, options.rate), options.seed).labels
     features = embed(examples.texts, options.model or str(minilm()), max_length=64)
     estimator = GaussianMixtureCleanliness()
-    seen = second_opinion(features, labels, features[:0], classes, estimator, seed=options.seed).out_of_fold
+    seen = probe(features, labels, features[:0], classes, estimator).left_out
     predicted, losses, wrong = seen.argmax(axis=1), losses_of(seen, labels), labels != clean
     noise = estimator.estimate(losses.astype(np.float32)).noise_rate
     true, given = (predicted == clean).mean(), (predicted == labels).mean()
