@@ -173,6 +173,7 @@ def test_labels_that_are_hardly_contradicted_are_not_doubted(tmp_path, threshold
     assert (made.clean_probability == 1).all() != found
     assert 0 <= made.cleanliness.parameters["contradicted"] <= 1
     assert made.state.global_step == 3 * (5 if found else 3)
+    assert [e["epoch"] for e in made.state.log_history if "starts_afresh" in e] == ([2] if found else [])
 
 
 def test_surer_targets_are_drawn_more_often(tmp_path):

@@ -67,6 +67,8 @@ class Output:
             if name in figures:
                 shown.append(f"{label} {figures[name]:.3f}")
         self._say("  " + ", ".join(shown))
+        if "starts_afresh" in figures:
+            self._say("Labels are doubted: starting afresh, each counts as far as it is believed …")
 
     # results
 

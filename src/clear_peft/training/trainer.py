@@ -452,6 +452,8 @@ class CleaRTrainer(PassingTrainer):
     def _pictures(self, scored: bool) -> dict[str, Any]:
         wrong = wrong_labels(self._labels, self._clean_labels)
         pictures: dict[str, Any] = {"step_losses": self._tally.losses(wrong)}
+        if self._found and round(self.state.epoch or 0) == self._warm_up:
+            pictures["starts_afresh"] = True
         rates = self._tally.gate_rates()
         if rates is not None:
             pictures["gate_rates"] = dict(zip(("blocks", "classes"), rates, strict=True))

@@ -55,6 +55,7 @@ def render(record: RunRecord) -> str:
     charts = {
         "key": _storage_key(record),
         "epochs": epoch_charts(record.epochs),
+        "warm_up": record.warm_up,
         "selected": (record.metrics or {}).get("selected_epoch"),
         "confusion": None if record.audit is None else confusion(record.audit),
     }
@@ -63,6 +64,7 @@ def render(record: RunRecord) -> str:
         "finished": record.metrics is not None,
         "missing": [showable(sentence) for sentence in record.missing],
         "epochs": len(record.epochs),
+        "warm_up": record.warm_up,
         "routed": any(epoch.get("gate_rates") for epoch in record.epochs),
         "headline": headline(record),
         "facts": facts(record),

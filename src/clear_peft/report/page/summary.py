@@ -113,9 +113,9 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
 
 
 def _columns(config: Mapping[str, Any]) -> str:
-    names = [("text", config.get("text_column")), ("label", config.get("label_column"))]
-    names += [("true label", config.get("clean_label_column")), ("id", config.get("id_column"))]
-    return ", ".join(f"{name}: {column}" for name, column in names if column)
+    names = [("texts", config.get("text_column")), ("labels", config.get("label_column"))]
+    names += [("true labels", config.get("clean_label_column")), ("ids", config.get("id_column"))]
+    return ", ".join(f"{name} in {column}" for name, column in names if column)
 
 
 def _with_preset(method: str | None, preset: str | None) -> str | None:
@@ -130,9 +130,14 @@ def _epoch_counts(record: RunRecord) -> str | None:
     metrics = record.metrics or {}
     if not record.epochs:
         return None
-    counts = f"{len(record.epochs)} done"
+    done = record.epochs[-1]["epoch"]
+    counts = f"{done} done"
     asked, selected = record.config.get("epochs"), metrics.get("selected_epoch")
-    if asked is not None:
+    before = record.warm_up
+    if before is not None:
+        counts += f": {before} to find wrong labels, {done - before}"
+        counts += " afresh" if asked is None else f" of {asked} afresh"
+    elif asked is not None:
         counts += f", {asked} asked for"
     return counts if selected is None else f"{counts}, epoch {selected} selected"
 
