@@ -207,6 +207,29 @@ def test_a_fresh_start_is_told():
     assert "labels were doubted" not in parsed(plain).shown
 
 
+def test_a_test_measured_once_stands_at_the_selected_epoch():
+    once = [{"epoch": number, "validation_accuracy": 0.5} for number in (1, 2, 3)]
+    figures = [e["figures"] for e in parsed(small_record(epochs=once)).json("chart-data")["epochs"]]
+    assert [f.get("test_accuracy") for f in figures] == [None, None, 0.912]
+    curve = [e["figures"]["test_accuracy"] for e in parsed(small_record()).json("chart-data")["epochs"]]
+    assert curve == [e["test_accuracy"] for e in small_record().epochs]
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/somebody/models/mini/lm", "…/mini/lm"),
+        ("/data/lm", "/data/lm"),
+        ("data/of/mine/rows.csv", "data/of/mine/rows.csv"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+    ],
+)
+def test_of_an_absolute_path_the_end_is_shown(source, shown):
+    record = small_record()
+    named = dict(facts(replace(record, config={**record.config, "model": source, "data": source})))
+    assert named["Model"] == named["Training table"] == shown
+
+
 def test_a_run_that_has_only_begun():
     page = parsed(small_record(metrics=None, audit=None, epochs=[]))
     assert "No epoch is done yet." in page.shown

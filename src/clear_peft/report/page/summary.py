@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from clear_peft.audit import Audit
@@ -45,8 +46,8 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     peft = metrics["peft"] if "peft" in metrics else config.get("peft")
     method = metrics.get("method") or config.get("method")
     found: list[tuple[str, Any]] = [
-        ("Model", config.get("model")),
-        *((name.capitalize(), config.get(key)) for key, name in _SOURCES),
+        ("Model", _brief_path(config.get("model"))),
+        *((name.capitalize(), _brief_path(config.get(key))) for key, name in _SOURCES),
         ("Columns", _columns(config)),
         ("PEFT method", peft or ("none: all weights are trained" if method else None)),
         ("Training method", _with_preset(method, config.get("preset"))),
@@ -97,7 +98,7 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
     listed = int(audit.issues["is_label_issue"].sum())
     rule = f"clean probability below {audit.threshold:g}"
     expected = audit.expected_precision
-    precise = "" if expected is None else f"; about {percent(expected)} of them should really be wrong"
+    precise = "" if expected is None else f"; by estimate {percent(expected)} of their labels are wrong"
     return (
         {
             "name": "Estimated wrong labels",
@@ -110,6 +111,12 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
             "detail": f"of {len(audit.issues):,}, {rule}{precise}",
         },
     )
+
+
+def _brief_path(source: str | None) -> str | None:
+    """Of an absolute path the end: where else somebody keeps files is not for the eyes of all readers."""
+    parts = Path(source or "").parts
+    return f"…/{'/'.join(parts[-2:])}" if len(parts) > 3 and Path(parts[0]).is_absolute() else source
 
 
 def _columns(config: Mapping[str, Any]) -> str:
@@ -153,7 +160,7 @@ def _where_truth_is_known(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
             ("Wrong labels on the list", f"{text}; average precision {detection['average_precision']:.3f}")
         )
     if metrics.get("memorised") is not None:
-        found.append(("Wrong labels memorised", percent(metrics["memorised"])))
+        found.append(("Wrong labels that the model repeats", percent(metrics["memorised"])))
     return found
 
 

@@ -9,7 +9,7 @@ const SHAPES = {
 const ACCURACIES = [
   { key: "test_accuracy", name: "test", colour: "blue", shape: "circle", dash: "none" },
   { key: "validation_accuracy", name: "validation, labels as given", colour: "green", shape: "square", dash: "7 4" },
-  { key: "memorised", name: "wrong labels memorised", colour: "orange", shape: "triangle", dash: "2 4" },
+  { key: "memorised", name: "wrong labels repeated in the steps", colour: "orange", shape: "triangle", dash: "2 4" },
 ];
 const LOSSES = [
   { key: "train_loss", name: "training", colour: "blue", shape: "circle", dash: "none" },
