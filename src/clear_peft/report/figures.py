@@ -110,7 +110,7 @@ def _gate_rates(record: RunRecord) -> "Figure | None":
     figure, axes = panels(["routed through, by block", "routed through, by given class"])
     figure.set_size_inches(7.5, 2 + 0.18 * min(max(len(blocks), len(classes)), _NAMED))
     epochs = [epoch["epoch"] for epoch in routed]
-    for panel, table, rows in zip(axes, (blocks, classes), (range(len(blocks)), names), strict=True):
+    for panel, table, rows in zip(axes, (blocks, classes), (range(1, len(blocks) + 1), names), strict=True):
         image = _heat_map(panel, 100 * table, "cividis")
         _name(panel, "y", [str(row) for row in rows])
         places = _spread(len(epochs), _EPOCHS_NAMED)
