@@ -485,6 +485,8 @@ class CleaRTrainer(PassingTrainer):
         epochs = round(self.state.epoch or 0)
         if self._scores and epochs < min(self._warm_up, self.args.num_train_epochs):
             return False
+        if self._found and epochs <= self._warm_up:
+            return False  # the model that says what is believed agrees with itself, and is left behind
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         state = self._state
         if not (name == BELIEVED_ACCURACY and self._found and state is not None):
