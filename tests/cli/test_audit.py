@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from audit.written_run import NAMES, NASTY, corrections_of, write_run
+from clear_peft.cli.audit import _chance
 from clear_peft.data import read_table, write_table
 
 
@@ -53,6 +54,18 @@ def test_to_a_person(cli, run, monkeypatch):
     ):
         assert words in end.out
     assert f"labelled {NAMES[0]}: about" in end.out
+
+
+def test_a_row_takes_one_line_of_a_narrow_terminal(cli, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cli("audit", "--run", run.folder).out.splitlines()
+    assert all(len(line) == 80 for line in lines if line.startswith("│"))
+    shown = [line.split()[1] for line in lines if line.startswith("│")]
+    assert shown == [str(row) for row in run.issues["row"][:10]]
+
+
+def test_chances_are_not_surer_than_anybody_should_be():
+    assert [_chance(p) for p in (0.0, 0.0049, 0.005, 0.25, 1.0)] == ["<1%", "<1%", "0.5%", "25.0%", "100.0%"]
 
 
 def test_texts_cannot_steer_the_terminal(cli, tmp_path, monkeypatch):

@@ -99,8 +99,11 @@ def test_table_of_some_methods(cli, results):
 
 
 def test_plot(cli, results, tmp_path):
-    end = cli("bench", "plot", "--results", results, "--output", tmp_path / "plots", "--format", "png")
+    plots = tmp_path / "plots"
+    options = ("--output", plots, "--plot-format", "png", "--format", "json")
+    end = cli("bench", "plot", "--results", results, *options)
     assert end.status == 0, end.err
-    assert "accuracy_by_epoch.png" in {p.name for p in (tmp_path / "plots").iterdir()}
+    assert str(plots / "accuracy_by_epoch.png") in json.loads(end.out)["files"]
+    assert {str(p) for p in plots.iterdir()} == set(json.loads(end.out)["files"])
     (tmp_path / "file").touch()
     assert cli("bench", "plot", "--results", results, "--output", tmp_path / "file").status == 2

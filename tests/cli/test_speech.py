@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from clear_peft.cli.output import Output
+
 COMMANDS = ["train", "predict", "evaluate", "noise", "bench", "demo"]
 
 
@@ -137,3 +139,12 @@ def test_a_full_disk_is_no_wrong_input(cli, place, tmp_path, monkeypatch):
     assert end.status == 1
     assert "No space left on device" in end.err
     assert end.err.count("\n") == 1
+
+
+def test_a_fresh_start_is_said(capsys):
+    out = Output()
+    out.epoch({"epoch": 2, "train_loss": 1.0, "starts_afresh": True})
+    out.epoch({"epoch": 3, "train_loss": 2.0})
+    assert [line.strip()[:18] for line in capsys.readouterr().err.splitlines()] == [
+        *("epoch 2, loss 1.00", "Labels are doubted", "epoch 3, loss 2.00")
+    ]

@@ -135,6 +135,8 @@ def epochs_of(count, *, classes, blocks=6, rows=600, fitted=(2,), truth=True, se
                 "agreement": 0.96,
             }
             record["losses"] = _histogram(losses, wrong if truth else None) | {"parameters": parameters}
+            if epoch == min(fitted):
+                record["starts_afresh"] = True
         if epoch > min(fitted, default=count):
             record["gate_rate"] = 0.58
             record["gate_rates"] = {

@@ -13,6 +13,7 @@ def test_every_part_is_drawn(page, news):
     for name in ("accuracy-chart", "loss-chart", "histogram", "gates-blocks", "gates-classes"):
         assert page.inner_text(f"#{name} figcaption")
     assert page.locator("#accuracy-chart polyline.series").count() == 3
+    assert "started afresh" in page.inner_text("#accuracy-chart .plot")
     assert page.locator("#loss-chart polyline.series").count() == 2
     assert page.locator("#heat tbody td").count() == 25
     assert page.locator("#pairs li").count() == 15
@@ -35,7 +36,7 @@ def test_charts_read_out_their_values_to_keys_and_pointer(page, news):
     assert readout.inner_text().startswith("Epoch 11 (selected): test ")
     chart.focus()
     page.keyboard.press("ArrowLeft")
-    assert f"memorised {100 * news[0].epochs[9]['memorised']:.1f}" in readout.inner_text()
+    assert f"in the steps {100 * news[0].epochs[9]['memorised']:.1f}" in readout.inner_text()
     page.keyboard.press("Home")
     assert chart.get_attribute("aria-valuetext").startswith("Epoch 1:")
     page.keyboard.press("End")

@@ -197,6 +197,39 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is():
     assert not [a for _, a in page.elements if a.get("http-equiv") == "refresh"]
 
 
+def test_a_fresh_start_is_told():
+    afresh = small_record()
+    assert ("Epochs", "3 done: 2 to find wrong labels, 1 of 3 afresh, epoch 3 selected") in facts(afresh)
+    assert "After epoch 2 labels were doubted" in parsed(afresh).shown
+    assert parsed(afresh).json("chart-data")["warm_up"] == 2
+    plain = small_record(epochs=epochs_of(3, classes=5, fitted=()))
+    assert ("Epochs", "3 done, 3 asked for, epoch 3 selected") in facts(plain)
+    assert "labels were doubted" not in parsed(plain).shown
+
+
+def test_a_test_measured_once_stands_at_the_selected_epoch():
+    once = [{"epoch": number, "validation_accuracy": 0.5} for number in (1, 2, 3)]
+    figures = [e["figures"] for e in parsed(small_record(epochs=once)).json("chart-data")["epochs"]]
+    assert [f.get("test_accuracy") for f in figures] == [None, None, 0.912]
+    curve = [e["figures"]["test_accuracy"] for e in parsed(small_record()).json("chart-data")["epochs"]]
+    assert curve == [e["test_accuracy"] for e in small_record().epochs]
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/somebody/models/mini/lm", "…/mini/lm"),
+        ("/data/lm", "/data/lm"),
+        ("data/of/mine/rows.csv", "data/of/mine/rows.csv"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+    ],
+)
+def test_of_an_absolute_path_the_end_is_shown(source, shown):
+    record = small_record()
+    named = dict(facts(replace(record, config={**record.config, "model": source, "data": source})))
+    assert named["Model"] == named["Training table"] == shown
+
+
 def test_a_run_that_has_only_begun():
     page = parsed(small_record(metrics=None, audit=None, epochs=[]))
     assert "No epoch is done yet." in page.shown

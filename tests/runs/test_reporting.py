@@ -40,6 +40,7 @@ EPOCHS = [
         "test_accuracy": 0.7,
         "noise_rate": 0.2,
         "losses": HISTOGRAM | {"parameters": FITTED},
+        "starts_afresh": True,
         "gate_rates": {"blocks": [0.5, 0.75], "classes": [0.2, None, 1.0]},
     },
 ]
@@ -199,6 +200,7 @@ HOSTILE = {
     "a long number": b'{"selected_epoch": ' + b"9" * 5000 + b"}",
     "other types": b'{"test": [], "rows": "many", "versions": [1], "detection": 4, "epochs": {"a": 1}}',
     "epochs of other types": b'[1, null, [], {"epoch": "x"}, {"epoch": 1, "losses": [1], "gate_rates": []}]',
+    "a yes that is a number": b'[{"epoch": 1, "starts_afresh": 1}]',
     "a tag": b"model: !!python/object/apply:os.system [touch pwned]",
     "a bomb": f"{BOMB}model: m\ndata: d\noutput: o\npeft_options: {{r: *i}}\n".encode(),
     "odd keys": b"model: m\ndata: d\noutput: o\npeft_options: {r: {2020-01-01: 1, null: .nan}}\n",

@@ -172,6 +172,7 @@ def test_labels_that_are_hardly_contradicted_are_not_doubted(tmp_path, threshold
     assert (made.clean_probability == 1).all() != found
     assert 0 <= made.cleanliness.parameters["contradicted"] <= 1
     assert made.state.global_step == 3 * (5 if found else 3)
+    assert [e["epoch"] for e in made.state.log_history if "starts_afresh" in e] == ([2] if found else [])
 
 
 def test_surer_targets_are_drawn_more_often(tmp_path):
@@ -214,7 +215,14 @@ def test_after_a_fresh_start_the_average_is_what_is_evaluated_and_saved(tmp_path
 
 @pytest.mark.parametrize(
     ("hits", "selected"),
-    [([9, 5, 12, 11, 12], 5), ([9, 5, 12, 11, 11], 5), ([9, 5, 12, 12, 6], 4), ([9, 5, 12, 5, 5], 3)],
+    # the first of these ends the warm-up
+    [
+        ([15, 5, 12, 11, 12], 5),
+        ([9, 5, 12, 11, 12], 5),
+        ([9, 5, 12, 11, 11], 5),
+        ([9, 5, 12, 12, 6], 4),
+        ([9, 5, 12, 5, 5], 3),
+    ],
 )
 def test_the_latest_epoch_within_a_standard_error_of_the_best_is_selected(tmp_path, hits, selected):
     """Of 15 rows that count alike; where 12 are right the standard error is 1.5 rows."""

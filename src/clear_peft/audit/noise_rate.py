@@ -1,6 +1,7 @@
 """The share of wrong labels, with an interval."""
 
 import numpy as np
+from scipy.stats import beta
 
 from clear_peft.cleanliness import log_odds
 from clear_peft.cleanliness.mixture import GaussianMixture
@@ -24,18 +25,19 @@ def noise_rate_interval(
     contradicted: np.ndarray,
     seed: int,
 ) -> tuple[float, float]:
-    """A 95 % interval for the share of wrong labels among these rows.
+    """A 95 % interval for the share of wrong labels where these rows come from, and so among them.
 
-    It covers what would be left open if the clean probabilities were right: each label is right with
-    probability p, and p itself comes from a mixture fitted to finitely many losses. In each of 100 draws the
-    rows are resampled, the mixture fitted anew to their log-odds, and a label drawn right or wrong for every
-    row by the p that follows; the interval holds the middle 95 % of the shares. Where p did not come from
-    that mixture (another estimator, doubts of an earlier model), it is taken as it is.
+    It is never narrower than if every label had been checked: then the number of wrong ones would be a
+    binomial draw, and the interval that of Jeffreys (Brown, Cai & DasGupta 2001, Statistical Science 16,
+    101-133), which is no point even where all labels are right or wrong. What the fit leaves open comes on
+    top: the rows are resampled 100 times, the mixture fitted anew to their log-odds, and the middle 95 % of
+    the estimates that follow belong to the interval. Where p did not come from that mixture (another
+    estimator, doubts of an earlier model), it is taken as it is.
 
     It does not cover that the model may be wrong: labels that it has learnt by heart, hard examples with the
     losses of wrong labels, or a shape of the losses that two Gaussians do not have. Where every p is 1, no
-    label was doubted and nothing estimated: the interval then reaches from 0 to the share of labels that
-    the predictions contradict.
+    label was doubted and nothing estimated: the interval then begins at 0 and reaches at least to the share
+    of labels that the predictions contradict.
 
     Args:
         clean_probability: p, (N,) in [0, 1].
@@ -48,16 +50,21 @@ def noise_rate_interval(
         Lower and upper end; the estimate mean(1 − p) lies between them.
     """
     rate = float(np.mean(1 - clean_probability))
+    low, high = _jeffreys(rate, len(clean_probability))
     if rate == 0:
-        return 0.0, float(contradicted.mean())
-    rng = np.random.default_rng(seed)
-    rates = _refitted(clean_probability, log_odds(cross_entropies(quality)), fitted, rng)
+        return 0.0, max(high, float(contradicted.mean()))
+    values = log_odds(cross_entropies(quality))
+    rates = _refitted(clean_probability, values, fitted, np.random.default_rng(seed))
     if rates is None:
-        counts, edges = np.histogram(clean_probability, _BINS, (0, 1))
-        sums = np.histogram(clean_probability, edges, weights=clean_probability)[0]
-        wrong = np.clip(1 - sums / np.maximum(counts, 1), 0, 1)
-        rates = rng.binomial(counts, wrong, (_DRAWS, _BINS)).sum(axis=1) / counts.sum()
-    low, high = np.quantile(rates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+        return low, high
+    lowest, highest = np.quantile(rates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return min(float(lowest), low), max(float(highest), high)
+
+
+def _jeffreys(rate: float, count: int) -> tuple[float, float]:
+    """The interval for the probability of an event that has been seen at this rate."""
+    wrong = rate * count
+    low, high = beta.ppf([(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], wrong + 0.5, count - wrong + 0.5)
     return min(float(low), rate), max(float(high), rate)
 
 
@@ -67,8 +74,7 @@ def _refitted(
     """Shares of wrong labels by mixtures refitted to resampled rows; None where p is not from one."""
     edges = np.histogram_bin_edges(values, _BINS)
     middles = (edges[:-1] + edges[1:]) / 2
-    counts = np.histogram(values, edges)[0]
-    seen = np.histogram(values[fitted], edges)[0]
+    seen, unseen = (np.histogram(values[rows], edges)[0] for rows in (fitted, ~fitted))
     if np.count_nonzero(seen) < 2:
         return None
 
@@ -81,10 +87,11 @@ def _refitted(
     if np.abs(1 - wrong(seen)[bins] - clean_probability)[fitted].mean() > _SAME_FIT:
         return None
     draws = rng.multinomial(seen.sum(), seen / seen.sum(), _DRAWS)
+    others = rng.multinomial(unseen.sum(), unseen / max(unseen.sum(), 1), _DRAWS)
     return np.array(
         [
-            rng.binomial(counts, np.clip(wrong(draw), 0, 1)).sum() / counts.sum()
-            for draw in draws
+            np.average(wrong(draw), weights=draw + other)
+            for draw, other in zip(draws, others, strict=True)
             if np.count_nonzero(draw) > 1
         ]
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column
 
 from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
 from clear_peft.cli.output import Format, Output
@@ -56,13 +57,14 @@ def audit(
     if output is not None:
         values["output"] = str(output)
         lines.append(f"Audited rows: {output}")
-    headings = ("row", "given", "predicted", "right with", "text")
+    text = Column("text", no_wrap=True, ratio=1)  # one line a row, as wide as there is room
+    headings = ("row", "given", "predicted", "right with", text)
     rows = [
         (
             str(row["row"]),
             _shown(row["given_label"]),
             _shown(row["predicted_label"]),
-            f"{row['clean_probability']:.1%}",
+            _chance(row["clean_probability"]),
             _shown(row["text"]),
         )
         for row in values["most_suspicious"]
@@ -115,7 +117,7 @@ def _lines(found: "Audit", values: dict[str, Any]) -> list[str]:
     low, high = found.noise_rate_interval
     listed = f"{values['listed']} of {values['rows']} rows listed: right with less than {found.threshold:g}"
     if found.expected_precision is not None:
-        listed += f"; about {found.expected_precision:.1%} of them have a wrong label"
+        listed += f"; by estimate {found.expected_precision:.1%} of their labels are wrong"
     lines = [
         listed,
         f"Estimated share of wrong labels: {found.noise_rate:.1%} (95 % interval {low:.1%} to {high:.1%}, "
@@ -136,6 +138,11 @@ def _lines(found: "Audit", values: dict[str, Any]) -> list[str]:
         f"{' …' if len(rows) > _TOP else ''}"
     )
     return lines
+
+
+def _chance(probability: float) -> str:
+    """In percent; a mixture of two Gaussians is surer than anybody should be."""
+    return "<1%" if probability < 0.005 else f"{probability:.1%}"
 
 
 def _shown(text: str) -> str:

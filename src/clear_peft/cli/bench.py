@@ -1,25 +1,16 @@
 """``clear-peft bench``."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption
+from clear_peft.cli.options import FormatOption, PlotFormat, PlotFormatOption
 from clear_peft.cli.output import Format, Output
 
 bench = typer.Typer(
     help="Compare methods on a grid of data, noise, PEFT methods and seeds.", no_args_is_help=True
 )
-
-
-class PlotFormat(StrEnum):
-    """File formats of plots."""
-
-    svg = "svg"
-    png = "png"
-
 
 ResultsOption = Annotated[
     list[Path], typer.Option("--results", help="Results file that bench run has written; may be repeated.")
@@ -101,12 +92,13 @@ def plot(
     results: ResultsOption,
     output: Annotated[Path, typer.Option(help="Folder for the plots.")],
     methods: MethodsOption = None,
-    format: Annotated[PlotFormat, typer.Option("--format", help="File format.")] = PlotFormat.svg,  # noqa: A002
+    plot_format: PlotFormatOption = PlotFormat.svg,
+    format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Accuracy by epoch and by noise rate, memorised labels, losses with their mixture, cost."""
     from clear_peft.bench.plots import write_plots
     from clear_peft.bench.store import read_all
 
-    files = write_plots(read_all(results, methods or ()), output, format.value)
+    files = write_plots(read_all(results, methods or ()), output, plot_format.value)
     out: Output = context.obj
     out.result({"files": [str(file) for file in files]}, [str(file) for file in files])

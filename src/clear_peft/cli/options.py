@@ -1,11 +1,19 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clear_peft.cli.output import Format
+
+
+class PlotFormat(StrEnum):
+    """File formats of plots."""
+
+    svg = "svg"
+    png = "png"
 
 
 def _set_format(context: typer.Context, value: Format) -> Format:
@@ -23,6 +31,9 @@ FormatOption = Annotated[
         callback=_set_format,
         is_eager=True,
     ),
+]
+PlotFormatOption = Annotated[
+    PlotFormat, typer.Option("--plot-format", help="File format of the plots.", rich_help_panel="Output")
 ]
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder that train has written.")]
 TrustOption = Annotated[

@@ -10,6 +10,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.table import Column
 
 
 class Format(StrEnum):
@@ -67,6 +68,8 @@ class Output:
             if name in figures:
                 shown.append(f"{label} {figures[name]:.3f}")
         self._say("  " + ", ".join(shown))
+        if "starts_afresh" in figures:
+            self._say("Labels are doubted: starting afresh, each counts as far as it is believed …")
 
     # results
 
@@ -86,17 +89,17 @@ class Output:
         self,
         values: dict[str, Any],
         title: str,
-        headings: Sequence[str],
+        headings: Sequence["str | Column"],
         rows: Sequence[Any],
         lines: Sequence[str],
     ) -> None:
         """The outcome of a command: as JSON, or as a table and lines below it for a person."""
         if self.format is Format.human:
-            from rich.table import Table
+            from rich.table import Column, Table
             from rich.text import Text
 
             self._end_bar()
-            table = Table(*headings, title=title)
+            table = Table(*headings, title=title, expand=any(isinstance(h, Column) for h in headings))
             for row in rows:
                 table.add_row(*(Text(cell) for cell in row))
             self._results.print(table)

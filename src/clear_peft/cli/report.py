@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.bench import PlotFormat
-from clear_peft.cli.options import FormatOption, RunOption
+from clear_peft.cli.options import FormatOption, PlotFormat, PlotFormatOption, RunOption
 from clear_peft.cli.output import Format, Output
 
 
@@ -16,8 +15,8 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Page to write, .html [default: report.html in the run folder].")
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for figures as files, too.")] = None,
-    plot_format: Annotated[PlotFormat, typer.Option(help="File format of the figures.")] = PlotFormat.svg,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the plots as files, too.")] = None,
+    plot_format: PlotFormatOption = PlotFormat.svg,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Write the report of a run, finished or not: one page that needs no network and no server."""
@@ -38,7 +37,7 @@ def report(
         "finished": record.metrics is not None,
         "missing": list(record.missing),
     }
-    lines = [f"Report: {page}", *(f"Figure: {file}" for file in files)]
+    lines = [f"Report: {page}", *(f"Plot: {file}" for file in files)]
     if record.metrics is None:
         lines.append("The run is not finished: the report holds what there is so far.")
     out.result(values, [*lines, *record.missing])

@@ -53,7 +53,7 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
         f"It sorts texts into {len(labels)} classes, and was trained with clear-peft on a table of which "
         "some labels may be wrong.",
         "## Training",
-        _bullets(_training(config, metrics)),
+        _bullets(_training(record)),
         f"Classes, in the order of their ids: {_listed(labels)}.",
         "## Results",
         _results(config, metrics),
@@ -101,7 +101,13 @@ def _metadata(record: RunRecord) -> dict[str, Any]:
     return found
 
 
-def _training(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+def _epochs(record: RunRecord) -> str:
+    asked, before = record.config["epochs"], record.warm_up
+    return f"{asked} asked for" if before is None else f"{before} to find wrong labels, then {asked} afresh"
+
+
+def _training(record: RunRecord) -> list[str]:
+    config, metrics = record.config, record.metrics or {}
     peft, rows = _peft(metrics), metrics.get("rows") or {}
     method = code_span(metrics.get("method") or config["method"])
     if config["method"] == "clear":
@@ -111,8 +117,7 @@ def _training(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str
         f"Table: {_source(config['data'])}" + _counts(rows),
         f"Method: {method}",
         "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
-        f"Epochs: {config['epochs']} asked for, epoch {metrics['selected_epoch']} selected on the validation "
-        "rows",
+        f"Epochs: {_epochs(record)}, epoch {metrics['selected_epoch']} selected on the validation rows",
         f"Rows per step: {config['batch_size']}; tokens per text: at most {config['max_length']}; seed: "
         f"{config['seed']}",
     ]
@@ -153,7 +158,7 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
     low, high = audit.noise_rate_interval
     listed = int(audit.issues["is_label_issue"].sum())
     share = audit.expected_precision
-    precise = "" if share is None else f"; about {percent(share)} of these should really be wrong"
+    precise = "" if share is None else f"; by the same estimate {percent(share)} of these are wrong"
     texts = [
         f"{estimate} (95 % interval {percent(low)} to {percent(high)}, if the model judges well). Of "
         f"{len(audit.issues):,} rows, {listed:,} are listed as label issues: those whose label is right with "

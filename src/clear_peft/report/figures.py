@@ -68,6 +68,10 @@ def _accuracy(record: RunRecord) -> "Figure | None":
     test = metrics.get("test")
     if test and not curves["test_accuracy"] and selected is not None:
         panel.plot([selected], [100 * test["accuracy"]], "D", color="black", markersize=5, label="test")
+    if record.warm_up is not None:
+        panel.axvline(
+            record.warm_up + 0.5, color="#999999", linestyle="--", linewidth=1.2, label="started afresh"
+        )
     if selected is not None:
         panel.axvline(selected, color="#999999", linestyle=":", linewidth=1.2, label="selected epoch")
     epochs_below(panel)
@@ -106,7 +110,7 @@ def _gate_rates(record: RunRecord) -> "Figure | None":
     figure, axes = panels(["routed through, by block", "routed through, by given class"])
     figure.set_size_inches(7.5, 2 + 0.18 * min(max(len(blocks), len(classes)), _NAMED))
     epochs = [epoch["epoch"] for epoch in routed]
-    for panel, table, rows in zip(axes, (blocks, classes), (range(len(blocks)), names), strict=True):
+    for panel, table, rows in zip(axes, (blocks, classes), (range(1, len(blocks) + 1), names), strict=True):
         image = _heat_map(panel, 100 * table, "cividis")
         _name(panel, "y", [str(row) for row in rows])
         places = _spread(len(epochs), _EPOCHS_NAMED)

@@ -26,3 +26,8 @@ class RunRecord:
     metrics: Mapping[str, Any] | None
     audit: Audit | None
     missing: Sequence[str] = ()
+
+    @property
+    def warm_up(self) -> int | None:
+        """Number of epochs before training started afresh; None where it did not, or not yet."""
+        return next((epoch["epoch"] for epoch in self.epochs if epoch.get("starts_afresh")), None)

@@ -105,6 +105,10 @@ def _duration(value: Any) -> bool:
     return _number(value) and value >= 0
 
 
+def _yes(value: Any) -> bool:
+    return value is True
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -199,6 +203,7 @@ _EPOCH: dict[str, _Check] = {
     ),
     "losses": _histogram,
     "step_losses": _histogram,
+    "starts_afresh": _yes,
     "gate_rates": _mapping({"blocks": _all(_share), "classes": _all(_or_none(_share))}),
 }
 _METRICS: dict[str, _Check] = {

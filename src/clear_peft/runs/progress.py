@@ -23,6 +23,7 @@ _FIGURES = {
     "losses": "losses",
     "step_losses": "step_losses",
     "gate_rates": "gate_rates",
+    "starts_afresh": "starts_afresh",
 }
 
 

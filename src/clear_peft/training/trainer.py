@@ -431,6 +431,8 @@ class CleaRTrainer(PassingTrainer):
     def _pictures(self, scored: bool) -> dict[str, Any]:
         wrong = wrong_labels(self._labels, self._clean_labels)
         pictures: dict[str, Any] = {"step_losses": self._tally.losses(wrong)}
+        if self._found and round(self.state.epoch or 0) == self._warm_up:
+            pictures["starts_afresh"] = True
         rates = self._tally.gate_rates()
         if rates is not None:
             pictures["gate_rates"] = dict(zip(("blocks", "classes"), rates, strict=True))
@@ -462,6 +464,8 @@ class CleaRTrainer(PassingTrainer):
         epochs = round(self.state.epoch or 0)
         if self._scores and epochs < min(self._warm_up, self.args.num_train_epochs):
             return False
+        if self._found and epochs <= self._warm_up:
+            return False  # the model that says what is believed agrees with itself, and is left behind
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         state = self._state
         if not (name == BELIEVED_ACCURACY and self._found and state is not None):

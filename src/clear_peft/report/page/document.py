@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -54,7 +55,8 @@ def render(record: RunRecord) -> str:
     )
     charts = {
         "key": _storage_key(record),
-        "epochs": epoch_charts(record.epochs),
+        "epochs": epoch_charts(_tested(record)),
+        "warm_up": record.warm_up,
         "selected": (record.metrics or {}).get("selected_epoch"),
         "confusion": None if record.audit is None else confusion(record.audit),
     }
@@ -63,6 +65,7 @@ def render(record: RunRecord) -> str:
         "finished": record.metrics is not None,
         "missing": [showable(sentence) for sentence in record.missing],
         "epochs": len(record.epochs),
+        "warm_up": record.warm_up,
         "routed": any(epoch.get("gate_rates") for epoch in record.epochs),
         "headline": headline(record),
         "facts": facts(record),
@@ -81,6 +84,17 @@ def render(record: RunRecord) -> str:
         rows = row_columns(record.audit.issues, record.audit.labels, _BUDGET - len(page.encode()))
         page = template.render(values, rows=rows, row_data=Markup(embedded_json(rows)))  # noqa: S704
     return page
+
+
+def _tested(record: RunRecord) -> Sequence[Mapping[str, Any]]:
+    """The epochs; the selected one has the test figures that were measured once, if they were."""
+    metrics = record.metrics or {}
+    test = metrics.get("test")
+    if not test or any(epoch.get("test_accuracy") is not None for epoch in record.epochs):
+        return record.epochs
+    figures = {f"test_{name}": value for name, value in test.items()}
+    selected = metrics.get("selected_epoch")
+    return [{**epoch, **figures} if epoch["epoch"] == selected else epoch for epoch in record.epochs]
 
 
 def _asset(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from clear_peft.audit import Audit
@@ -45,8 +46,8 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     peft = metrics["peft"] if "peft" in metrics else config.get("peft")
     method = metrics.get("method") or config.get("method")
     found: list[tuple[str, Any]] = [
-        ("Model", config.get("model")),
-        *((name.capitalize(), config.get(key)) for key, name in _SOURCES),
+        ("Model", _brief_path(config.get("model"))),
+        *((name.capitalize(), _brief_path(config.get(key))) for key, name in _SOURCES),
         ("Columns", _columns(config)),
         ("PEFT method", peft or ("none: all weights are trained" if method else None)),
         ("Training method", _with_preset(method, config.get("preset"))),
@@ -97,7 +98,7 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
     listed = int(audit.issues["is_label_issue"].sum())
     rule = f"clean probability below {audit.threshold:g}"
     expected = audit.expected_precision
-    precise = "" if expected is None else f"; about {percent(expected)} of them should really be wrong"
+    precise = "" if expected is None else f"; by estimate {percent(expected)} of their labels are wrong"
     return (
         {
             "name": "Estimated wrong labels",
@@ -112,10 +113,16 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
     )
 
 
+def _brief_path(source: str | None) -> str | None:
+    """Of an absolute path the end: where else somebody keeps files is not for the eyes of all readers."""
+    parts = Path(source or "").parts
+    return f"…/{'/'.join(parts[-2:])}" if len(parts) > 3 and Path(parts[0]).is_absolute() else source
+
+
 def _columns(config: Mapping[str, Any]) -> str:
-    names = [("text", config.get("text_column")), ("label", config.get("label_column"))]
-    names += [("true label", config.get("clean_label_column")), ("id", config.get("id_column"))]
-    return ", ".join(f"{name}: {column}" for name, column in names if column)
+    names = [("texts", config.get("text_column")), ("labels", config.get("label_column"))]
+    names += [("true labels", config.get("clean_label_column")), ("ids", config.get("id_column"))]
+    return ", ".join(f"{name} in {column}" for name, column in names if column)
 
 
 def _with_preset(method: str | None, preset: str | None) -> str | None:
@@ -130,9 +137,14 @@ def _epoch_counts(record: RunRecord) -> str | None:
     metrics = record.metrics or {}
     if not record.epochs:
         return None
-    counts = f"{len(record.epochs)} done"
+    done = record.epochs[-1]["epoch"]
+    counts = f"{done} done"
     asked, selected = record.config.get("epochs"), metrics.get("selected_epoch")
-    if asked is not None:
+    before = record.warm_up
+    if before is not None:
+        counts += f": {before} to find wrong labels, {done - before}"
+        counts += " afresh" if asked is None else f" of {asked} afresh"
+    elif asked is not None:
         counts += f", {asked} asked for"
     return counts if selected is None else f"{counts}, epoch {selected} selected"
 
@@ -148,7 +160,7 @@ def _where_truth_is_known(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
             ("Wrong labels on the list", f"{text}; average precision {detection['average_precision']:.3f}")
         )
     if metrics.get("memorised") is not None:
-        found.append(("Wrong labels memorised", percent(metrics["memorised"])))
+        found.append(("Wrong labels that the model repeats", percent(metrics["memorised"])))
     return found
 
 

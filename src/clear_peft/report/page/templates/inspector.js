@@ -4,8 +4,10 @@ const WORDS = { keep: () => "✓\u00a0keep", relabel: (label) => `→\u00a0${bri
 
 const decidedAs = ({ action, label }) => WORDS[action](label);
 
+// A mixture of two Gaussians is surer than anybody should be.
 function wrongness(rows, i) {
-  return rows.clean[i] == null ? "unknown" : percent(1 - rows.clean[i]);
+  if (rows.clean[i] == null) return "unknown";
+  return rows.clean[i] < 0.005 ? ">\u00a099\u00a0%" : percent(1 - rows.clean[i]);
 }
 
 function makeInspector(rows, decisions, { goTo }) {

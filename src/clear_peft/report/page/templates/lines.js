@@ -9,14 +9,14 @@ const SHAPES = {
 const ACCURACIES = [
   { key: "test_accuracy", name: "test", colour: "blue", shape: "circle", dash: "none" },
   { key: "validation_accuracy", name: "validation, labels as given", colour: "green", shape: "square", dash: "7 4" },
-  { key: "memorised", name: "wrong labels memorised", colour: "orange", shape: "triangle", dash: "2 4" },
+  { key: "memorised", name: "wrong labels repeated in the steps", colour: "orange", shape: "triangle", dash: "2 4" },
 ];
 const LOSSES = [
   { key: "train_loss", name: "training", colour: "blue", shape: "circle", dash: "none" },
   { key: "validation_loss", name: "validation", colour: "green", shape: "square", dash: "7 4" },
 ];
 
-function lineChart(figure, epochs, selected, { title, note, series, shares }) {
+function lineChart(figure, { epochs, selected, warm_up: warmUp }, { title, note, series, shares }) {
   const there = series.filter(({ key }) => epochs.some((epoch) => epoch.figures[key] != null));
   if (!there.length) return figure.remove();
   const said = (value) => (shares ? percent(value) : value.toFixed(3));
@@ -68,6 +68,11 @@ function lineChart(figure, epochs, selected, { title, note, series, shares }) {
     for (const epoch of ticks(first, last, Math.min(last - first, width / 55)).filter(Number.isInteger)) {
       picture.append(drawn("text", { x: x(epoch), y: height - edge.bottom + 18, "text-anchor": "middle" }, String(epoch)));
     }
+    if (warmUp != null && warmUp < last) {
+      const between = x(warmUp + 0.5);
+      picture.append(drawn("line", { class: "chosen", x1: between, x2: between, y1: edge.top - 6, y2: height - edge.bottom }),
+        drawn("text", { x: between - 5, y: edge.top - 7, "text-anchor": "end" }, "started afresh →"));
+    }
     if (epochs.some(({ epoch }) => epoch === selected)) {
       const right = x(selected) > width - 80;
       picture.append(drawn("line", { class: "chosen", x1: x(selected), x2: x(selected), y1: edge.top - 6, y2: height - edge.bottom }),
@@ -108,10 +113,10 @@ function epochTable(epochs, selected) {
   find("epoch-table").append(table);
 }
 
-function mountLines({ epochs, selected }) {
-  lineChart(find("accuracy-chart"), epochs, selected, { title: "Accuracy", series: ACCURACIES, shares: true,
+function mountLines(charts) {
+  lineChart(find("accuracy-chart"), charts, { title: "Accuracy", series: ACCURACIES, shares: true,
     note: "Validation labels are as doubtful as the training labels." });
-  lineChart(find("loss-chart"), epochs, selected, { title: "Loss", series: LOSSES, shares: false,
+  lineChart(find("loss-chart"), charts, { title: "Loss", series: LOSSES, shares: false,
     note: "Mean over the rows, in nats." });
-  epochTable(epochs, selected);
+  epochTable(charts.epochs, charts.selected);
 }
