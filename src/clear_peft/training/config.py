@@ -16,6 +16,7 @@ ESTIMATORS: dict[str, CleanlinessEstimator] = {
     # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
+SCORINGS = ("pass", "steps")
 
 
 @dataclass
@@ -46,6 +47,10 @@ class CleaRConfig(TrainingArguments):
             yet does better to go on.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
             first estimate, which saves the passes.
+        scoring: Where losses and predictions come from when labels are judged. ``pass``: a pass over all
+            training rows, with all gates open and without dropout. ``steps``: what fell out of the epoch's
+            steps, moved to its end; it costs nothing, but what the adapter knows of an example is hidden in
+            its steps where gates are closed, so that once routing has begun it says less.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
         soft_labels: Whether, after the warm-up, the target of an example is p·label + (1 − p)·teacher, the
             teacher being the predictions of the scoring pass, and it is drawn the more often the surer its
@@ -69,6 +74,7 @@ class CleaRConfig(TrainingArguments):
     teach_above: float = field(default=0.5, metadata={"help": "least share of predicted labels"})
     reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
+    scoring: str = field(default="pass", metadata={"help": f"one of {', '.join(SCORINGS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
     soft_labels: bool = field(default=True, metadata={"help": "targets p·label + (1 − p)·teacher"})
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
@@ -93,10 +99,11 @@ class CleaRConfig(TrainingArguments):
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
-        if self.estimator not in ESTIMATORS:
-            raise InputError(
-                f"There is no estimator {self.estimator!r}: choose from {', '.join(ESTIMATORS)}."
-            )
+        for name, known in (("estimator", tuple(ESTIMATORS)), ("scoring", SCORINGS)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"There is no {name} {getattr(self, name)!r}: choose from {', '.join(known)}."
+                )
 
 
 def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:

@@ -43,6 +43,7 @@ from clear_peft.training.passing_trainer import PassingTrainer, by_length
 from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import frozen_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
+from clear_peft.training.steps import StepScores
 from clear_peft.training.tally import Tally
 
 BELIEVED_ACCURACY = "believed_accuracy"
@@ -108,6 +109,9 @@ class CleaRTrainer(PassingTrainer):
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
+        self._steps: StepScores | None = None
+        if args.scoring == "steps" and self._scores and train_dataset is not None:
+            self._steps = StepScores(len(self._labels), self._num_labels, args.device)
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
         if args.patience:
@@ -149,7 +153,7 @@ class CleaRTrainer(PassingTrainer):
             state.clean_probability,
             state.losses,
             given=self._labels,
-            predicted=state.teacher.argmax(axis=1),
+            predicted=state.teacher.predicted.numpy(),
             names=[names[i] for i in range(self._num_labels)],
         )
 
@@ -214,6 +218,8 @@ class CleaRTrainer(PassingTrainer):
             loss = cross_entropy(outputs.logits, labels).mean()
             return (loss, outputs) if return_outputs else loss
         self._tally.step(outputs.logits, ids)
+        if self._steps is not None and (self.args.reestimate or not self._robust):
+            self._steps.step(outputs.logits, labels, ids, self.state.epoch or 0.0)
         losses = self.per_example_loss(outputs.logits, labels, ids)
         self._refuse_non_finite(losses, ids)
         self._step_ids.append(ids)
@@ -237,7 +243,7 @@ class CleaRTrainer(PassingTrainer):
         if not self._robust:
             return loss
         if self.args.consistency_weight:
-            teacher = self._teacher[ids]
+            teacher = self._teacher.logits(ids)
             agreement = consistency(logits, teacher, self.args.consistency_temperature)
             loss = loss + self.args.consistency_weight * agreement
         return loss
@@ -246,7 +252,7 @@ class CleaRTrainer(PassingTrainer):
         """p·label + (1 − p)·teacher, (B, C) float32."""
         probability = self._probability[ids].unsqueeze(1)
         given = one_hot(labels, self._num_labels)
-        return probability * given + (1 - probability) * torch.softmax(self._teacher[ids].float(), dim=1)
+        return probability * given + (1 - probability) * self._teacher.probabilities(ids)
 
     def _refuse_non_finite(self, losses: Tensor, ids: Tensor) -> None:
         finite = losses.detach().isfinite()
@@ -291,8 +297,7 @@ class CleaRTrainer(PassingTrainer):
         Where the teacher knows little, as early with many classes, steps go to labels that look right; a
         good teacher makes examples of wrong labels nearly as useful.
         """
-        surest = torch.softmax(self._teacher.float(), dim=1).amax(dim=1)
-        return (self._probability + (1 - self._probability) * surest).cpu().numpy()
+        return (self._probability + (1 - self._probability) * self._teacher.confidence).cpu().numpy()
 
     @property
     def _warm_up(self) -> int:
@@ -362,9 +367,11 @@ class CleaRTrainer(PassingTrainer):
         done = round(self.state.epoch or 0)
         beyond = done - self._warm_up
         scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
+        if self._steps is not None:
+            self._steps.end_epoch(self.state.epoch or 0.0, self.accelerator)
         if scored:
             with nullcontext() if self._average is None else self._average.applied():
-                state = self._scored()
+                state = self._scored(self._steps)
             self._set_state(self._teaching(state) if self._fresh_start else state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
@@ -378,10 +385,13 @@ class CleaRTrainer(PassingTrainer):
         self.state.log_history.append({**place, **self._pictures(scored)})
         self._tally.clear_gates()
 
-    def _scored(self) -> CleanlinessState:
-        """What the model as it is makes of the labels."""
-        logits, held_out = self._everywhere(predict_logits)
-        return self._judged(logits, held_out, seen=True, before=self._state)
+    def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
+        """What the model as it is makes of the labels or, of the training rows, what it did in the steps."""
+        if steps is None or not steps.complete:
+            logits, held_out = self._everywhere(predict_logits)
+            return self._judged(logits, held_out, seen=True, before=self._state)
+        held_out = self._held_out(predict_logits)
+        return self._judged(steps.logits, held_out, seen=True, losses=steps.losses, before=self._state)
 
     def _teaching(self, state: CleanlinessState) -> CleanlinessState:
         """Whose doubts and predictions to start afresh with: the model's, a probe's, or nobody's.
@@ -416,7 +426,7 @@ class CleaRTrainer(PassingTrainer):
         return self._judged(logits[0], logits[1], seen=False)
 
     def _judged(
-        self, logits: Tensor, held_out: Tensor | None, *, seen: bool, before: CleanlinessState | None = None
+        self, logits: Tensor, held_out: Tensor | None, *, seen: bool, **more: Any
     ) -> CleanlinessState:
         return judged(
             logits,
@@ -426,7 +436,7 @@ class CleaRTrainer(PassingTrainer):
             self.args,
             epoch=round(self.state.epoch or 0),
             seen=seen,
-            before=before,
+            **more,
         )
 
     def _set_state(self, state: CleanlinessState | None) -> None:
@@ -434,7 +444,7 @@ class CleaRTrainer(PassingTrainer):
         if state is not None:
             device = self.args.device
             self._probability = torch.from_numpy(state.clean_probability).to(device)
-            self._teacher = torch.from_numpy(state.teacher).to(device)
+            self._teacher = state.teacher.to(device)
 
     def _figures(self) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -522,7 +532,8 @@ class CleaRTrainer(PassingTrainer):
     def _memory(self) -> dict[str, Any]:
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
-        return {"objective": self._objective, "tally": self._tally, **average}
+        steps = {} if self._steps is None else {"steps": self._steps}
+        return {"objective": self._objective, "tally": self._tally, **steps, **average}
 
 
 class _Epochs(TrainerCallback):
