@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
@@ -45,6 +44,7 @@ from clear_peft.training.scoring import frozen_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 from clear_peft.training.steps import StepScores
 from clear_peft.training.tally import Tally
+from clear_peft.training.watch import FiniteWatch
 
 BELIEVED_ACCURACY = "believed_accuracy"
 
@@ -119,6 +119,8 @@ class CleaRTrainer(PassingTrainer):
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
+        self._watched_loss = FiniteWatch("The loss", args.device)
+        self._watched_gradient = FiniteWatch("The gradient", args.device)
         # examples of the optimizer step, micro-batch by micro-batch
         self._step_ids: deque[Tensor] = deque(maxlen=args.gradient_accumulation_steps)
         self.add_callback(_Epochs(self))
@@ -221,7 +223,7 @@ class CleaRTrainer(PassingTrainer):
         if self._steps is not None and (self.args.reestimate or not self._robust):
             self._steps.step(outputs.logits, labels, ids, self.state.epoch or 0.0)
         losses = self.per_example_loss(outputs.logits, labels, ids)
-        self._refuse_non_finite(losses, ids)
+        self._watched_loss.see(losses.isfinite(), ids, self.state.global_step + 1)
         self._step_ids.append(ids)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices:
@@ -251,28 +253,22 @@ class CleaRTrainer(PassingTrainer):
     def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
         """p·label + (1 − p)·teacher, (B, C) float32."""
         probability = self._probability[ids].unsqueeze(1)
-        given = one_hot(labels, self._num_labels)
-        return probability * given + (1 - probability) * self._teacher.probabilities(ids)
-
-    def _refuse_non_finite(self, losses: Tensor, ids: Tensor) -> None:
-        finite = losses.detach().isfinite()
-        if not finite.all():
-            rows = ", ".join(map(str, ids[~finite].tolist()[:5]))
-            raise InputError(
-                f"The loss is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
-                "lower the learning rate, or train in bf16 or float32 instead of fp16."
-            )
+        targets = (1 - probability) * self._teacher.probabilities(ids)
+        return targets.scatter_add(1, labels.unsqueeze(1), probability)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Transformers' own; a step that would ruin the weights, and so the next checkpoint, is not taken."""
+        """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            rows = ", ".join(map(str, torch.cat([*self._step_ids]).tolist()[:5]))
-            raise InputError(
-                f"The gradient is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
-                "lower the learning rate, or train in bf16 or float32."
-            )
+        if self.accelerator.scaler is None:
+            ids = torch.cat([*self._step_ids])
+            finite = torch.as_tensor(norm, device=ids.device).isfinite().expand(len(ids))
+            self._watched_gradient.see(finite, ids, self.state.global_step + 1)
         return norm
+
+    def _look(self) -> None:
+        """Stop if a step was not finite: what it made is no thing to judge, to evaluate or to save."""
+        self._watched_loss.look()
+        self._watched_gradient.look()
 
     # The epoch
 
@@ -364,6 +360,7 @@ class CleaRTrainer(PassingTrainer):
 
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
+        self._look()
         done = round(self.state.epoch or 0)
         beyond = done - self._warm_up
         scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
@@ -507,6 +504,7 @@ class CleaRTrainer(PassingTrainer):
         return True
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._look()
         # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
