@@ -3,8 +3,8 @@
 No training: the log-odds of the losses are drawn from two Gaussians, labels from C classes. Run it with
 `python benchmarks/scale.py`. Every size is measured in a process of its own, on one core: seconds on the
 clock, seconds of computing (less where the machine has other work), and the peak memory of the process,
-Python and libraries included. The teacher (2·C bytes an example) is not made. The last lines compare the
-binned fit with the fit to all values.
+Python and libraries included. The fit to bins is compared with the fit to all values. In the end the teacher:
+predictions for 1,000 classes are remembered and read again, batch by batch, as training does.
 """
 
 import argparse
@@ -30,6 +30,7 @@ ESTIMATORS = {
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
 _PART = 1 << 20
+_TEACHER_BATCH = 1024
 
 
 def losses_of(size: int, seed: int = 0, noise: float = 0.3) -> np.ndarray:
@@ -63,9 +64,45 @@ def measure(size: int, classes: int, estimator: str) -> dict[str, float]:
     issues = rank_label_issues(estimate.clean_probability, losses, given=given, predicted=given, names=names)
     lap("rank")
     assert len(issues) == size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     clock = time.perf_counter() - clock
-    return {**seconds, "clock": clock, "computing": sum(seconds.values()), "peak": peak}
+    return {**seconds, "clock": clock, "computing": sum(seconds.values()), "peak": _peak()}
+
+
+def teach(size: int, classes: int) -> dict[str, float]:
+    """Seconds to remember predictions and to read them, memory, and how far they are from what was given."""
+    import torch
+
+    from clear_peft.training.teacher import Teacher
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    batch = 3 * torch.randn(
+        _TEACHER_BATCH, classes, generator=generator
+    )  # the same for all: only time counts
+    started = _peak()
+    teacher = Teacher.unknown(size, classes, torch.device("cpu"))
+    lapses = {"put": 0.0, "read": 0.0}
+    for start in range(0, size, _TEACHER_BATCH):
+        ids = torch.arange(start, min(start + _TEACHER_BATCH, size))
+        before = time.process_time()
+        teacher.put(ids, batch[: len(ids)])
+        lapses["put"] += time.process_time() - before
+    for start in range(0, size, _TEACHER_BATCH):
+        ids = torch.arange(start, min(start + _TEACHER_BATCH, size))
+        before = time.process_time()
+        teacher.probabilities(ids)
+        lapses["read"] += time.process_time() - before
+    exact, ours = torch.softmax(batch, dim=1), teacher.probabilities(torch.arange(min(_TEACHER_BATCH, size)))
+    apart = (exact[: len(ours)] - ours).abs().sum(dim=1) / 2
+    each = sum(tensor[0].nbytes for tensor in teacher.tensors().values())
+    return {**lapses, "bytes": each, "grown": _peak() - started, "apart": float(apart.max())}
+
+
+def _peak() -> float:
+    """Most memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1 << 20 if sys.platform == "darwin" else 1024
+    )
 
 
 def difference(size: int, estimator: str) -> tuple[float, float]:
@@ -88,11 +125,13 @@ def _alone(function, *arguments):
 
 
 def main() -> None:
-    """Print one line a size, the bytes of state an example, and the error of the bins."""
+    """Print one line a size, the error of the bins, and one line for the teacher."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e5, 1e6, 1e7])
     parser.add_argument("--classes", type=int, default=77)
     parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["gaussian"])
+    parser.add_argument("--teacher", type=float, default=1e6, help="examples of the teacher")
+    parser.add_argument("--teacher-classes", type=int, default=1000)
     parser.add_argument("--compare", type=float, default=1e6, help="examples of the comparison")
     options = parser.parse_args()
     for estimator in options.estimators:
@@ -111,10 +150,15 @@ def main() -> None:
             f"{largest:.1e}, by {mean:.1e} on average",
             flush=True,
         )
-    classes = options.classes
+    size, classes = int(options.teacher), options.teacher_classes
+    found = _alone(teach, size, classes)
     print(
-        f"state: 8 bytes an example (loss and p, float32) and {2 * classes} for the teacher's {classes} "
-        f"logits, float16; the 8 largest, with int16 classes, would take 32: {2 * classes / 32:.1f} × less"
+        f"teacher: {size:.0e} examples, {classes} classes: {found['bytes']:.0f} bytes each ({2 * classes} "
+        f"for all logits), {found['grown']:.0f} MB, remembered in {found['put']:.2f} s, read in "
+        f"{found['read']:.2f} s; total variation from what was given at most {found['apart']:.3f}"
+    )
+    print(
+        "state: 8 bytes an example (loss and p, float32) and the teacher; 8 more with scores from the steps"
     )
 
 

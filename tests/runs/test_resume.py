@@ -65,7 +65,7 @@ def _weights(run):
         (_Interrupt(epoch=1), {}),  # before there is a checkpoint
         (_Interrupt(stage="Writing"), {}),
         (_Interrupt(epoch=3), {"method": "full"}),
-        (_Interrupt(epoch=3), {"peft": "prefix"}),
+        (_Interrupt(epoch=3), {"peft": "prefix", "training": {"judge": "steps"}}),
     ],
 )
 def test_it_ends_as_if_it_had_not_been_interrupted(place, tmp_path, interrupt, options):

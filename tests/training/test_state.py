@@ -8,38 +8,51 @@ from clear_peft.errors import InputError
 from clear_peft.training import CleanlinessState
 from clear_peft.training.indexing import ID_COLUMN, IdCollator
 from clear_peft.training.state import STATE_NAME
+from clear_peft.training.teacher import Teacher
 
 
-def state():
+def state(classes=4):
     return CleanlinessState(
         epoch=3,
         losses=np.array([0.1, 2.5], np.float32),
         clean_probability=np.array([1.0, 0.25], np.float32),
-        teacher=np.ones((2, 4), np.float16),
+        teacher=Teacher.of(torch.randn(2, classes, generator=torch.Generator().manual_seed(0))),
         validation_probability=np.array([0.5], np.float32),
         components=2,
         parameters={"means": [0.1, 2.5], "scale": "log_odds"},
     )
 
 
-def test_state_survives_a_round_trip(tmp_path):
-    state().save(tmp_path)
-    back = CleanlinessState.load(tmp_path)
+@pytest.mark.parametrize("classes", [4, 65, 40_000])
+def test_state_survives_a_round_trip(tmp_path, classes):
+    state(classes).save(tmp_path)
+    back = CleanlinessState.load(tmp_path, (2, classes))
     assert (back.epoch, back.components, back.parameters) == (3, 2, state().parameters)
-    for name in ("losses", "clean_probability", "teacher"):
+    for name in ("losses", "clean_probability", "validation_probability"):
         loaded, saved = getattr(back, name), getattr(state(), name)
         assert loaded.dtype == saved.dtype
         assert np.array_equal(loaded, saved)
+    assert torch.equal(back.teacher.logits(), state(classes).teacher.logits())
     assert back.noise_rate == pytest.approx(0.375)
 
 
 def test_no_state_is_none_and_a_damaged_one_is_refused(tmp_path):
-    assert CleanlinessState.load(tmp_path) is None
+    assert CleanlinessState.load(tmp_path, (2, 4)) is None
     state().save(tmp_path)
     whole = (tmp_path / STATE_NAME).read_bytes()
     (tmp_path / STATE_NAME).write_bytes(whole[:-3])
     with pytest.raises(InputError, match="damaged"):
-        CleanlinessState.load(tmp_path)
+        CleanlinessState.load(tmp_path, (2, 4))
+
+
+@pytest.mark.parametrize("classes", [[[0, 99]], [[-1, 5]]])
+def test_a_teacher_of_classes_that_there_are_not_is_refused(tmp_path, classes):
+    planted = state(99)
+    planted.teacher.classes[:, :2] = torch.tensor(classes)
+    planted.save(tmp_path)
+    with pytest.raises(InputError, match="damaged") as refusal:
+        CleanlinessState.load(tmp_path, (2, 99))
+    assert "classes that there are not" in str(refusal.value)
 
 
 def test_collator_carries_ids_past_a_collator_that_drops_what_it_does_not_know():

@@ -111,7 +111,7 @@ def test_losses_reach_the_estimator_in_the_order_of_the_rows(tmp_path):
         ).logits
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor(data["labels"]), reduction="none")
     np.testing.assert_allclose(estimator.seen[-1], expected, atol=1e-5)
-    np.testing.assert_allclose(made.cleanliness.teacher, logits, atol=2e-3)
+    np.testing.assert_allclose(made.cleanliness.teacher.logits(), logits, atol=2e-3)
 
 
 @pytest.mark.parametrize(("warm_up", "epochs", "expected"), [(2, 4, 2), (0.5, 4, 2), (0.5, 3, 2), (0, 2, 0)])
@@ -135,7 +135,7 @@ def test_targets_are_labels_and_predictions_mixed_by_the_clean_probability(tmp_p
     logits, ids = torch.randn(3, 3), torch.tensor([0, 10, 21])
     labels = torch.from_numpy(made._labels[ids])
     p = torch.from_numpy(made.clean_probability[ids])[:, None]
-    teacher = torch.softmax(torch.from_numpy(made.cleanliness.teacher[ids]).float(), 1)
+    teacher = made.cleanliness.teacher.probabilities(ids)
     targets = p * torch.nn.functional.one_hot(labels, 3) + (1 - p) * teacher
     expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     torch.testing.assert_close(made.per_example_loss(logits, labels, ids), expected)

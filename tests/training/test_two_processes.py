@@ -33,18 +33,20 @@ np.savez({out!r} + f"/rank{{made.args.process_index}}.npz", p=state.clean_probab
 """
 
 
-def test_clean_probabilities_of_two_processes_are_those_of_one(tmp_path):
+@pytest.mark.parametrize("judge", ["model", "steps"])
+def test_clean_probabilities_of_two_processes_are_those_of_one(tmp_path, judge):
+    settings = {**SETTINGS, "judge": judge}
     one = trained(
         tmp_path,
         start=model_without_dropout(),
         train_dataset=rows(24),
         per_device_train_batch_size=4,
-        **SETTINGS,
+        **settings,
     )
     here = Path(__file__).parent
     script = tmp_path / "two.py"
     path = [str(here), str(here.parent)]
-    script.write_text(textwrap.dedent(SCRIPT.format(path=path, out=str(tmp_path), settings=SETTINGS)))
+    script.write_text(textwrap.dedent(SCRIPT.format(path=path, out=str(tmp_path), settings=settings)))
     run_two(script)
     for rank in (0, 1):
         two = np.load(tmp_path / f"rank{rank}.npz")

@@ -1,5 +1,6 @@
 """Loss history in, clean probabilities out: which labels does the model itself find believable?"""
 
+from clear_peft.cleanliness.drift import moved_to
 from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEstimator
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
@@ -15,6 +16,7 @@ __all__ = [
     "GaussianMixtureCleanliness",
     "ProbePredictions",
     "log_odds",
+    "moved_to",
     "probe",
     "rank_label_issues",
     "share_of_random_labels",

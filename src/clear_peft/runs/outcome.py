@@ -145,10 +145,10 @@ def _judged(
     """
     if found is None:
         state = trainer.cleanliness
-        losses, probability, scores = state.losses, state.clean_probability, state.teacher
+        losses, probability, logits = state.losses, state.clean_probability, state.teacher.logits()
     else:
-        losses, probability, scores = found.losses, found.quality, found.logits
-    examples, logits = [tables.train], torch.from_numpy(scores).float()
+        losses, probability, logits = found.losses, found.quality, torch.from_numpy(found.logits)
+    examples = [tables.train]
     if tables.held_out is not None:
         unseen = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
         held_losses = cross_entropy(unseen, torch.from_numpy(tables.held_out.labels)).numpy()

@@ -16,8 +16,7 @@ ESTIMATORS: dict[str, CleanlinessEstimator] = {
     # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
-
-JUDGES = ("probe", "model")
+JUDGES = ("probe", "model", "steps")
 
 
 @dataclass
@@ -41,10 +40,12 @@ class CleaRConfig(TrainingArguments):
             forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
         average_decay: d of the running average of the weights that scores the labels and, after a fresh
             start, is evaluated and saved; 0: the last weights.
-        judge: Whose predictions say what to doubt, and teach: those of a linear ``probe`` on the model's hidden
-            features, of each row by a fit without it (``clear_peft.cleanliness.probe``), or the ``model``'s
-            own, whose head has begun to repeat the labels that it was trained on. A model without hidden
-            states to give out judges itself.
+        judge: Whose predictions say what to doubt, and teach. ``probe``: a linear probe on the model's hidden
+            features, of each row by a fit without it (``clear_peft.cleanliness.probe``); a model without
+            hidden states to give out judges itself. ``model``: the model's own, in a pass over all rows; its
+            head has begun to repeat the labels that it was trained on. ``steps``: what fell out of the
+            epoch's steps, moved to its end; it costs nothing, but what the adapter knows of an example is
+            hidden in its steps where gates are closed, so that once routing has begun it says less.
         doubt_above: Share of the given labels that must look wrong before any is doubted: for the model those
             that it contradicts, for the probe those that look drawn at random
             (``clear_peft.cleanliness.share_of_random_labels``). Losses alone do not tell hard examples from

@@ -12,6 +12,7 @@ from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.state import CleanlinessState
+from clear_peft.training.teacher import Teacher
 
 
 def judged(
@@ -23,6 +24,7 @@ def judged(
     *,
     epoch: int,
     seen: bool,
+    losses: np.ndarray | None = None,
     before: CleanlinessState | None = None,
 ) -> CleanlinessState:
     """Judge the labels by what predicts them; where they look right, none is doubted.
@@ -37,12 +39,14 @@ def judged(
         seen: Whether the predictions come from a model that was trained on the labels. Labels that such a
             model contradicts are doubtful; one that has not seen them contradicts what is merely hard, and
             only labels far down its ranking count.
+        losses: (N,) float32, in place of those that the predictions have.
         before: The pass before, whose losses these are smoothed with.
 
     Raises:
         InputError: If a loss is not finite.
     """
-    losses = cross_entropy(logits, torch.from_numpy(labels)).numpy()
+    if losses is None:
+        losses = cross_entropy(logits, torch.from_numpy(labels)).numpy()
     if not np.isfinite(losses).all():
         raise InputError(
             "The model's losses on the training set are not finite: lower the learning rate, or train in "
@@ -66,7 +70,7 @@ def judged(
         epoch=epoch,
         losses=losses.astype(np.float32),
         clean_probability=probability,
-        teacher=logits.numpy().astype(np.float16),
+        teacher=Teacher.of(logits),
         validation_probability=believed,
         components=estimate.components,
         parameters={**estimate.parameters, **findings},

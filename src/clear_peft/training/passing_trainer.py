@@ -53,11 +53,14 @@ class PassingTrainer(AdapterTrainer):
 
     def _everywhere(self, read: Callable) -> tuple[Any, Any]:
         """What a pass reads off the training set, (N, D), and off the validation rows, (M, D), if any."""
-        own = self._pass_over(read, self.train_dataset, self._lengths)
+        return self._pass_over(read, self.train_dataset, self._lengths), self._held_out(read)
+
+    def _held_out(self, read: Callable) -> Tensor | None:
+        """What a pass reads off the validation rows, (M, D), if there are any."""
         if self._validation is None:
-            return own, None
+            return None
         lengths = column(self._validation, self.args.length_column_name)
-        return own, self._pass_over(read, with_ids(self._validation), lengths)
+        return self._pass_over(read, with_ids(self._validation), lengths)
 
     def _pass_over(self, read: Callable, dataset: Any, lengths: np.ndarray | None) -> Tensor | None:
         """What a pass reads off a dataset with ids, (N, D) on the CPU, on every process."""

@@ -120,7 +120,7 @@ class SelfMixTrainer(CleaRTrainer):
                 "SelfMix mixes one vector per text, and the head of this model takes another input: choose "
                 "an encoder such as BERT."
             )
-        pseudo = torch.softmax(self._teacher[ids].float() / options.temperature, dim=1)
+        pseudo = torch.softmax(self._teacher.logits(ids) / options.temperature, dim=1)
         unlabelled = self._probability[ids] <= options.threshold
         targets = torch.where(unlabelled[:, None], pseudo, one_hot(labels, self._num_labels).float())
 

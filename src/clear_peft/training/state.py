@@ -9,16 +9,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
-from safetensors.numpy import save
 from torch import Tensor
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
+from clear_peft.training.teacher import Teacher
 
 STATE_NAME = "clear_state.safetensors"
 MEMORY_NAME = "clear_memory.safetensors"
+_ARRAYS = ("losses", "clean_probability", "validation_probability")
 _DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
 
 
@@ -30,7 +32,7 @@ class CleanlinessState:
         epoch: Number of epochs that the model had been trained for.
         losses: ℓ, (N,) float32, smoothed over epochs.
         clean_probability: p, (N,) float32 in [0, 1].
-        teacher: t, (N, C) float16, the logits of the pass.
+        teacher: t, what the pass predicted for every example, on the CPU.
         validation_probability: p of the validation rows, (M,) float32; empty where there are none.
         components: 2, or 1 where no label is doubted.
         parameters: What the estimator fitted, JSON-able.
@@ -39,7 +41,7 @@ class CleanlinessState:
     epoch: int
     losses: npt.NDArray[np.float32]
     clean_probability: npt.NDArray[np.float32]
-    teacher: npt.NDArray[np.float16]
+    teacher: Teacher
     validation_probability: npt.NDArray[np.float32]
     components: int
     parameters: dict[str, Any]
@@ -58,38 +60,34 @@ class CleanlinessState:
             components=1,
         )
 
-    def _check(self, shape: tuple[int, ...]) -> None:
-        rows = shape[:1]
+    def _check(self) -> None:
+        rows = (len(self.teacher),)
         kinds = (
             (self.losses, rows, np.float32),
             (self.clean_probability, rows, np.float32),
-            (self.teacher, shape, np.float16),
             (self.validation_probability, self.validation_probability.shape[:1], np.float32),
         )
         fits = all(a.shape == wanted and a.dtype == kind for a, wanted, kind in kinds)
         if not (fits and isinstance(self.epoch, int) and self.components in (1, 2)):
             raise ValueError(f"it is not the state of {rows[0]} examples")
-        if not (isinstance(self.parameters, dict) and all(np.isfinite(a).all() for a, _, _ in kinds)):
+        finite = all(np.isfinite(a).all() for a, _, _ in kinds) and self.teacher.values.isfinite().all()
+        if not (isinstance(self.parameters, dict) and finite):
             raise ValueError("it holds what no scoring pass finds")
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the state into a folder, atomically."""
-        arrays = {
-            name: getattr(self, name)
-            for name in ("losses", "clean_probability", "teacher", "validation_probability")
-        }
+        arrays = {name: torch.from_numpy(getattr(self, name)) for name in _ARRAYS}
         rest = {"epoch": self.epoch, "components": self.components, "parameters": self.parameters}
-        atomic_write(Path(folder) / STATE_NAME, save(arrays, {"clear": json.dumps(rest)}))
+        known = safetensors_torch.save({**arrays, **self.teacher.tensors()}, {"clear": json.dumps(rest)})
+        atomic_write(Path(folder) / STATE_NAME, known)
 
     @classmethod
-    def load(
-        cls, folder: str | os.PathLike[str], shape: tuple[int, int] | None = None
-    ) -> "CleanlinessState | None":
+    def load(cls, folder: str | os.PathLike[str], shape: tuple[int, int]) -> "CleanlinessState | None":
         """Read the state of a folder; None where no scoring pass had been made yet.
 
         Args:
             folder: A checkpoint.
-            shape: N and C that it must have. Default: any.
+            shape: N and C that it must have.
 
         Raises:
             InputError: If the file is damaged, or about other examples.
@@ -98,11 +96,12 @@ class CleanlinessState:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, "np") as file:
+            with safe_open(path, "pt") as file:
                 rest = json.loads(file.metadata()["clear"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state = cls(**arrays, **rest)
-            state._check(shape or state.teacher.shape)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: tensors.pop(name).numpy() for name in _ARRAYS}
+            state = cls(**arrays, teacher=Teacher.restored(tensors, *shape), **rest)
+            state._check()
             return state
         except _DAMAGE as error:
             raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error

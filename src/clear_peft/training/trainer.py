@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
@@ -43,7 +42,9 @@ from clear_peft.training.passing_trainer import PassingTrainer, by_length
 from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
+from clear_peft.training.steps import StepScores
 from clear_peft.training.tally import Tally
+from clear_peft.training.watch import FiniteWatch
 
 BELIEVED_ACCURACY = "believed_accuracy"
 
@@ -108,6 +109,9 @@ class CleaRTrainer(PassingTrainer):
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
+        self._steps: StepScores | None = None
+        if args.judge == "steps" and self._scores and train_dataset is not None:
+            self._steps = StepScores(len(self._labels), self._num_labels, args.device)
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
         if args.patience:
@@ -115,6 +119,8 @@ class CleaRTrainer(PassingTrainer):
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
+        self._watched_loss = FiniteWatch("The loss", args.device)
+        self._watched_gradient = FiniteWatch("The gradient", args.device)
         # examples of the optimizer step, micro-batch by micro-batch
         self._step_ids: deque[Tensor] = deque(maxlen=args.gradient_accumulation_steps)
         self.add_callback(_Epochs(self))
@@ -149,7 +155,7 @@ class CleaRTrainer(PassingTrainer):
             state.clean_probability,
             state.losses,
             given=self._labels,
-            predicted=state.teacher.argmax(axis=1),
+            predicted=state.teacher.predicted.numpy(),
             names=[names[i] for i in range(self._num_labels)],
         )
 
@@ -214,8 +220,10 @@ class CleaRTrainer(PassingTrainer):
             loss = cross_entropy(outputs.logits, labels).mean()
             return (loss, outputs) if return_outputs else loss
         self._tally.step(outputs.logits, ids)
+        if self._steps is not None and (self.args.reestimate or not self._robust):
+            self._steps.step(outputs.logits, labels, ids, self.state.epoch or 0.0)
         losses = self.per_example_loss(outputs.logits, labels, ids)
-        self._refuse_non_finite(losses, ids)
+        self._watched_loss.see(losses.isfinite(), ids, self.state.global_step + 1)
         self._step_ids.append(ids)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices:
@@ -237,7 +245,7 @@ class CleaRTrainer(PassingTrainer):
         if not self._robust:
             return loss
         if self.args.consistency_weight:
-            teacher = self._teacher[ids]
+            teacher = self._teacher.logits(ids)
             agreement = consistency(logits, teacher, self.args.consistency_temperature)
             loss = loss + self.args.consistency_weight * agreement
         return loss
@@ -245,28 +253,22 @@ class CleaRTrainer(PassingTrainer):
     def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
         """p·label + (1 − p)·teacher, (B, C) float32."""
         probability = self._probability[ids].unsqueeze(1)
-        given = one_hot(labels, self._num_labels)
-        return probability * given + (1 - probability) * torch.softmax(self._teacher[ids].float(), dim=1)
-
-    def _refuse_non_finite(self, losses: Tensor, ids: Tensor) -> None:
-        finite = losses.detach().isfinite()
-        if not finite.all():
-            rows = ", ".join(map(str, ids[~finite].tolist()[:5]))
-            raise InputError(
-                f"The loss is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
-                "lower the learning rate, or train in bf16 or float32 instead of fp16."
-            )
+        targets = (1 - probability) * self._teacher.probabilities(ids)
+        return targets.scatter_add(1, labels.unsqueeze(1), probability)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Transformers' own; a step that would ruin the weights, and so the next checkpoint, is not taken."""
+        """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            rows = ", ".join(map(str, torch.cat([*self._step_ids]).tolist()[:5]))
-            raise InputError(
-                f"The gradient is not finite at step {self.state.global_step + 1} (training rows {rows}, …): "
-                "lower the learning rate, or train in bf16 or float32."
-            )
+        if self.accelerator.scaler is None:
+            ids = torch.cat([*self._step_ids])
+            finite = torch.as_tensor(norm, device=ids.device).isfinite().expand(len(ids))
+            self._watched_gradient.see(finite, ids, self.state.global_step + 1)
         return norm
+
+    def _look(self) -> None:
+        """Stop if a step was not finite: what it made is no thing to judge, to evaluate or to save."""
+        self._watched_loss.look()
+        self._watched_gradient.look()
 
     # The epoch
 
@@ -291,8 +293,7 @@ class CleaRTrainer(PassingTrainer):
         Where the teacher knows little, as early with many classes, steps go to labels that look right; a
         good teacher makes examples of wrong labels nearly as useful.
         """
-        surest = torch.softmax(self._teacher.float(), dim=1).amax(dim=1)
-        return (self._probability + (1 - self._probability) * surest).cpu().numpy()
+        return (self._probability + (1 - self._probability) * self._teacher.confidence).cpu().numpy()
 
     @property
     def _warm_up(self) -> int:
@@ -359,12 +360,15 @@ class CleaRTrainer(PassingTrainer):
 
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
+        self._look()
         done = round(self.state.epoch or 0)
         beyond = done - self._warm_up
         scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
+        if self._steps is not None:
+            self._steps.end_epoch(self.state.epoch or 0.0, self.accelerator)
         if scored:
             with nullcontext() if self._average is None else self._average.applied():
-                state = self._scored()
+                state = self._scored(self._steps)
             self._set_state(state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
@@ -378,10 +382,16 @@ class CleaRTrainer(PassingTrainer):
         self.state.log_history.append({**place, **self._pictures(scored)})
         self._tally.clear_gates()
 
-    def _scored(self) -> CleanlinessState:
-        """What the model as it is makes of the labels, or a probe on its features."""
+    def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
+        """What the judge makes of the labels; where steps say nothing yet, the model does."""
         predicted = self._probed() if self.args.clean_routing and self.args.judge == "probe" else None
-        logits, held_out = self._everywhere(predict_logits) if predicted is None else predicted
+        losses = None
+        if predicted is not None:
+            logits, held_out = predicted
+        elif steps is not None and steps.complete:
+            logits, held_out, losses = steps.logits, self._held_out(predict_logits), steps.losses
+        else:
+            logits, held_out = self._everywhere(predict_logits)
         return judged(
             logits,
             self._labels,
@@ -390,11 +400,12 @@ class CleaRTrainer(PassingTrainer):
             self.args,
             epoch=round(self.state.epoch or 0),
             seen=predicted is None,
+            losses=losses,
             before=self._state,
         )
 
     def _probed(self) -> tuple[Tensor, Tensor | None] | None:
-        """Logits of a probe on the model's features, (N, C) and (M, C); None where it has no such features."""
+        """Logits of a probe on the model's features, (N, C) and (M, C); None where it has none such."""
         features, held_out = self._everywhere(hidden_features)
         if features is None:
             return None
@@ -413,7 +424,7 @@ class CleaRTrainer(PassingTrainer):
         if state is not None:
             device = self.args.device
             self._probability = torch.from_numpy(state.clean_probability).to(device)
-            self._teacher = torch.from_numpy(state.teacher).to(device)
+            self._teacher = state.teacher.to(device)
 
     def _figures(self) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -480,6 +491,7 @@ class CleaRTrainer(PassingTrainer):
         return True
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._look()
         # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
@@ -505,7 +517,8 @@ class CleaRTrainer(PassingTrainer):
     def _memory(self) -> dict[str, Any]:
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
-        return {"objective": self._objective, "tally": self._tally, **average}
+        steps = {} if self._steps is None else {"steps": self._steps}
+        return {"objective": self._objective, "tally": self._tally, **steps, **average}
 
 
 class _Epochs(TrainerCallback):
