@@ -93,6 +93,10 @@ class CleaRConfig(TrainingArguments):
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
+        if self.patience and (self.metric_for_best_model is None or self.eval_strategy == "no"):
+            raise InputError(
+                f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
+            )
         if self.estimator not in ESTIMATORS:
             raise InputError(
                 f"There is no estimator {self.estimator!r}: choose from {', '.join(ESTIMATORS)}."
