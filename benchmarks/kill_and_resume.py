@@ -1,29 +1,30 @@
 """Kill a run again and again, resume it until it ends, and compare it with one that nothing disturbed.
 
 Run it with `python benchmarks/kill_and_resume.py --kills 50`, for several methods with
-`--runs clear plain:recommended:adapter`. Every child is the command line, started by this same file, which
-sends itself SIGKILL at a moment that the seed chooses: after a random time from when the run folder's
-config.yaml is there, or inside a call that is worth it (while a file of a checkpoint is half written, before
-and after a rename, in a batch of the scoring pass, in the optimizer's step). Or it is SIGINT, once or twice,
-after a random time, at a step or in a scoring batch. Adapter, label issues and metrics (but times and memory)
-must be bit-identical; exits 1 where they are not. On the CPU in float32.
+`--runs clear plain:recommended:adapter`. Every child is the command line in a process of its own (forked, so
+that modules are imported once), which sends itself SIGKILL at a moment that the seed chooses: after a random
+time from when the run folder's config.yaml is there, or inside a call that is worth it (while a file of a
+checkpoint is half written, before and after a rename, in a batch of the scoring pass, in the optimizer's
+step). Or it is SIGINT, once or twice, after a random time, at a step or in a scoring batch. Adapter, label
+issues and metrics (but times and memory) must be bit-identical; exits 1 where they are not. On the CPU in
+float32.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
-KILL = "CLEAR_PEFT_KILL"  # "place:n": in the n-th call there
+FORK = multiprocessing.get_context("fork")
 # where a child can die, and among how many calls the moment is drawn
 PLACES = {
     "optimizer step": 60,
@@ -50,21 +51,22 @@ _VARYING = {"train_seconds", "peak_memory_bytes"}
 # In the child
 
 
-def child(words: list[str]) -> None:
-    """The command line in this process, which dies where the environment says."""
+def child(words: list[str], moment: str | None, errors: Path) -> None:
+    """The command line in this process, which dies at the moment, "place:n"."""
     import torch
 
+    from clear_peft.cli import main
+    from clear_peft.runs import training
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     # a shell lets what it starts in the background ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    from clear_peft.runs import training
-
     training.bf16_pays = lambda: False
-    place, _, count = os.environ.get(KILL, "").partition(":")
-    if place:
+    if moment:
+        place, _, count = moment.partition(":")
         _arm(place, int(count))
-    from clear_peft.cli import main
-
     sys.argv = ["clear-peft", *words]
     main()
 
@@ -210,15 +212,17 @@ class Tally:
     differing: list[str] = field(default_factory=list)
 
 
-def start(words: list[str], environment: dict[str, str]) -> subprocess.Popen:
-    """A child, silent but for its errors."""
-    return subprocess.Popen(
-        [sys.executable, __file__, "--child", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def ended(
+    words: list[str], folder: Path, moment: str | None = None, meanwhile: Any = None
+) -> tuple[int, str]:
+    """Exit status and errors of a child; ``meanwhile`` is called with its process."""
+    errors = folder / "errors.txt"
+    process = FORK.Process(target=child, args=(words, moment, errors))
+    process.start()
+    if meanwhile is not None:
+        meanwhile(process)
+    process.join()
+    return process.exitcode, errors.read_text() if errors.is_file() else ""
 
 
 def tiny(folder: Path, noise: float) -> dict[str, str]:
@@ -255,28 +259,30 @@ def outcome(run: Path) -> dict[str, bytes]:
 
 def killed_once(run: Path, words: list[str], rng: random.Random, place: str, mean_seconds: float) -> bool:
     """Start or resume, and kill; False where the run ended before its moment came."""
-    timed = place.endswith("random time")
-    environment = {} if timed else {KILL: f"{place}:{rng.randint(1, PLACES[place])}"}
-    process = start([*words, *(["--resume"] if (run / "config.yaml").is_file() else [])], environment)
-    if timed:
-        while not (run / "config.yaml").is_file() and process.poll() is None:
-            time.sleep(0.05)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, mean_seconds))
-        if "SIGINT" in place:
-            process.send_signal(signal.SIGINT)
-        else:
-            process.kill()
-        if place.startswith("two"):
+
+    def meanwhile(process: Any) -> None:
+        while not (run / "config.yaml").is_file() and process.is_alive():
+            time.sleep(0.02)
+        process.join(rng.uniform(0, mean_seconds))
+        kind = signal.SIGINT if "SIGINT" in place else signal.SIGKILL
+        for _ in range(2 if place.startswith("two") else 1):
+            if process.is_alive():
+                os.kill(process.pid, kind)
             time.sleep(rng.uniform(0, 0.3))
-            process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
-    # an interpreter that is coming up or going down has other words for an interrupt
-    ends = {INTERRUPTED, -signal.SIGINT, 1} if "SIGINT" in place else {-signal.SIGKILL}
-    told = process.returncode != 1 or "KeyboardInterrupt" in error
-    if process.returncode not in {0, *ends} or not told:
-        raise SystemExit(f"A child failed at {place} ({process.returncode}): {error[-2000:]}")
-    return process.returncode != 0
+
+    timed = place.endswith("random time")
+    moment = None if timed else f"{place}:{rng.randint(1, PLACES[place])}"
+    status, errors = ended(resumed(words, run), run.parent, moment, meanwhile if timed else None)
+    # a process that is coming up or going down has other words for an interrupt
+    allowed = {INTERRUPTED, -signal.SIGINT, 1} if "SIGINT" in place else {-signal.SIGKILL}
+    if status not in {0, *allowed} or (status == 1 and "KeyboardInterrupt" not in errors):
+        raise SystemExit(f"A child failed at {place} ({status}): {errors[-2000:]}")
+    return status != 0
+
+
+def resumed(words: list[str], run: Path) -> list[str]:
+    """The same command line, carrying on what there is."""
+    return [*words, *(["--resume"] if (run / "config.yaml").is_file() else [])]
 
 
 def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.Random) -> Tally:
@@ -289,10 +295,9 @@ def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.R
         (folder / "told.yaml").write_text(json.dumps(told))  # JSON is YAML
         words += ["--config", str(folder / "told.yaml")]
     begun = time.perf_counter()
-    undisturbed = start([*words, "--output", str(folder / "undisturbed")], {})
-    error = undisturbed.communicate()[1]
-    if undisturbed.returncode:
-        raise SystemExit(error)
+    status, errors = ended([*words, "--output", str(folder / "undisturbed")], folder)
+    if status:
+        raise SystemExit(errors)
     seconds = time.perf_counter() - begun
     expected = outcome(folder / "undisturbed")
     tally = Tally(places={place: Moments() for place in options.places})
@@ -312,10 +317,9 @@ def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.R
             if (run / "metrics.json").is_file():
                 break  # it came after the end
         if not (run / "metrics.json").is_file():
-            final = start([*there, *(["--resume"] if (run / "config.yaml").is_file() else [])], {})
-            error = final.communicate()[1]
-            if final.returncode:
-                raise SystemExit(f"Resuming failed after {history}: {error[-2000:]}")
+            status, errors = ended(resumed(there, run), folder)
+            if status:
+                raise SystemExit(f"Resuming failed after {history}: {errors[-2000:]}")
         found = outcome(run)
         wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         ends = ", ".join(history) or "no kill"
@@ -343,6 +347,9 @@ def main() -> None:
     parser.add_argument("--run-kills", type=int, default=3, help="kills of one run before it may end")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
     options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import clear_peft.runs.training  # noqa: F401  once, for all children
+
     rng = random.Random(options.seed)
     tallies: dict[Way, Tally] = {}
     for way in options.runs:
@@ -358,7 +365,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2:])
-    else:
-        main()
+    main()

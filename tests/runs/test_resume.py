@@ -102,8 +102,10 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(place, tmp_path):
     part = tmp_path / "b" / "checkpoint-28"  # the one that was about to be written
     part.mkdir()
     (part / "adapter_model.safetensors").write_bytes(b"half")
+    (tmp_path / "b" / ".report.html.123.tmp").write_bytes(b"half")
     assert train(config, resume=True)["epochs"] == whole["epochs"]
     assert _weights(tmp_path / "b") == _weights(tmp_path / "a")
+    assert not list((tmp_path / "b").glob(".*"))
 
 
 def test_only_with_the_options_it_was_begun_with(place, tmp_path):

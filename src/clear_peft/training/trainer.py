@@ -524,7 +524,7 @@ class CleaRTrainer(PassingTrainer):
         best = max(value, value if self.state.best_metric is None else self.state.best_metric)
         self.state.best_metric = best
         rows = max(1.0, float(state.validation_probability.sum()))
-        if value < best - math.sqrt(best * (1 - best) / rows):
+        if value < best - math.sqrt(max(0.0, best * (1 - best)) / rows):
             return False
         self.state.best_global_step = self.state.global_step
         return True
