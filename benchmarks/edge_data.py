@@ -1,9 +1,9 @@
 """Clean routing and plain PEFT on data at the edge of what makes sense: is it ever worse?
 
-Run it with `python benchmarks/edge_data.py --seeds 8` (a tiny random model; minutes on one core). The tables are
-those of tests/runs/test_edge_data.py; each seed draws a table and trains both methods on it, and accuracy is
-that on 150 other rows with true labels. Exits 1 where the 95 % interval of the paired difference (t of Student)
-lies below nought.
+Run it with `python benchmarks/edge_data.py --seeds 8` (a tiny random model; minutes on one core). The tables
+are those of tests/runs/test_edge_data.py; each seed draws a table and trains both methods on it, and accuracy
+is that on 150 other rows with true labels. Exits 1 where the 95 % interval of the paired difference (of
+Student's t) lies below nought.
 """
 
 import argparse
@@ -22,9 +22,9 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "runs")]
 
 from test_edge_data import TABLES  # noqa: E402
-from tiny_text import keyword_table, tiny_checkpoint  # noqa: E402
 
 from clear_peft.runs import RunConfig, train  # noqa: E402
+from tiny_text import keyword_table, tiny_checkpoint  # noqa: E402
 
 METHODS = ("plain", "clear")
 

@@ -137,7 +137,7 @@ def begin(config: RunConfig) -> Iterator[Path]:
 
 @contextmanager
 def carried_on(config: RunConfig) -> Iterator[Path]:
-    """The folder of a run that is resumed, without the halves of files that were being written when it died."""
+    """The folder of a run that is resumed; the halves of files that it was writing when it died are gone."""
     folder = Path(config.output)
     for name in _OURS:
         for half in folder.glob(f".{name}.*.tmp"):
