@@ -34,7 +34,7 @@ NAMES = LabelNames(("a", "b", "c"))
 
 TABLE = 'id,text,label\n1,wheat and barley,a\n2,"anchor, ""mast""",b\n3,\'=loom,a\n4,näht\u2028e,b\n5,x,b\n'
 CORRECTIONS = (
-    "row,action,label,given_label,text\n0,relabel,b,a,wheat and barley\n2,drop,,a,''=loom\n3,keep,,b,x\n"
+    "row,action,label,given_label,text\n0,relabel,b,a,wheat and barley\n2,drop,,a,''=loom\n4,keep,,b,x\n"
 )
 ISSUES = (
     "row,text,given_label,predicted_label,clean_probability,label_quality,is_label_issue,split\n"
@@ -46,7 +46,7 @@ OPTIONS = (
 )
 RECORDS = (
     '{"id": 1, "text": "wheat", "label": "a", "more": [1, {"x": null}]}\n'
-    '{"text": "an\\u0000chor", "label": "a"}\n{"text": "x", "label": 2}\n{"text": "y", "label": 2}\n'
+    '{"text": "an\\u0001chor", "label": "a"}\n{"text": "x", "label": 2}\n{"text": "y", "label": 2}\n'
 )
 ODD = [
     *(

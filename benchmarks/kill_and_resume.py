@@ -1,27 +1,30 @@
 """Kill a run again and again, resume it until it ends, and compare it with one that nothing disturbed.
 
-Run it with `python benchmarks/kill_and_resume.py --kills 50`. Every child is the command line, started by
-this same file, which sends itself SIGKILL at a moment that the seed chooses: after a random time from when
-the run folder's config.yaml is there, or inside a call that is worth it (while a file of a checkpoint is half
-written, before and after a rename, in a batch of the scoring pass, in the optimizer's step). Adapter,
-label issues and metrics (but times and memory) must be bit-identical; exits 1 where they are not. On the CPU
-in float32.
+Run it with `python benchmarks/kill_and_resume.py --kills 50`, for several methods with
+`--runs clear plain:recommended:adapter`. Every child is the command line in a process of its own (forked, so
+that modules are imported once), which sends itself SIGKILL at a moment that the seed chooses: after a random
+time from when the run folder's config.yaml is there, or inside a call that is worth it (while a file of a
+checkpoint is half written, before and after a rename, in a batch of the scoring pass, in the optimizer's
+step). Or it is SIGINT, once or twice, after a random time, at a step or in a scoring batch. Adapter, label
+issues and metrics (but times and memory) must be bit-identical; exits 1 where they are not. On the CPU in
+float32.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parents[1] / "tests"
-KILL = "CLEAR_PEFT_KILL"  # "place:n": in the n-th call there
+FORK = multiprocessing.get_context("fork")
 # where a child can die, and among how many calls the moment is drawn
 PLACES = {
     "optimizer step": 60,
@@ -32,27 +35,38 @@ PLACES = {
     "after a rename": 25,
     "half a safetensors file": 8,
     "deletion of a checkpoint": 4,
+    "SIGINT at a step": 60,
+    "SIGINT in a scoring batch": 30,
+    "two SIGINTs at a step": 60,
     "random time": 0,
+    "SIGINT at random time": 0,
+    "two SIGINTs at random time": 0,
 }
+INTERRUPTED = 130
+# what a method has to be told
+_TOLD = {"co_teaching": ["noise_rate"], "stgn": ["noise_rate"]}
 _VARYING = {"train_seconds", "peak_memory_bytes"}
 
 
 # In the child
 
 
-def child(words: list[str]) -> None:
-    """The command line in this process, which dies where the environment says."""
+def child(words: list[str], moment: str | None, errors: Path) -> None:
+    """The command line in this process, which dies at the moment, "place:n"."""
     import torch
 
-    torch.set_num_threads(1)
+    from clear_peft.cli import main
     from clear_peft.runs import training
 
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    # a shell lets what it starts in the background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
     training.bf16_pays = lambda: False
-    place, _, count = os.environ.get(KILL, "").partition(":")
-    if place:
+    if moment:
+        place, _, count = moment.partition(":")
         _arm(place, int(count))
-    from clear_peft.cli import main
-
     sys.argv = ["clear-peft", *words]
     main()
 
@@ -71,7 +85,10 @@ def _arm(place: str, count: int) -> None:
 
     def die() -> None:
         sys.stderr.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+        if "SIGINT" not in place:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for _ in range(2 if place.startswith("two") else 1):
+            signal.raise_signal(signal.SIGINT)
 
     def is_time() -> bool:
         nonlocal calls
@@ -114,9 +131,9 @@ def _arm(place: str, count: int) -> None:
         cut(path, safetensors_torch.save(tensors))
 
     save, save_state = torch.save, TrainerState.save_to_json
-    if place == "optimizer step":
+    if place in ("optimizer step", "SIGINT at a step", "two SIGINTs at a step"):
         torch.optim.AdamW.step = before(torch.optim.AdamW.step)
-    elif place == "scoring batch":
+    elif place in ("scoring batch", "SIGINT in a scoring batch"):
         forward = before(lambda: None)
         original = scoring.predict_logits
 
@@ -165,31 +182,55 @@ def _everywhere(original: object, patched: object) -> None:
 # In the harness
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a run trains."""
+
+    method: str
+    preset: str = "recommended"
+    peft: str = "lora"
+
+    def __str__(self) -> str:
+        return f"{self.method}:{self.preset}:{self.peft}"
+
+
 @dataclass
-class Tally:
+class Moments:
     """What happened at one kind of moment."""
 
     tried: int = 0
-    killed: int = 0
+    ended: int = 0
 
 
-def start(words: list[str], environment: dict[str, str]) -> subprocess.Popen:
-    """A child, silent but for its errors."""
-    return subprocess.Popen(
-        [sys.executable, __file__, "--child", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@dataclass
+class Tally:
+    """What happened to the runs of one way."""
+
+    kills: int = 0
+    runs: int = 0
+    places: dict[str, Moments] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
 
 
-def tiny(folder: Path) -> dict[str, str]:
+def ended(
+    words: list[str], folder: Path, moment: str | None = None, meanwhile: Any = None
+) -> tuple[int, str]:
+    """Exit status and errors of a child; ``meanwhile`` is called with its process."""
+    errors = folder / "errors.txt"
+    process = FORK.Process(target=child, args=(words, moment, errors))
+    process.start()
+    if meanwhile is not None:
+        meanwhile(process)
+    process.join()
+    return process.exitcode, errors.read_text() if errors.is_file() else ""
+
+
+def tiny(folder: Path, noise: float) -> dict[str, str]:
     """A tiny model and a noisy table."""
     sys.path.insert(0, str(TESTS))
     from tiny_text import keyword_table, tiny_checkpoint
 
-    keyword_table(120, seed=0, noise=0.3).to_csv(folder / "train.csv", index=False)
+    keyword_table(120, seed=0, noise=noise).to_csv(folder / "train.csv", index=False)
     tiny_checkpoint(folder / "model")
     return {
         "model": str(folder / "model"),
@@ -218,85 +259,110 @@ def outcome(run: Path) -> dict[str, bytes]:
 
 def killed_once(run: Path, words: list[str], rng: random.Random, place: str, mean_seconds: float) -> bool:
     """Start or resume, and kill; False where the run ended before its moment came."""
-    environment = {} if place == "random time" else {KILL: f"{place}:{rng.randint(1, PLACES[place])}"}
-    process = start([*words, *(["--resume"] if (run / "config.yaml").is_file() else [])], environment)
-    if place == "random time":
-        while not (run / "config.yaml").is_file() and process.poll() is None:
-            time.sleep(0.05)
-        try:
-            process.wait(rng.uniform(0, mean_seconds))
-        except subprocess.TimeoutExpired:
-            process.kill()
-    error = process.communicate()[1]
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise SystemExit(f"A child failed at {place} ({process.returncode}): {error[-2000:]}")
-    return process.returncode != 0
+
+    def meanwhile(process: Any) -> None:
+        while not (run / "config.yaml").is_file() and process.is_alive():
+            time.sleep(0.02)
+        process.join(rng.uniform(0, mean_seconds))
+        kind = signal.SIGINT if "SIGINT" in place else signal.SIGKILL
+        for _ in range(2 if place.startswith("two") else 1):
+            if process.is_alive():
+                os.kill(process.pid, kind)
+            time.sleep(rng.uniform(0, 0.3))
+
+    timed = place.endswith("random time")
+    moment = None if timed else f"{place}:{rng.randint(1, PLACES[place])}"
+    status, errors = ended(resumed(words, run), run.parent, moment, meanwhile if timed else None)
+    # a process that is coming up or going down has other words for an interrupt
+    allowed = {INTERRUPTED, -signal.SIGINT, 1} if "SIGINT" in place else {-signal.SIGKILL}
+    if status not in {0, *allowed} or (status == 1 and "KeyboardInterrupt" not in errors):
+        raise SystemExit(f"A child failed at {place} ({status}): {errors[-2000:]}")
+    return status != 0
+
+
+def resumed(words: list[str], run: Path) -> list[str]:
+    """The same command line, carrying on what there is."""
+    return [*words, *(["--resume"] if (run / "config.yaml").is_file() else [])]
+
+
+def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.Random) -> Tally:
+    """Kill and resume runs of one way, in a folder of their own, and compare."""
+    values = tiny(folder, options.noise)
+    values |= {"method": way.method, "preset": way.preset, "peft": way.peft}
+    words = ["train", "--format", "quiet", *(w for k, v in values.items() for w in (f"--{k}", v))]
+    if way.method in _TOLD:
+        told = {"training": {"objective_options": dict.fromkeys(_TOLD[way.method], options.noise)}}
+        (folder / "told.yaml").write_text(json.dumps(told))  # JSON is YAML
+        words += ["--config", str(folder / "told.yaml")]
+    begun = time.perf_counter()
+    status, errors = ended([*words, "--output", str(folder / "undisturbed")], folder)
+    if status:
+        raise SystemExit(errors)
+    seconds = time.perf_counter() - begun
+    expected = outcome(folder / "undisturbed")
+    tally = Tally(places={place: Moments() for place in options.places})
+    while tally.kills < options.kills:
+        tally.runs += 1
+        run = folder / f"run-{tally.runs}"
+        there = [*words, "--output", str(run)]
+        history: list[str] = []
+        for _ in range(options.run_kills):
+            place = rng.choice(options.places)
+            tally.places[place].tried += 1
+            if not killed_once(run, there, rng, place, seconds / 3):
+                break
+            tally.places[place].ended += 1
+            tally.kills += 1
+            history.append(place)
+            if (run / "metrics.json").is_file():
+                break  # it came after the end
+        if not (run / "metrics.json").is_file():
+            status, errors = ended(resumed(there, run), folder)
+            if status:
+                raise SystemExit(f"Resuming failed after {history}: {errors[-2000:]}")
+        found = outcome(run)
+        wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        ends = ", ".join(history) or "no kill"
+        print(f"{way}, run {tally.runs}: {ends}: {wrong or 'identical'}", flush=True)
+        tally.differing += [f"run {tally.runs} ({ends}): {', '.join(wrong)}"] if wrong else []
+        left = [p.name for p in run.rglob(".*")]
+        if left:
+            print(f"  left over: {', '.join(left)}", flush=True)
+    return tally
 
 
 def main() -> None:
     """Kill, resume, compare, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=50, help="of every way")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default="clear")
-    parser.add_argument("--preset", default="recommended")
-    parser.add_argument("--peft", default="lora")
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        default=[Way("clear")],
+        type=lambda text: Way(*text.split(":")),
+        help="METHOD[:PRESET[:PEFT]]",
+    )
+    parser.add_argument("--noise", type=float, default=0.3, help="share of wrong labels")
     parser.add_argument("--run-kills", type=int, default=3, help="kills of one run before it may end")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
     options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    import clear_peft.runs.training  # noqa: F401  once, for all children
+
     rng = random.Random(options.seed)
-    tallies = {place: Tally() for place in options.places}
-    differing: list[str] = []
-    kills = runs = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        values = tiny(folder) | {"method": options.method, "preset": options.preset, "peft": options.peft}
-        words = ["train", "--format", "quiet", *(w for k, v in values.items() for w in (f"--{k}", v))]
-        begun = time.perf_counter()
-        undisturbed = start([*words, "--output", str(folder / "undisturbed")], {})
-        error = undisturbed.communicate()[1]
-        if undisturbed.returncode:
-            raise SystemExit(error)
-        seconds = time.perf_counter() - begun
-        expected = outcome(folder / "undisturbed")
-        while kills < options.kills:
-            runs += 1
-            run = folder / f"run-{runs}"
-            there = [*words, "--output", str(run)]
-            history: list[str] = []
-            for _ in range(options.run_kills):
-                place = rng.choice(options.places)
-                tallies[place].tried += 1
-                if not killed_once(run, there, rng, place, seconds / 3):
-                    break
-                tallies[place].killed += 1
-                kills += 1
-                history.append(place)
-                if (run / "metrics.json").is_file():
-                    break  # it came after the end
-            if not (run / "metrics.json").is_file():
-                final = start([*there, *(["--resume"] if (run / "config.yaml").is_file() else [])], {})
-                error = final.communicate()[1]
-                if final.returncode:
-                    raise SystemExit(f"Resuming failed after {history}: {error[-2000:]}")
-            found = outcome(run)
-            wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-            print(f"run {runs}: {', '.join(history) or 'no kill'}: {wrong or 'identical'}", flush=True)
-            differing += [f"run {runs} ({', '.join(history)}): {', '.join(wrong)}"] if wrong else []
-            left = [p.name for p in run.rglob(".*")]
-            if left:
-                print(f"  left over: {', '.join(left)}", flush=True)
-    print(
-        f"{kills} kills in {runs} runs of {options.method} ({options.preset}, {options.peft}); place, killed:"
-    )
-    for place, tally in tallies.items():
-        print(f"  {place:26} {tally.killed:4} of {tally.tried}")
-    print("different:" if differing else "all bit-identical to the undisturbed run", *differing, sep="\n  ")
-    sys.exit(bool(differing))
+    tallies: dict[Way, Tally] = {}
+    for way in options.runs:
+        with tempfile.TemporaryDirectory() as scratch:
+            tallies[way] = disturbed(way, Path(scratch), options, rng)
+    for way, tally in tallies.items():
+        print(f"{tally.kills} kills in {tally.runs} runs of {way}; place, killed:")
+        for place, moments in tally.places.items():
+            print(f"  {place:26} {moments.ended:4} of {moments.tried}")
+        end = "different:" if tally.differing else "all bit-identical to the undisturbed run"
+        print(end, *tally.differing, sep="\n  ", flush=True)
+    sys.exit(any(tally.differing for tally in tallies.values()))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2:])
-    else:
-        main()
+    main()

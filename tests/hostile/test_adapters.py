@@ -85,6 +85,26 @@ def test_settings_that_do_not_fit(saved, values):
         load_adapter(tiny("bert")[0], saved)
 
 
+ENDLESS = r"([\w.]+)+!"  # doubles its time with every letter of a name
+MATCHED = [
+    {"target_modules": ENDLESS},
+    {"exclude_modules": ENDLESS},
+    {"modules_to_save": [ENDLESS]},
+    {"rank_pattern": {ENDLESS: 4}},
+    {"layers_to_transform": [0], "layers_pattern": ENDLESS},
+    {"target_modules": "("},
+]
+
+
+@pytest.mark.parametrize("values", MATCHED)
+def test_a_name_without_end(saved, values):
+    _set(saved, **values)
+    with pytest.raises(InputError, match=r"adapter_config\.json has .* regular expression"):
+        load_adapter(tiny("bert")[0], saved)
+    with pytest.raises(InputError, match=r"lora has .* regular expression"):
+        build(tiny("bert")[0], "lora", options=values)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", "[" * 200_000, '{"peft_type"', "{}"])
 def test_settings_that_are_none(saved, text):
     (saved / "adapter_config.json").write_text(text)

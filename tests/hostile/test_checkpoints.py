@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from transformers import TrainerState
 
 from clear_peft.errors import InputError
 from clear_peft.training.state import STATE_NAME
+from clear_peft.training.trainer_state import check_trainer_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 
@@ -88,6 +90,51 @@ def test_a_checkpoint_whose_last_file_is_half_written_is_passed_over(scene, cont
     # anything read from it would show
     (half / "adapter_model.safetensors").write_bytes(b"half")
     assert here.resume()["selected_epoch"] >= 1
+
+
+TRAINER_STATES = [
+    {"best_metric": "0.9"},
+    {"best_metric": {}},
+    {"best_metric": float("nan")},
+    {"best_global_step": 5},
+    {"best_model_checkpoint": 3},
+    {"global_step": "21"},
+    {"global_step": 10**400},
+    {"epoch": None},
+    {"epoch": float("inf")},
+    {"train_batch_size": [8]},
+    {"logging_steps": 0},
+    {"log_history": 3},
+    {"log_history": [{"epoch": 1.0, "step": 7, "eval_accuracy": "much"}]},
+    {"log_history": [{"loss": 0.5}]},
+    {"stateful_callbacks": {}},
+]
+
+
+@pytest.mark.parametrize("values", TRAINER_STATES)
+def test_a_trainer_state_that_no_trainer_writes(tmp_path, values):
+    path = tmp_path / "trainer_state.json"
+    log = [{"epoch": 1.0, "step": 7, "loss": 0.5}]
+    state = TrainerState(epoch=1.0, global_step=7, log_history=log, stateful_callbacks={"TrainerControl": {}})
+    state.save_to_json(path)
+    check_trainer_state(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(InputError, match=f"its {next(iter(values))} is not what"):
+        check_trainer_state(path)
+
+
+@pytest.mark.parametrize("values", [{"best_metric": "0.9"}, {"best_metric": None, "epoch": {}}])
+def test_it_is_checked_before_training_goes_on(scene, values):
+    here = scene(finished=False)
+    here.set_json(f"{here.checkpoint.name}/trainer_state.json", **values)
+    with pytest.raises(InputError, match="is not what transformers writes"):
+        here.resume()
+
+
+def test_a_best_metric_beyond_all_accuracies(scene):
+    here = scene(finished=False)
+    here.set_json(f"{here.checkpoint.name}/trainer_state.json", best_metric=float("inf"))
+    here.resume()
 
 
 def test_the_best_checkpoint_is_one_of_the_run(scene):

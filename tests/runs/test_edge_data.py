@@ -12,41 +12,52 @@ from tiny_text import keyword_table, tiny_checkpoint
 METHODS = [("clear", "recommended"), ("clear", "paper"), ("plain", "recommended")]
 
 
-def _others(labels, seed=0):
+def _others(labels, seed):
     """Another label for each."""
     names = np.unique(labels)
     shift = np.random.default_rng(seed).integers(1, len(names), len(labels))
     return names[(np.searchsorted(names, labels) + shift) % len(names)]
 
 
-def _two_classes(rows):
-    table = keyword_table(2 * rows, seed=0)
+def _two_classes(rows, seed):
+    table = keyword_table(2 * rows, seed=seed)
     return table[table["label"] != "weaving"].head(rows)
 
 
-def _imbalanced():
-    table = keyword_table(120, seed=0)
+def _imbalanced(seed):
+    table = keyword_table(120, seed=seed)
     rare = table[table["label"] != "farming"].groupby("label").head(2)
     return pd.concat([table[table["label"] == "farming"], rare])
 
 
-def _all_wrong(table):
-    return table.assign(label=_others(table["clean_label"].to_numpy()))
+def _all_wrong(table, seed):
+    return table.assign(label=_others(table["clean_label"].to_numpy(), seed))
 
 
+def _one_text(seed):
+    return keyword_table(40, seed=seed).assign(text="wheat and barley")
+
+
+def _but_two(seed):
+    return pd.DataFrame({"text": "wheat", "label": ["a"] * 30 + ["b"] * 2, "clean_label": "a"})
+
+
+def _unknown(seed):
+    return keyword_table(40, seed=seed).assign(text=[f"zz{i}" for i in range(40)])
+
+
+# of a seed; benchmarks/edge_data.py compares clean routing with plain PEFT on them
 TABLES = {
-    "no noise": lambda: keyword_table(60, seed=0),
-    "20 rows": lambda: keyword_table(20, seed=0, noise=0.2),
-    "20 rows of two classes": lambda: _two_classes(20),
-    "two classes, all wrong": lambda: _all_wrong(_two_classes(40)),
+    "no noise": lambda seed: keyword_table(60, seed=seed),
+    "20 rows": lambda seed: keyword_table(20, seed=seed, noise=0.2),
+    "20 rows of two classes": lambda seed: _two_classes(20, seed),
+    "two classes, all wrong": lambda seed: _all_wrong(_two_classes(40, seed), seed),
     "two rare classes": _imbalanced,
-    "one text": lambda: keyword_table(40, seed=0).assign(text="wheat and barley"),
-    "one text, of one class but for two rows": lambda: pd.DataFrame(
-        {"text": "wheat", "label": ["a"] * 30 + ["b"] * 2, "clean_label": "a"}
-    ),
-    "all wrong": lambda: _all_wrong(keyword_table(60, seed=0)),
-    "labels at random": lambda: keyword_table(60, seed=0, noise=1.0),
-    "no known word": lambda: keyword_table(40, seed=0).assign(text=[f"zz{i}" for i in range(40)]),
+    "one text": _one_text,
+    "one text, of one class but for two rows": _but_two,
+    "all wrong": lambda seed: _all_wrong(keyword_table(60, seed=seed), seed),
+    "labels at random": lambda seed: keyword_table(60, seed=seed, noise=1.0),
+    "no known word": _unknown,
 }
 
 
@@ -58,7 +69,7 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize(("method", "preset"), METHODS)
 @pytest.mark.parametrize("kind", TABLES)
 def test_nothing_breaks(tmp_path, model, kind, method, preset):
-    table = TABLES[kind]()
+    table = TABLES[kind](0)
     data = str(tmp_path / "train.csv")
     table.to_csv(data, index=False)
     run = tmp_path / "run"

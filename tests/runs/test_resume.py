@@ -1,12 +1,15 @@
 """A run that was interrupted, and carried on."""
 
 import json
+import signal
+import threading
 
 import pytest
 
 from clear_peft.errors import InputError
 from clear_peft.runs import RunConfig, train
 from clear_peft.runs import training as runs_training
+from clear_peft.runs.folder import last_checkpoint
 from clear_peft.runs.progress import Silent
 from tiny_text import keyword_table, tiny_checkpoint
 
@@ -57,6 +60,16 @@ def _weights(run):
     return {p.name: p.read_bytes() for p in (run / "adapter").glob("*.safetensors")}
 
 
+def _assert_same(run, other):
+    """All that a run leaves, but for the clock and the memory."""
+    assert _weights(run) == _weights(other) != {}
+    assert (run / "label_issues.csv").read_bytes() == (other / "label_issues.csv").read_bytes()
+    metrics = [json.loads((place / "metrics.json").read_text()) for place in (run, other)]
+    for values in metrics:
+        del values["train_seconds"], values["peak_memory_bytes"]
+    assert metrics[0] == metrics[1]
+
+
 @pytest.mark.parametrize(
     ("interrupt", "options"),
     [
@@ -66,20 +79,19 @@ def _weights(run):
         (_Interrupt(stage="Writing"), {}),
         (_Interrupt(epoch=3), {"method": "full"}),
         (_Interrupt(epoch=3), {"peft": "prefix", "training": {"judge": "steps"}}),
+        # over, with nothing to begin anew for, and nothing left to wait for
+        (_Interrupt(stage="Writing"), {"preset": "recommended", "training": {"doubt_above": 1.0}}),
+        (_Interrupt(epoch=5), {"method": "early_stopping", "epochs": 12}),
     ],
 )
 def test_it_ends_as_if_it_had_not_been_interrupted(place, tmp_path, interrupt, options):
-    undisturbed = train(_config(place, tmp_path / "a", **options))
+    train(_config(place, tmp_path / "a", **options))
     config = _config(place, tmp_path / "b", **options)
     with pytest.raises(KeyboardInterrupt):
         train(config, reporter=interrupt)
     assert not (tmp_path / "b" / "metrics.json").exists()
-    resumed = train(config, resume=True)
-    assert _weights(tmp_path / "b") == _weights(tmp_path / "a") != {}
-    names = "epochs", "validation", "selected_epoch", "noise_rate_estimate"
-    assert [resumed[name] for name in names] == [undisturbed[name] for name in names]
-    issues = [(tmp_path / run / "label_issues.csv").read_bytes() for run in "ab"]
-    assert issues[0] == issues[1]
+    train(config, resume=True)
+    _assert_same(tmp_path / "b", tmp_path / "a")
 
 
 def test_a_checkpoint_that_is_not_whole_is_passed_over(place, tmp_path):
@@ -90,8 +102,10 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(place, tmp_path):
     part = tmp_path / "b" / "checkpoint-28"  # the one that was about to be written
     part.mkdir()
     (part / "adapter_model.safetensors").write_bytes(b"half")
+    (tmp_path / "b" / ".report.html.123.tmp").write_bytes(b"half")
     assert train(config, resume=True)["epochs"] == whole["epochs"]
     assert _weights(tmp_path / "b") == _weights(tmp_path / "a")
+    assert not list((tmp_path / "b").glob(".*"))
 
 
 def test_only_with_the_options_it_was_begun_with(place, tmp_path):
@@ -115,3 +129,70 @@ def test_an_interrupted_overwrite_leaves_the_new_run_to_be_resumed(place, tmp_pa
     assert not (tmp_path / "run" / ".earlier").exists()
     train(other, resume=True)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 1
+
+
+class _CtrlC(Silent):
+    """The signal itself, at steps of the training."""
+
+    def __init__(self, *steps, times=1):
+        self.steps, self.times, self.stages = steps, times, []
+
+    def step(self, done, total):
+        if done in self.steps:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+    def stage(self, text):
+        self.stages.append(text)
+
+
+NOISY = {"preset": "recommended", "clean_label_column": "clean_label"}
+CO_TEACHING = {"method": "co_teaching", "training": {"objective_options": {"noise_rate": 0.2}}}
+
+
+# seven steps an epoch; recommended: two epochs to find wrong labels, four afresh
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        ((3, 21, 40), NOISY),  # 21 is the last of its epoch
+        ((24,), {"clean_label_column": "clean_label"}),
+        ((10,), CO_TEACHING),
+        ((3,), {"method": "plain", "epochs": 2, "training": {"gradient_accumulation_steps": 2}}),
+    ],
+)
+def test_ctrl_c_saves_where_the_training_stands(place, tmp_path, steps, options):
+    train(_config(place, tmp_path / "a", **options))
+    config = _config(place, tmp_path / "b", **options)
+    for step in steps:
+        reporter = _CtrlC(step)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, resume=step != steps[0], reporter=reporter)
+        assert last_checkpoint(tmp_path / "b").endswith(f"checkpoint-{step}")
+        assert "Ctrl-C again stops at once" in reporter.stages[-1]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(config, resume=True)
+    _assert_same(tmp_path / "b", tmp_path / "a")
+
+
+def test_a_second_ctrl_c_stops_at_once(place, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(_config(place, tmp_path / "run"), reporter=_CtrlC(3, times=2))
+    assert last_checkpoint(tmp_path / "run") is None
+
+
+def test_a_ctrl_c_of_somebody_else_is_left_alone(place, tmp_path, monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    try:
+        train(_config(place, tmp_path / "run", epochs=1, method="plain"), reporter=_CtrlC(3))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [1]
+
+
+def test_signals_are_for_the_main_thread(place, tmp_path):
+    config = _config(place, tmp_path / "run", epochs=1, method="plain")
+    thread = threading.Thread(target=train, args=(config,))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / "metrics.json").is_file()

@@ -137,8 +137,11 @@ def begin(config: RunConfig) -> Iterator[Path]:
 
 @contextmanager
 def carried_on(config: RunConfig) -> Iterator[Path]:
-    """The folder of a run that is resumed."""
+    """The folder of a run that is resumed; the halves of files that it was writing when it died are gone."""
     folder = Path(config.output)
+    for name in _OURS:
+        for half in folder.glob(f".{name}.*.tmp"):
+            half.unlink()
     try:
         yield folder
     except InputError as error:

@@ -25,6 +25,7 @@ from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
+from clear_peft.runs.interrupts import saving_first
 from clear_peft.runs.loggers import check_loggers, keep_logs
 from clear_peft.runs.measures import accuracy_and_f1
 from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
@@ -88,7 +89,8 @@ def train(
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = run_folder.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with saving_first(trainer, reporter):
+            trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
         return write_outcome(config, tables, trainer, tokenizer, folder, seconds, found)

@@ -10,8 +10,10 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 
 from clear_peft.errors import InputError
+from clear_peft.training.trainer_state import check_trainer_state
 from clear_peft.tuners import BottleneckModel
 from clear_peft.tuners.loading import restore_adapter
 
@@ -55,7 +57,10 @@ class AdapterTrainer(Trainer):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        checkpoint = args[3]
         with _readable(self.args.output_dir):
+            if checkpoint is not None:
+                check_trainer_state(Path(checkpoint) / TRAINER_STATE_NAME)
             done = super()._init_training_state(*args)
         best = self.state.best_model_checkpoint
         if best is not None:  # by its name: the folder may have been moved, or come from a stranger

@@ -103,6 +103,10 @@ class CleaRConfig(TrainingArguments):
                 raise InputError(
                     f"There is no {name} {getattr(self, name)!r}: choose from {', '.join(known)}."
                 )
+        if self.patience and (self.metric_for_best_model is None or self.eval_strategy == "no"):
+            raise InputError(
+                f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
+            )
 
 
 def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:

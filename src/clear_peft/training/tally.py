@@ -17,14 +17,15 @@ class Tally:
     Args:
         labels: Given labels, (N,) int64.
         num_labels: C.
+        num_blocks: L, the gates of each example; 0 where nothing is routed.
         device: Where the steps run.
     """
 
-    def __init__(self, labels: np.ndarray, num_labels: int, device: torch.device) -> None:
+    def __init__(self, labels: np.ndarray, num_labels: int, num_blocks: int, device: torch.device) -> None:
         self._labels = torch.from_numpy(labels).to(device)
         self._predicted = torch.full_like(self._labels, -1)  # -1: no step on it yet
         self._losses = torch.full((len(labels),), torch.nan, device=device)
-        self._open: Tensor | None = None  # sum of the gates, (C, L)
+        self._open = torch.zeros(num_labels, num_blocks, device=device)  # sum of the gates
         self._routed = torch.zeros(num_labels, device=device)
 
     @torch.no_grad()
@@ -36,8 +37,6 @@ class Tally:
     def routed(self, gates: Tensor, ids: Tensor) -> None:
         """These examples, (B,), have gone through these gates, (B, L) bool."""
         classes = self._labels[ids]
-        if self._open is None:
-            self._open = torch.zeros(len(self._routed), gates.shape[1], device=gates.device)
         self._open.index_add_(0, classes, gates.float())
         self._routed.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float32))
 
@@ -56,23 +55,31 @@ class Tally:
 
     def gate_rates(self) -> tuple[list[float], list[float | None]] | None:
         """Shares of open gates since the last ``clear_gates``: of each block, and of each given class."""
-        if self._open is None:
-            return None
         by_class, counts = self._open.cpu().numpy(), self._routed.cpu().numpy()
+        if not counts.any():
+            return None
         blocks = (by_class.sum(axis=0) / counts.sum()).tolist()
         pairs = zip(by_class.mean(axis=1).tolist(), counts.tolist(), strict=True)
         return blocks, [gates / count if count else None for gates, count in pairs]
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold, on the CPU: not every example has a step in every epoch."""
-        return {"predicted": self._predicted.cpu(), "losses": self._losses.cpu()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._parts().items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` returned."""
-        self._predicted.copy_(state["predicted"])
-        self._losses.copy_(state["losses"])
+        for name, tensor in self._parts().items():
+            tensor.copy_(state[name])
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {
+            "predicted": self._predicted,
+            "losses": self._losses,
+            "open": self._open,
+            "routed": self._routed,
+        }
 
     def clear_gates(self) -> None:
         """Begin to count gates anew, for the next epoch."""
-        self._open = None
+        self._open.zero_()
         self._routed.zero_()

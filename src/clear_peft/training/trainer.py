@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from clear_peft.cleanliness import CleanlinessEstimator, probe, rank_label_issues
@@ -44,6 +44,7 @@ from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.state import CleanlinessState, load_memory, save_memory
 from clear_peft.training.steps import StepScores
 from clear_peft.training.tally import Tally
+from clear_peft.training.unlogged_loss import UnloggedLoss
 from clear_peft.training.watch import FiniteWatch
 
 BELIEVED_ACCURACY = "believed_accuracy"
@@ -100,22 +101,22 @@ class CleaRTrainer(PassingTrainer):
                 "override per_example_loss."
             )
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        if train_dataset is not None:
-            self._tally = Tally(self._labels, self._num_labels, args.device)
-            self._objective = self._make_objective(args)
         # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
         self.model_accepts_loss_kwargs = True
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
+        if train_dataset is not None:
+            blocks = 0 if self._router is None else self._router.num_blocks
+            self._tally = Tally(self._labels, self._num_labels, blocks, args.device)
+            self._objective = self._make_objective(args)
+        self._unlogged = UnloggedLoss(self)
         self._steps: StepScores | None = None
         if args.judge == "steps" and self._scores and train_dataset is not None:
             self._steps = StepScores(len(self._labels), self._num_labels, args.device)
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
-        if args.patience:
-            self.add_callback(EarlyStoppingCallback(args.patience))
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
@@ -325,6 +326,12 @@ class CleaRTrainer(PassingTrainer):
         finally:
             args.num_train_epochs = epochs
 
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        """Transformers' own; what was over when its last checkpoint was saved has no epoch left."""
+        _, _, epochs, _, _ = args
+        done = super()._init_training_state(*args)
+        return (epochs, 0) if self._plain_and_over or self._out_of_patience else done
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Transformers' own, over the epochs of one training: a fresh start begins it again."""
         if self._fresh_start:
@@ -347,6 +354,7 @@ class CleaRTrainer(PassingTrainer):
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
+        self._unlogged.resume()
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
 
@@ -372,8 +380,8 @@ class CleaRTrainer(PassingTrainer):
             self._set_state(state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
-        if self._fresh_start and not self._found and done >= self.args.num_train_epochs:
-            self.control.should_training_stop = True  # this was plain training, and it is over
+        if self._plain_and_over:
+            self.control.should_training_stop = True
         should_log = self.control.should_log
         self.log(self._figures())
         self.control.should_log = should_log  # log() takes the Trainer's own turn away
@@ -381,6 +389,36 @@ class CleaRTrainer(PassingTrainer):
         place = {"epoch": self.state.epoch, "step": self.state.global_step}
         self.state.log_history.append({**place, **self._pictures(scored)})
         self._tally.clear_gates()
+
+    def _after_evaluation(self) -> None:
+        if self._out_of_patience:
+            self.control.should_training_stop = True
+
+    @property
+    def _plain_and_over(self) -> bool:
+        """Whether nothing was found to begin anew for, and the epochs of plain training are over."""
+        return self._fresh_start and not self._found and (self.state.epoch or 0) >= self.args.num_train_epochs
+
+    @property
+    def _out_of_patience(self) -> bool:
+        """Whether the last ``args.patience`` evaluations were no better.
+
+        Told from the history, which a resumed run has too: transformers' own callback counts from nought.
+        """
+        if not self.args.patience:
+            return False
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        found = [e for e in self.state.log_history if name in e and self._selectable(e["epoch"])]
+        values = [entry[name] if self.args.greater_is_better else -entry[name] for entry in found]
+        return bool(values) and len(values) - 1 - values.index(max(values)) >= self.args.patience
+
+    def _selectable(self, epoch: float) -> bool:
+        """Whether the model after this epoch may be the best one: not while wrong labels are looked for.
+
+        Nor the one that has found them: it agrees with itself, and is left behind.
+        """
+        first = self._warm_up + 1 if self._found else min(self._warm_up, self.args.num_train_epochs)
+        return not self._scores or round(epoch) >= first
 
     def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
         """What the judge makes of the labels; where steps say nothing yet, the model does."""
@@ -472,11 +510,8 @@ class CleaRTrainer(PassingTrainer):
         hundred doubtful labels say no more, and soft labels are not overfitted (the one-standard-error rule
         of Breiman et al. 1984, with the latest for the simplest).
         """
-        epochs = round(self.state.epoch or 0)
-        if self._scores and epochs < min(self._warm_up, self.args.num_train_epochs):
+        if not self._selectable(self.state.epoch or 0):
             return False
-        if self._found and epochs <= self._warm_up:
-            return False  # the model that says what is believed agrees with itself, and is left behind
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         state = self._state
         if not (name == BELIEVED_ACCURACY and self._found and state is not None):
@@ -485,7 +520,7 @@ class CleaRTrainer(PassingTrainer):
         best = max(value, value if self.state.best_metric is None else self.state.best_metric)
         self.state.best_metric = best
         rows = max(1.0, float(state.validation_probability.sum()))
-        if value < best - math.sqrt(best * (1 - best) / rows):
+        if value < best - math.sqrt(max(0.0, best * (1 - best)) / rows):
             return False
         self.state.best_global_step = self.state.global_step
         return True
@@ -518,7 +553,8 @@ class CleaRTrainer(PassingTrainer):
         """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
         steps = {} if self._steps is None else {"steps": self._steps}
-        return {"objective": self._objective, "tally": self._tally, **steps, **average}
+        parts = {"objective": self._objective, "tally": self._tally, "unlogged": self._unlogged}
+        return {**parts, **steps, **average}
 
 
 class _Epochs(TrainerCallback):
@@ -538,3 +574,6 @@ class _Epochs(TrainerCallback):
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         self.trainer._after_epoch()
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        self.trainer._after_evaluation()

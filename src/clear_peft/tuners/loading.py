@@ -13,6 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from clear_peft.errors import InputError
 from clear_peft.tuners.bottleneck import CONFIG_NAME, BottleneckModel
 from clear_peft.tuners.catalogue import available_methods
+from clear_peft.tuners.names import check_names
 from clear_peft.tuners.quiet import quiet
 
 _PEFT_CONFIG_NAME = "adapter_config.json"
@@ -32,8 +33,8 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
         The model with its adapter, frozen and in eval mode.
 
     Raises:
-        InputError: The folder holds no adapter or one of a type that this package does not train, its weights
-            are not safetensors, or do not fit the model.
+        InputError: The folder holds no adapter or one of a type that this package does not train, its
+            settings name layers by regular expressions, its weights are not safetensors or do not fit.
     """
     folder = Path(folder)
     if (folder / CONFIG_NAME).is_file():
@@ -45,7 +46,7 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
     return _load_peft(model, folder)
 
 
-def _check_type(path: Path) -> None:
+def _check_settings(path: Path) -> None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         kind = settings["peft_type"]
@@ -55,10 +56,11 @@ def _check_type(path: Path) -> None:
         raise InputError(
             f"{path} is of the PEFT type {kind!r:.40}, which this package does not train: load it with peft."
         )
+    check_names(settings, str(path))
 
 
 def _load_peft(model: PreTrainedModel, folder: Path) -> PeftModel:
-    _check_type(folder / _PEFT_CONFIG_NAME)
+    _check_settings(folder / _PEFT_CONFIG_NAME)
     path = folder / _PEFT_WEIGHTS_NAME
     if not path.is_file():
         raise InputError(

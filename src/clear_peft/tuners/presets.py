@@ -22,6 +22,7 @@ from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, p
 from clear_peft.tuners.bitfit import build_bitfit
 from clear_peft.tuners.bottleneck import BottleneckConfig, BottleneckModel
 from clear_peft.tuners.catalogue import available_methods
+from clear_peft.tuners.names import check_names
 from clear_peft.tuners.quiet import quiet
 
 _PEFT_NAMES = {"dora": "lora", "prefix": "prefix_tuning"}
@@ -59,9 +60,9 @@ def build(
             (bottleneck of width 16), `prefix` (20 vectors) and `bitfit` follow the CleaR paper, with the
             pooler trained for the last two; `dora` is LoRA with `use_dora`; the others are peft's types with
             peft's defaults.
-        target_modules: Ends of the names of the layers to adapt (or, for peft's methods, a regular
-            expression or "all-linear"); by default the method's usual ones for the architecture, or else
-            the query and value projections, or else all linear layers.
+        target_modules: Ends of the names of the layers to adapt (or, for peft's methods, "all-linear"); by
+            default the method's usual ones for the architecture, or else the query and value projections, or
+            else all linear layers.
         options: Further fields of the method's configuration, e.g. `{"r": 8}`. `adalora` needs
             `total_step`. `modules_to_save` adds to the head.
 
@@ -82,6 +83,7 @@ def build(
     if target_modules is not None:
         given["target_modules"] = target_modules if isinstance(target_modules, str) else list(target_modules)
 
+    check_names(given, method)
     for option in ("target_modules", "modules_to_save"):
         if isinstance(given.get(option), (list, tuple)):
             _check_names(model, option, given[option])
@@ -96,6 +98,8 @@ def build(
     else:
         built = _build_peft(model, method, head, given, task_type)
     for config in built.peft_config.values():
+        if isinstance(getattr(config, "target_modules", None), str):  # peft's own choice may be a pattern
+            config.target_modules = sorted(built.base_model.targeted_module_names)
         for name, value in vars(config).items():
             if isinstance(value, set):  # would be saved in another order by every process
                 setattr(config, name, sorted(value))
