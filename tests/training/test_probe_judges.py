@@ -22,6 +22,7 @@ SETTINGS = {
     "gradient_accumulation_steps": 1,
     "compute_metrics": lambda e: {"accuracy": float((e.predictions.argmax(1) == e.label_ids).mean())},
     "learning_rate": 1e-7,  # the model itself learns nothing
+    "judge": "probe",
     "by": ESTIMATOR,
 }
 
@@ -67,7 +68,7 @@ def test_right_labels_are_not_doubted(tmp_path):
 
 
 def test_the_model_judges_itself_where_it_is_told_to(tmp_path):
-    made = trained(tmp_path, train_dataset=noisy(60, 0, 0.4), judge="model", **SETTINGS)
+    made = trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **{**SETTINGS, "judge": "model"})
     assert "random" not in verdict(made)
 
 

@@ -64,6 +64,7 @@ def recommended(out, batch, drop_last):
         dataloader_drop_last=drop_last,
         average_decay=0.99,
         reestimate=False,
+        judge="probe",
     )
 
 

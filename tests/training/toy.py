@@ -85,6 +85,7 @@ def trainer(
         "fresh_start": False,
         "average_decay": 0.0,
         "reestimate": True,
+        "judge": "model",
     }
     return CleaRTrainer(
         model=copy.deepcopy(start) if start is not None else model(),

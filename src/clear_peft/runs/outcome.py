@@ -133,7 +133,8 @@ def measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) ->
 
 def _selected_epoch(trainer: CleaRTrainer) -> float:
     best = trainer.state.best_global_step
-    return next(e["epoch"] for e in trainer.state.log_history if e["step"] == best)
+    epochs = (e["epoch"] for e in trainer.state.log_history if e["step"] == best)
+    return next(epochs, trainer.state.epoch)  # the last one, where none was selected
 
 
 def _judged(
