@@ -16,13 +16,15 @@ from clear_peft.errors import InputError
 _HELD_OUT = "Rows held out for validation were never trained on."
 _PREDICTIONS = {
     ("final_model", True): (
-        "The predictions are the final model's. It was not trained to repeat the given labels: each counted "
-        "only as far as it was believed, by its clean probability, and for the rest of the target stood what "
-        "an earlier model had predicted, so of the rows listed here it has mostly learnt something else. "
+        "The predictions are the final model's or, where the probe judges (recommended), those of a linear "
+        "probe on its features, fitted without the row. It was not trained to repeat the given labels: each "
+        "counted only as far as it was believed, by its clean probability, and for the rest of the target "
+        "stood what an earlier model had predicted, so of the rows listed here it has mostly learnt something else. "
         + _HELD_OUT
     ),
     ("final_model", False): (
-        "The predictions are the final model's, which was trained on the labels as given, so they lean "
+        "The predictions are those of the final model or, where the probe judges (recommended), of a linear "
+        "probe on its features, fitted without the row. It was trained on the labels as given, so they lean "
         "towards those labels, the wrong ones too: read the list as a ranking, and the rates as too low "
         "rather than too high. " + _HELD_OUT
     ),
