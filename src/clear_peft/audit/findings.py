@@ -19,8 +19,8 @@ _PREDICTIONS = {
         "The predictions are the final model's or, where the probe judges (recommended), those of a linear "
         "probe on its features, fitted without the row. It was not trained to repeat the given labels: each "
         "counted only as far as it was believed, by its clean probability, and for the rest of the target "
-        "stood what an earlier model had predicted, so of the rows listed here it has mostly learnt something "
-        "else. " + _HELD_OUT
+        "stood what an earlier model had predicted, so of the rows listed here it has mostly learnt "
+        "something else. " + _HELD_OUT
     ),
     ("final_model", False): (
         "The predictions are those of the final model or, where the probe judges (recommended), of a linear "
