@@ -28,7 +28,7 @@ FORK = multiprocessing.get_context("fork")
 # where a child can die, and among how many calls the moment is drawn
 PLACES = {
     "optimizer step": 60,
-    "scoring batch": 30,
+    "scoring batch": 14,
     "half a checkpoint file": 25,
     "half a trainer state": 4,
     "before a rename": 25,
@@ -135,16 +135,16 @@ def _arm(place: str, count: int) -> None:
         torch.optim.AdamW.step = before(torch.optim.AdamW.step)
     elif place in ("scoring batch", "SIGINT in a scoring batch"):
         forward = before(lambda: None)
-        original = scoring.predict_logits
+        original = scoring.pass_over
 
-        def predict_logits(*arguments, prepare, **options):
+        def pass_over(*arguments, prepare, **options):
             def counted(batch):
                 forward()
                 return prepare(batch)
 
             return original(*arguments, prepare=counted, **options)
 
-        _everywhere(original, predict_logits)
+        _everywhere(original, pass_over)
         assert trainer is not None
     elif place == "half a checkpoint file":
         torch.save = before(torch.save, half_torch)
