@@ -4,7 +4,8 @@ from clear_peft.cleanliness.drift import moved_to
 from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEstimator
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
-from clear_peft.cleanliness.probe import ProbePredictions, probe, share_of_random_labels
+from clear_peft.cleanliness.noise_model import NoiseModel, fit_noise_model
+from clear_peft.cleanliness.probe import ProbePredictions, probe
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -14,12 +15,13 @@ __all__ = [
     "CleanlinessEstimate",
     "CleanlinessEstimator",
     "GaussianMixtureCleanliness",
+    "NoiseModel",
     "ProbePredictions",
+    "fit_noise_model",
     "log_odds",
     "moved_to",
     "probe",
     "rank_label_issues",
-    "share_of_random_labels",
     "smooth",
     "stratified_folds",
 ]

@@ -1,5 +1,6 @@
 """A linear probe on hidden features: it judges each label without having been fitted to it."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,12 +10,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from clear_peft.cleanliness.estimate import CleanlinessEstimator
+from clear_peft.cleanliness.noise_model import NoiseModel, fit_noise_model
 
 Array = npt.NDArray[np.float64]
 
 # of features whose squared norm is 1 on average
 _PENALTIES = 10.0 ** np.arange(-2, 5, 0.5)
 _LOG_SHARPNESS = (-1.0, 6.0)
+_STEPS = 30
+# more rows say nothing new of one number
+_MOST_ROWS = 1 << 17
 _CHUNK = 1 << 14
 _SMALLEST = 1e-12
 # a row that is surely wrong still counts a little: a class may have no other
@@ -25,12 +30,14 @@ class ProbePredictions(NamedTuple):
     """What a probe says of the N rows that it is fitted to, each left out in turn, and of M others.
 
     Attributes:
-        left_out: Class probabilities of each row by a probe that has not seen it, (N, C) float64.
-        held_out: Class probabilities of the other rows, (M, C) float64.
+        left_out: P(true class) of each row by a probe that has not seen its label, (N, C) float64.
+        held_out: P(true class) of the other rows, (M, C) float64.
+        noise: How the given labels of the N rows come from true ones, by these predictions.
     """
 
     left_out: Array
     held_out: Array
+    noise: NoiseModel
 
 
 def probe(
@@ -40,55 +47,40 @@ def probe(
     num_classes: int,
     estimator: CleanlinessEstimator,
 ) -> ProbePredictions:
-    """Predict each label by ridge regression of the others on features.
+    """Predict each true label by ridge regression of the other rows' labels on features.
 
     Least squares on one-hot labels give every row's prediction without that row in closed form (Allen 1974,
     PRESS), for all strengths of the penalty out of one decomposition; the strength taken has the least
-    squared error on the rows left out, and so grows with the noise. Twice: the second time each row counts
-    by the clean probability that the first regression gives it, so that the wrong labels that the first one
-    found teach the second one nothing. Probabilities are a softmax of the predictions, as sharp as makes the
-    labels likeliest. O(N·D² + D³) time; beside the features, the result is the largest array.
+    squared error on the rows left out, and so grows with the noise. Three times: the second time each row
+    counts by the clean probability that the losses of the first give it, but by no less than the probability
+    of its label; the third time by what the second and a model of the noise make of it. So wrong labels that
+    have been found teach the next one nothing. Probabilities are a softmax of the predictions, as sharp as
+    makes the labels likeliest; of later fits, if a share of them, any share, is drawn at random. O(N·D² + D³)
+    time; beside the features, the result is the largest array.
 
     Args:
         features: What a model makes of the rows, (N, D), on any scale.
         labels: Given labels, (N,) in [0, C).
         held_out: Features of rows that are no part of any fit, (M, D).
         num_classes: C.
-        estimator: What turns losses into clean probabilities.
+        estimator: What turns the losses of the first fit into clean probabilities.
     """
     rows, others = _standardised(features, features), _standardised(held_out, features)
-    first = _fitted(rows, labels, others, num_classes, np.ones(len(labels)))
-    losses = losses_of(first.left_out, labels).astype(np.float32)
-    belief = estimator.estimate(losses, labels).clean_probability.astype(np.float64)
-    return _fitted(rows, labels, others, num_classes, np.maximum(belief, _LEAST_WEIGHT))
+    first, _ = _fitted(rows, labels, others, num_classes, np.ones(len(labels)), some_random=False)
+    losses = losses_of(first, labels)
+    belief = estimator.estimate(losses.astype(np.float32), labels).clean_probability
+    belief = np.maximum(belief, np.exp(-losses))
+    for _ in range(2):
+        weights = np.maximum(belief, _LEAST_WEIGHT)
+        left_out, elsewhere = _fitted(rows, labels, others, num_classes, weights, some_random=True)
+        noise = fit_noise_model(left_out, labels)
+        belief = noise.clean_probability(left_out, labels).astype(np.float64)
+    return ProbePredictions(left_out, elsewhere, noise)
 
 
 def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
     """Cross entropies under labels, (N,), from class probabilities, (N, C)."""
     return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST))
-
-
-def share_of_random_labels(probabilities: Array, labels: npt.NDArray[np.integer]) -> float:
-    """How many labels look as if drawn at random: in the lower half of what the predictions rank.
-
-    Of C classes, ⌊C/2⌋ lie there: a label drawn at random does so with that share, a right one hardly
-    ever, whether or not the predictions are calibrated. For predictions that have not seen the labels.
-    Blind to flips between classes that are alike.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
-
-    Returns:
-        The estimated share, in [0, 1].
-    """
-    classes = probabilities.shape[1]
-    lower = classes // 2
-    if lower == 0:
-        return 0.0
-    own = probabilities[np.arange(len(labels)), labels]
-    better = (probabilities > own[:, None]).sum(axis=1)
-    return min(1.0, float((better >= classes - lower).mean()) * classes / lower)
 
 
 def _standardised(
@@ -112,8 +104,10 @@ def _fitted(
     others: npt.NDArray[np.float32],
     num_classes: int,
     weights: Array,
-) -> ProbePredictions:
-    """Weighted ridge regression on one-hot labels with the best of ``_PENALTIES``."""
+    *,
+    some_random: bool,
+) -> tuple[Array, Array]:
+    """What weighted ridge regression with the best of ``_PENALTIES`` predicts, left out and held out."""
     size, dimensions = rows.shape
     gram, products = np.zeros((dimensions, dimensions)), np.zeros((dimensions, num_classes))
     for part in _chunks(size):
@@ -141,10 +135,28 @@ def _fitted(
     predicted = np.concatenate([next(left_out(part, np.array([penalty]))) for part in _chunks(size)])
     coefficients = vectors @ (products / (np.maximum(values, 0) + penalty)[:, None])
 
-    def surprise(log_sharpness: float) -> float:
-        own = log_softmax(np.exp(log_sharpness) * predicted, axis=1)[np.arange(size), labels]
-        return -float(weights @ own)
-
-    sharpness = np.exp(minimize_scalar(surprise, bounds=_LOG_SHARPNESS, method="bounded").x)
+    sharpness = _sharpness(predicted, labels, weights, some_random)
     held_out = softmax(sharpness * (others @ coefficients), axis=1)
-    return ProbePredictions(softmax(sharpness * predicted, axis=1), held_out)
+    return softmax(sharpness * predicted, axis=1), held_out
+
+
+def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array, some_random: bool) -> float:
+    """The factor before the softmax that makes the labels likeliest, all of them or but for some random ones.
+
+    Of labels that are believed a few are wrong, and would flatten all probabilities if none could be random.
+    """
+    step = math.ceil(len(labels) / _MOST_ROWS)
+    predicted, labels, weights = predicted[::step], labels[::step], weights[::step]
+    total, random = weights.sum(), 1 / predicted.shape[1]
+
+    def surprise(log_sharpness: float) -> float:
+        logs = log_softmax(np.exp(log_sharpness) * predicted, axis=1)
+        own, share = np.exp(logs[np.arange(len(labels)), labels]), 0.1 * some_random
+        for _ in range(_STEPS if some_random else 0):
+            share = weights @ (share * random / ((1 - share) * own + share * random)) / total
+        return -float(weights @ np.log((1 - share) * own + share * random))
+
+    grid = np.linspace(*_LOG_SHARPNESS, 29)
+    best = grid[np.argmin([surprise(point) for point in grid])]
+    bounds = best - grid[1] + grid[0], best + grid[1] - grid[0]
+    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded").x))

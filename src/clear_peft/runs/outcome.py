@@ -31,6 +31,7 @@ from clear_peft.runs.progress import epoch_figures
 from clear_peft.runs.reporting import save_report
 from clear_peft.runs.tables import Tables
 from clear_peft.training import CleaRTrainer
+from clear_peft.training.judging import of_like_losses
 
 
 def write_outcome(
@@ -87,12 +88,10 @@ def write_outcome(
     if given is not None and true is not None:
         wrong = given != true
         metrics["detection"] = detection(issues, wrong)
-        learnt = issues[issues["split"] == "train"]
-        if found is not None:  # the list holds what models predict that have not seen the row
-            predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
-            columns = {"row": tables.train.rows, "given_label": tables.train.labels}
-            learnt = pd.DataFrame({**columns, "predicted_label": predicted})
-        metrics["memorised"] = memorised(learnt, wrong)
+        # the list may hold what others predict
+        predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
+        columns = {"row": tables.train.rows, "given_label": tables.train.labels}
+        metrics["memorised"] = memorised(pd.DataFrame({**columns, "predicted_label": predicted}), wrong)
     metrics |= {
         "train_seconds": seconds,
         "peak_memory_bytes": peak,
@@ -151,11 +150,14 @@ def _judged(
         losses, probability, logits = found.losses, found.quality, torch.from_numpy(found.logits)
     examples = [tables.train]
     if tables.held_out is not None:
-        unseen = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
-        held_losses = cross_entropy(unseen, torch.from_numpy(tables.held_out.labels)).numpy()
-        order = np.argsort(losses)
-        believed = np.interp(held_losses, losses[order], probability[order]).astype(np.float32)
         examples.append(tables.held_out)
+        if found is None:
+            unseen = state.validation_teacher.logits()
+            held_losses, believed = state.validation_losses, state.validation_probability
+        else:
+            unseen = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
+            held_losses = cross_entropy(unseen, torch.from_numpy(tables.held_out.labels)).numpy()
+            believed = of_like_losses(held_losses, losses, probability)
         losses = np.concatenate([losses, held_losses])
         probability = np.concatenate([probability, believed])
         logits = torch.cat([logits, unseen])

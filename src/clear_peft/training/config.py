@@ -41,21 +41,23 @@ class CleaRConfig(TrainingArguments):
         average_decay: d of the running average of the weights that scores the labels and, after a fresh
             start, is evaluated and saved; 0: the last weights.
         judge: Whose predictions say what to doubt, and teach. ``probe``: a linear probe on the model's hidden
-            features, of each row by a fit without it (``clear_peft.cleanliness.probe``); a model without
-            hidden states to give out judges itself. ``model``: the model's own, in a pass over all rows; its
-            head has begun to repeat the labels that it was trained on. ``steps``: what fell out of the
-            epoch's steps, moved to its end; it costs nothing, but what the adapter knows of an example is
-            hidden in its steps where gates are closed, so that once routing has begun it says less.
-        doubt_above: Share of the given labels that must look wrong before any is doubted: for the model those
-            that it contradicts, for the probe those that look drawn at random
-            (``clear_peft.cleanliness.share_of_random_labels``). Losses alone do not tell hard examples from
-            wrong labels.
+            features, of each row by a fit without it, and the noise model that this shows
+            (``clear_peft.cleanliness.probe``); a model without hidden states to give out judges itself.
+            ``model``: the model's own, in a pass over all rows; its head has begun to repeat the labels that
+            it was trained on. ``steps``: what fell out of the epoch's steps, moved to its end; it costs
+            nothing, but what the adapter knows of an example is hidden in its steps where gates are closed,
+            so that once routing has begun it says less.
+        doubt_above: Share of the given labels that must look wrong before training doubts any: of the model
+            those that it contradicts, since losses alone do not tell hard examples from wrong labels; of the
+            probe, the noise rate that it estimates.
         reestimate: Whether to score and estimate again after every epoch beyond the warm-up, or to keep the
             first estimate, which saves the passes.
         loss_smoothing: β, the weight of the losses of the pass before in those that the estimator sees.
-        soft_labels: Whether, after the warm-up, the target of an example is p·label + (1 − p)·teacher, the
-            teacher being the predictions of the scoring pass, and it is drawn the more often the surer its
-            target is; otherwise the target is its label, ``objective`` counts, and all are drawn alike.
+        soft_labels: Whether, after the warm-up, the target of an example is p·label + (1 − p)·teacher, and it
+            is drawn the more often the surer its target is; otherwise the target is its label, ``objective``
+            counts, and all are drawn alike. The teacher is what the judge predicts; where that is the probe,
+            what its predictions and the noise model say if the label is wrong, so that the target is the
+            posterior of the true class.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
         objective: The loss of an example under its given label, out of ``clear_peft.objectives.OBJECTIVES``.
@@ -68,7 +70,7 @@ class CleaRConfig(TrainingArguments):
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     route: bool = field(default=True, metadata={"help": "gates follow the clean probability"})
-    warm_up_epochs: float = field(default=0.5, metadata={"help": "epochs, or share, before p is used"})
+    warm_up_epochs: float = field(default=0.3, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
     judge: str = field(default="probe", metadata={"help": f"one of {', '.join(JUDGES)}"})

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,10 @@ from clear_peft.training.teacher import Teacher
 
 STATE_NAME = "clear_state.safetensors"
 MEMORY_NAME = "clear_memory.safetensors"
-_ARRAYS = ("losses", "clean_probability", "validation_probability")
+_ARRAYS = ("losses", "clean_probability", "validation_losses", "validation_probability")
+_VALIDATION = "validation_"
+_DRAWN = "drawn"
+JUDGED_BY = ("probe", "final_model")
 _DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
 
 
@@ -33,53 +36,58 @@ class CleanlinessState:
         losses: ℓ, (N,) float32, smoothed over epochs.
         clean_probability: p, (N,) float32 in [0, 1].
         teacher: t, what the pass predicted for every example, on the CPU.
-        validation_probability: p of the validation rows, (M,) float32; empty where there are none.
-        components: 2, or 1 where no label is doubted.
-        parameters: What the estimator fitted, JSON-able.
+        validation_losses: ℓ of the validation rows, (M,) float32; empty where there are none.
+        validation_probability: Their p, (M,) float32.
+        validation_teacher: What the pass predicted for them.
+        judge: Whose predictions these are: ``probe`` or ``final_model``.
+        components: 2, or 1 where training is to doubt no label, whatever its p.
+        parameters: What was fitted, JSON-able.
+        drawn: P(given label | true class, label drawn anew), (C, C) float32, where p comes from a noise model
+            that knows more than that (``clear_peft.cleanliness.NoiseModel``).
     """
 
     epoch: int
     losses: npt.NDArray[np.float32]
     clean_probability: npt.NDArray[np.float32]
     teacher: Teacher
+    validation_losses: npt.NDArray[np.float32]
     validation_probability: npt.NDArray[np.float32]
+    validation_teacher: Teacher
+    judge: str
     components: int
     parameters: dict[str, Any]
+    drawn: Tensor | None = None
 
     @property
     def noise_rate(self) -> float:
         """The estimated share of wrong labels, mean(1 − p)."""
         return float(1 - self.clean_probability.mean(dtype=np.float64))
 
-    def believing_all(self) -> "CleanlinessState":
-        """The same pass, with no label doubted."""
-        return replace(
-            self,
-            clean_probability=np.ones_like(self.clean_probability),
-            validation_probability=np.ones_like(self.validation_probability),
-            components=1,
-        )
-
     def _check(self) -> None:
-        rows = (len(self.teacher),)
-        kinds = (
-            (self.losses, rows, np.float32),
-            (self.clean_probability, rows, np.float32),
-            (self.validation_probability, self.validation_probability.shape[:1], np.float32),
-        )
-        fits = all(a.shape == wanted and a.dtype == kind for a, wanted, kind in kinds)
-        if not (fits and isinstance(self.epoch, int) and self.components in (1, 2)):
+        rows, others = (len(self.teacher),), (len(self.validation_teacher),)
+        kinds = [
+            (torch.from_numpy(getattr(self, name)), others if name.startswith(_VALIDATION) else rows)
+            for name in _ARRAYS
+        ]
+        if self.drawn is not None:
+            kinds.append((self.drawn, (self.teacher.num_classes,) * 2))
+        fits = all(a.shape == wanted and a.dtype == torch.float32 for a, wanted in kinds)
+        told = isinstance(self.epoch, int) and self.components in (1, 2) and self.judge in JUDGED_BY
+        if not (fits and told):
             raise ValueError(f"it is not the state of {rows[0]} examples")
-        finite = all(np.isfinite(a).all() for a, _, _ in kinds) and self.teacher.values.isfinite().all()
-        if not (isinstance(self.parameters, dict) and finite):
+        numbers = [a for a, _ in kinds] + [self.teacher.values, self.validation_teacher.values]
+        if not (isinstance(self.parameters, dict) and all(a.isfinite().all() for a in numbers)):
             raise ValueError("it holds what no scoring pass finds")
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the state into a folder, atomically."""
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in _ARRAYS}
-        rest = {"epoch": self.epoch, "components": self.components, "parameters": self.parameters}
-        known = safetensors_torch.save({**arrays, **self.teacher.tensors()}, {"clear": json.dumps(rest)})
-        atomic_write(Path(folder) / STATE_NAME, known)
+        rest = {name: getattr(self, name) for name in ("epoch", "judge", "components", "parameters")}
+        arrays |= self.teacher.tensors()
+        arrays |= {_VALIDATION + name: t for name, t in self.validation_teacher.tensors().items()}
+        if self.drawn is not None:
+            arrays[_DRAWN] = self.drawn
+        atomic_write(Path(folder) / STATE_NAME, safetensors_torch.save(arrays, {"clear": json.dumps(rest)}))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], shape: tuple[int, int]) -> "CleanlinessState | None":
@@ -100,7 +108,16 @@ class CleanlinessState:
                 rest = json.loads(file.metadata()["clear"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             arrays = {name: tensors.pop(name).numpy() for name in _ARRAYS}
-            state = cls(**arrays, teacher=Teacher.restored(tensors, *shape), **rest)
+            drawn = tensors.pop(_DRAWN, None)
+            others = [name for name in tensors if name.startswith(_VALIDATION)]
+            validation = {name.removeprefix(_VALIDATION): tensors.pop(name) for name in others}
+            state = cls(
+                **arrays,
+                teacher=Teacher.restored(tensors, *shape),
+                validation_teacher=Teacher.restored(validation, len(arrays["validation_losses"]), shape[1]),
+                drawn=drawn,
+                **rest,
+            )
             state._check()
             return state
         except _DAMAGE as error:

@@ -17,9 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import TrainOutput
 
-from clear_peft.cleanliness import CleanlinessEstimator, probe, rank_label_issues
+from clear_peft.cleanliness import CleanlinessEstimator, ProbePredictions, probe, rank_label_issues
 from clear_peft.errors import InputError
 from clear_peft.objectives import (
     Objective,
@@ -37,7 +36,7 @@ from clear_peft.training.indexing import (
     ID_COLUMN,
     labels_of,
 )
-from clear_peft.training.judging import judged, with_doubts_of
+from clear_peft.training.judging import judged, judged_by_probe
 from clear_peft.training.passing_trainer import PassingTrainer, by_length
 from clear_peft.training.sampling import ShareSampler
 from clear_peft.training.scoring import hidden_features, predict_logits
@@ -130,7 +129,7 @@ class CleaRTrainer(PassingTrainer):
 
     @property
     def cleanliness(self) -> CleanlinessState:
-        """The last scoring pass; made now if there has been none (plain training, or still warming up)."""
+        """What the last judgement made of the labels; made now if there has been none (plain training)."""
         state = self._state
         if state is None:
             state = self._scored()
@@ -171,17 +170,6 @@ class CleaRTrainer(PassingTrainer):
     def _scores(self) -> bool:
         """Whether training makes use of clean probabilities."""
         return self._router is not None
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Transformers' own; where it could have started afresh, the final model judges the labels again."""
-        output = super().train(*args, **kwargs)
-        found = self._state
-        if self._fresh_start and found is not None:
-            state = self._scored()
-            if found.components == 2 and state.components == 1:  # the doubts that it was trained with stand
-                state = with_doubts_of(state, found)
-            self._set_state(state)
-        return output
 
     # The step
 
@@ -254,8 +242,13 @@ class CleaRTrainer(PassingTrainer):
     def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
         """p·label + (1 − p)·teacher, (B, C) float32."""
         probability = self._probability[ids].unsqueeze(1)
-        targets = (1 - probability) * self._teacher.probabilities(ids)
-        return targets.scatter_add(1, labels.unsqueeze(1), probability)
+        otherwise = self._teacher.probabilities(ids)
+        if self.judge == "probe":  # p is the posterior of the label, and this becomes that of the others
+            if self._drawn is not None:
+                otherwise = otherwise * self._drawn[:, labels].T
+            otherwise = otherwise.scatter(1, labels.unsqueeze(1), 0)
+            otherwise = otherwise / otherwise.sum(dim=1, keepdim=True).clamp(min=1e-30)
+        return ((1 - probability) * otherwise).scatter_add(1, labels.unsqueeze(1), probability)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
@@ -422,47 +415,53 @@ class CleaRTrainer(PassingTrainer):
 
     def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
         """What the judge makes of the labels; where steps say nothing yet, the model does."""
+        epoch = round(self.state.epoch or 0)
         predicted = self._probed() if self.args.clean_routing and self.args.judge == "probe" else None
-        losses = None
         if predicted is not None:
-            logits, held_out = predicted
-        elif steps is not None and steps.complete:
+            return judged_by_probe(predicted, self._labels, self._held_out_labels, self.args, epoch=epoch)
+        losses = None
+        if steps is not None and steps.complete:
             logits, held_out, losses = steps.logits, self._held_out(predict_logits), steps.losses
         else:
             logits, held_out = self._everywhere(predict_logits)
         return judged(
             logits,
             self._labels,
-            None if held_out is None else (held_out, labels_of(self._validation, self._num_labels)),
+            None if held_out is None else (held_out, self._held_out_labels),
             self._estimator,
             self.args,
-            epoch=round(self.state.epoch or 0),
-            seen=predicted is None,
+            epoch=epoch,
             losses=losses,
             before=self._state,
         )
 
-    def _probed(self) -> tuple[Tensor, Tensor | None] | None:
-        """Logits of a probe on the model's features, (N, C) and (M, C); None where it has none such."""
+    @property
+    def _held_out_labels(self) -> np.ndarray:
+        """Given labels of the validation rows, (M,)."""
+        rows = self._validation
+        return self._labels[:0] if rows is None else labels_of(rows, self._num_labels)
+
+    def _probed(self) -> ProbePredictions | None:
+        """What a probe on the model's features predicts; None where it has none such."""
         features, held_out = self._everywhere(hidden_features)
         if features is None:
             return None
-        predicted = probe(
+        return probe(
             features.float().numpy(),
             self._labels,
             features[:0].numpy() if held_out is None else held_out.float().numpy(),
             self._num_labels,
             self._estimator,
         )
-        logits = [torch.from_numpy(p).clamp(min=1e-12).log().float() for p in predicted]
-        return logits[0], None if held_out is None else logits[1]
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state
         if state is not None:
             device = self.args.device
-            self._probability = torch.from_numpy(state.clean_probability).to(device)
+            p = torch.from_numpy(state.clean_probability).to(device)
+            self._probability = p if state.components == 2 else torch.ones_like(p)
             self._teacher = state.teacher.to(device)
+            self._drawn = None if state.drawn is None else state.drawn.to(device)
 
     def _figures(self) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -494,7 +493,8 @@ class CleaRTrainer(PassingTrainer):
         metrics = measure(prediction)
         if not (self.is_in_train and self.args.clean_routing):
             return metrics
-        belief = np.ones(0) if self._state is None else self._state.validation_probability
+        doubted = self._state is not None and self._state.components == 2
+        belief = self._state.validation_probability if doubted else np.ones(0)
         # as long as nothing is known, and where no row at all is believed, all count alike
         known = len(belief) == len(prediction.label_ids) and belief.any()
         weights = belief[by_length(self.eval_dataset)] if known else None
