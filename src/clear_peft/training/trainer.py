@@ -200,7 +200,8 @@ class CleaRTrainer(PassingTrainer):
         length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
         step = self.state.global_step
         with self._router.route(probability, example_ids=ids, step=step, sequence_length=length) as gates:
-            self._tally.routed(gates, ids)
+            own = len(inputs["labels"])
+            self._tally.routed(gates[:own], ids[:own])
             return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
@@ -220,13 +221,16 @@ class CleaRTrainer(PassingTrainer):
         if not model.training:
             loss = cross_entropy(outputs.logits, labels).mean()
             return (loss, outputs) if return_outputs else loss
-        self._tally.step(outputs.logits, ids)
-        if self._steps is not None and (self.args.reestimate or not self._robust):
-            self._steps.step(outputs.logits, labels, ids, self.state.epoch or 0.0)
-        losses = self.per_example_loss(outputs.logits, labels, ids)
-        self._watched_loss.see(losses.isfinite(), ids, self.state.global_step + 1)
         self._step_ids.append(ids)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        # what has no label is there to fill up the batch
+        logits, ids = outputs.logits[: len(labels)], ids[: len(labels)]
+        self._tally.step(logits, ids)
+        if self._steps is not None and (self.args.reestimate or not self._robust):
+            self._steps.step(logits, labels, ids, self.state.epoch or 0.0)
+        losses = self.per_example_loss(logits, labels, ids)
+        self._watched_loss.see(losses.isfinite(), ids, self.state.global_step + 1)
+        # divided before the sum: a process that has only such rows may count none
+        loss = (losses / (len(losses) if num_items_in_batch is None else num_items_in_batch)).sum()
         if self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # counted over all ranks, averaged by DDP
         return (loss, outputs) if return_outputs else loss
