@@ -6,10 +6,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from toy import model, rows, trained, weights
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness
+from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel, ProbePredictions
 from clear_peft.objectives import cross_entropy
 from clear_peft.training import CleaRConfig
-from clear_peft.training.judging import judged
+from clear_peft.training.judging import judged, judged_by_probe
 from clear_peft.training.scoring import hidden_features
 
 ESTIMATOR = GaussianMixtureCleanliness()
@@ -36,20 +36,15 @@ def noisy(size, seed, share):
     return data.remove_columns("labels").add_column("labels", labels)
 
 
-def verdict(made):
-    """What was found when the warm-up ended."""
-    return next(e["losses"]["parameters"] for e in made.state.log_history if "losses" in e)
-
-
 @pytest.mark.parametrize("validated", [True, False])
 def test_wrong_labels_are_found_by_a_model_whose_head_has_learnt_nothing(tmp_path, validated):
     data, held_out = noisy(240, 0, 0.4), noisy(90, 1, 0.4) if validated else None
     made = trained(tmp_path, train_dataset=data, eval_dataset=held_out, **SETTINGS)
-    # drawing 60 % of the labels at random makes 40 % wrong
-    assert abs(verdict(made)["random"] - 0.6) < 0.15
+    assert abs(made.cleanliness.noise_rate - 0.4) < 0.15  # of 240 rows
     assert made.state.global_step == 3 * 8, "it started afresh"
     wrong = np.array(data["labels"]) != np.array(rows(240, 0)["labels"])
-    assert roc_auc_score(wrong, made.cleanliness.losses) > 0.75
+    assert roc_auc_score(wrong, -made.clean_probability) > 0.75
+    assert made.judge == "probe"
     assert len(made.cleanliness.validation_probability) == (90 if validated else 0)
 
 
@@ -62,14 +57,14 @@ def test_right_labels_are_not_doubted(tmp_path):
         eval_dataset=held_out,
         **{**SETTINGS, "clean_routing": False},
     )
-    assert verdict(made)["random"] < 0.1
+    assert made.cleanliness.noise_rate < 0.1
     assert made.state.global_step == plain.state.global_step == 2 * 8
     assert all(torch.equal(w, weights(plain)[name]) for name, w in weights(made).items())
 
 
 def test_the_model_judges_itself_where_it_is_told_to(tmp_path):
     made = trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **{**SETTINGS, "judge": "model"})
-    assert "random" not in verdict(made)
+    assert made.judge == "final_model"
 
 
 def test_features_are_the_mean_over_real_tokens_of_the_model_with_its_adapter():
@@ -90,19 +85,45 @@ def test_features_are_the_mean_over_real_tokens_of_the_model_with_its_adapter():
     assert torch.allclose(features.float(), hidden.mean(dim=1), atol=2e-3)
 
 
-@pytest.mark.parametrize("seen", [True, False])
-def test_who_has_seen_the_labels_is_judged_by_contradiction(tmp_path, seen):
-    """Predictions that put every label second: a contradiction, but not far down the ranking of five."""
+def test_a_model_that_contradicts_no_label_doubts_none(tmp_path):
     labels = np.arange(40) % 5
-    logits = torch.zeros(40, 5)
-    logits[range(40), labels] = 2.0
-    logits[range(40), (labels + 1) % 5] = 3.0
-    logits += 0.1 * torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
     args = CleaRConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    state = judged(logits, labels, (logits[:7], labels[:7]), ESTIMATOR, args, epoch=1, seen=seen)
-    assert state.components == (2 if seen else 1)
-    assert state.parameters["contradicted"] == 1
-    assert np.allclose(state.losses, cross_entropy(logits, torch.from_numpy(labels)))
+    for first in (0, 1):  # every label likeliest, every label second
+        logits = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+        logits[range(40), labels] += 2.0
+        logits[range(40), (labels + 1) % 5] += 4.0 * first
+        state = judged(logits, labels, (logits[:7], labels[:7]), ESTIMATOR, args, epoch=1)
+        assert state.components == 1 + first
+        assert state.parameters["contradicted"] == first
+        assert np.allclose(state.losses, cross_entropy(logits, torch.from_numpy(labels)))
+        assert np.allclose(state.validation_probability, state.clean_probability[:7])
+        assert first or (state.clean_probability == 1).all()
+
+
+@pytest.mark.parametrize(("above", "components"), [(0.0, 2), (0.9, 1)])
+def test_few_doubts_are_told_but_not_trained_by(tmp_path, above, components):
+    rng = np.random.default_rng(0)
+    predicted, labels = rng.dirichlet(np.ones(3), 50), rng.integers(0, 3, 50)
+    noise = NoiseModel(0.4, None)
+    args = CleaRConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", doubt_above=above)
+    opinion = ProbePredictions(predicted, predicted[:7], noise)
+    state = judged_by_probe(opinion, labels, labels[:7], args, epoch=1)
+    assert state.components == components
+    assert np.allclose(state.clean_probability, noise.posterior(predicted, labels)[range(50), labels])
+    assert np.allclose(state.validation_probability, state.clean_probability[:7])
+    assert state.noise_rate > 0.1
+
+
+@pytest.mark.parametrize("drawn", [None, torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])])
+def test_the_target_is_the_posterior_of_the_true_class(tmp_path, drawn):
+    made = trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **SETTINGS)
+    rng = np.random.default_rng(0)
+    predicted, labels = rng.dirichlet(np.ones(3), 60), np.array(made.train_dataset["labels"])
+    noise = NoiseModel(0.4, None if drawn is None else drawn.double().numpy())
+    opinion = ProbePredictions(predicted, predicted[:0], noise)
+    made._set_state(judged_by_probe(opinion, labels, labels[:0], made.args, epoch=1))
+    targets = made._targets(torch.from_numpy(labels), torch.arange(60))
+    assert np.allclose(targets, noise.posterior(predicted, labels), atol=2e-3)  # the teacher is in float16
 
 
 class _Outputs(dict):

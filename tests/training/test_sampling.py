@@ -1,10 +1,12 @@
 """Every example once, or in proportion to its share."""
 
 import numpy as np
+from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
 
-from clear_peft.training.sampling import ShareSampler
+from clear_peft.training.sampling import ShareSampler, own_rows
 
 
 def drawn(size, batch_size=4, lengths=None, seed=0, epoch=0, shares=None):
@@ -51,3 +53,15 @@ def test_batches_of_like_length():
     assert spread.mean() < 5
     starts = lengths[order].reshape(-1, 8)[:, 0]
     assert (np.diff(starts) < 0).sum() > 10, "the batches themselves come in random order"
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_own_rows_of_all_processes_are_every_row_once(size, batch_size, processes, split):
+    together = batch_size * processes
+    batches = BatchSampler(range(size), together if split else batch_size, drop_last=False)
+    seen = []
+    for rank in range(processes):
+        *full, last = BatchSamplerShard(batches, processes, rank, split_batches=split, even_batches=True)
+        for batch in [*full, last[: own_rows(size, together, len(last), rank)]]:
+            seen += batch
+    assert sorted(seen) == list(range(size))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, kl_div
-from toy import Constant, model, rows, weights
+from toy import Constant, model, model_without_dropout, rows, weights
 from transformers import TrainerCallback
 
 from clear_peft.cleanliness import CleanlinessEstimate
@@ -102,6 +102,20 @@ def test_what_is_mixed_is_what_the_logits_come_from(tmp_path, monkeypatch, archi
     made.train()
     assert seen == [True] * 6
     assert not made._output_layer._forward_hooks
+
+
+@pytest.mark.parametrize("own", [0, 3])
+def test_rows_that_fill_up_a_batch_are_not_learnt(tmp_path, own):
+    made = trainer(tmp_path, warm_up_epochs=0, start=model_without_dropout())
+    made._before_training()
+    batch = made.data_collator([made.train_dataset[i] for i in range(4)])
+    batch["labels"] = batch["labels"][:own]
+    loss = made.compute_loss(made.model.train(), batch, num_items_in_batch=torch.tensor(own))
+    loss.backward()
+    learnt = [p.grad.abs().sum() > 0 for p in made.model.parameters() if p.grad is not None]
+    assert loss.isfinite()
+    assert learnt
+    assert any(learnt) == (own > 0)
 
 
 def test_warm_up_is_plain_training(tmp_path):

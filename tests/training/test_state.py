@@ -11,28 +11,35 @@ from clear_peft.training.state import STATE_NAME
 from clear_peft.training.teacher import Teacher
 
 
-def state(classes=4):
+def state(classes=4, drawn=None):
     return CleanlinessState(
         epoch=3,
         losses=np.array([0.1, 2.5], np.float32),
         clean_probability=np.array([1.0, 0.25], np.float32),
         teacher=Teacher.of(torch.randn(2, classes, generator=torch.Generator().manual_seed(0))),
+        validation_losses=np.array([0.7], np.float32),
         validation_probability=np.array([0.5], np.float32),
+        validation_teacher=Teacher.of(torch.zeros(1, classes)),
+        judge="probe",
         components=2,
         parameters={"means": [0.1, 2.5], "scale": "log_odds"},
+        drawn=drawn,
     )
 
 
-@pytest.mark.parametrize("classes", [4, 65, 40_000])
-def test_state_survives_a_round_trip(tmp_path, classes):
-    state(classes).save(tmp_path)
+@pytest.mark.parametrize(("classes", "drawn"), [(4, torch.full((4, 4), 0.25)), (65, None), (40_000, None)])
+def test_state_survives_a_round_trip(tmp_path, classes, drawn):
+    state(classes, drawn).save(tmp_path)
     back = CleanlinessState.load(tmp_path, (2, classes))
-    assert (back.epoch, back.components, back.parameters) == (3, 2, state().parameters)
-    for name in ("losses", "clean_probability", "validation_probability"):
+    assert (back.epoch, back.judge, back.components) == (3, "probe", 2)
+    assert back.parameters == state().parameters
+    assert (back.drawn is None) if drawn is None else torch.equal(back.drawn, drawn)
+    for name in ("losses", "clean_probability", "validation_losses", "validation_probability"):
         loaded, saved = getattr(back, name), getattr(state(), name)
         assert loaded.dtype == saved.dtype
         assert np.array_equal(loaded, saved)
     assert torch.equal(back.teacher.logits(), state(classes).teacher.logits())
+    assert torch.equal(back.validation_teacher.logits(), state(classes).validation_teacher.logits())
     assert back.noise_rate == pytest.approx(0.375)
 
 
@@ -41,6 +48,15 @@ def test_no_state_is_none_and_a_damaged_one_is_refused(tmp_path):
     state().save(tmp_path)
     whole = (tmp_path / STATE_NAME).read_bytes()
     (tmp_path / STATE_NAME).write_bytes(whole[:-3])
+    with pytest.raises(InputError, match="damaged"):
+        CleanlinessState.load(tmp_path, (2, 4))
+
+
+@pytest.mark.parametrize(
+    "drawn", [torch.full((3, 3), 0.25), torch.full((4, 4), torch.nan), torch.full((4, 4), 0.25).double()]
+)
+def test_a_noise_model_of_other_classes_is_refused(tmp_path, drawn):
+    state(4, drawn).save(tmp_path)
     with pytest.raises(InputError, match="damaged"):
         CleanlinessState.load(tmp_path, (2, 4))
 

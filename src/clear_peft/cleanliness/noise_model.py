@@ -60,7 +60,7 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
     """
     size, classes = predicted.shape
     step = math.ceil(size / _MOST_ROWS)
-    predicted, labels = np.maximum(predicted[::step], _SMALLEST), labels[::step]
+    predicted, labels = np.maximum(predicted[::step].astype(np.float64), _SMALLEST), labels[::step]
     size = len(labels)
     chosen, likelihood = _fitted(predicted, labels, class_conditional=False)
     price = classes * (classes - 1) / 2 * math.log(size)
@@ -72,7 +72,7 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
 
 
 def _fitted(
-    predicted: Array, labels: npt.NDArray[np.integer], *, class_conditional: bool
+    predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, class_conditional: bool
 ) -> tuple[NoiseModel, float]:
     """The model, and the log likelihood of the labels."""
     classes = predicted.shape[1]

@@ -100,7 +100,7 @@ def write_outcome(
         "seed": config.seed,
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
-    source = "final_model" if found is None else "out_of_sample"
+    source = trainer.judge if found is None else "out_of_sample"
     about = {"labels": tables.names.names, "source": source, "doubted": trainer.doubted}
     probabilities = torch.softmax(logits, dim=1).numpy().astype(np.float16)
     found_wrong = audit(

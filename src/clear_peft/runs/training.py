@@ -35,7 +35,7 @@ from clear_peft.runs.reporting import write_report
 from clear_peft.runs.tables import Tables, read_tables
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
-from clear_peft.training.trainer import BELIEVED_ACCURACY
+from clear_peft.training.selection import BELIEVED_ACCURACY
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say

@@ -57,8 +57,9 @@ def judged(
         validation_losses=held_out_losses,
         validation_probability=of_like_losses(held_out_losses, losses, probability),
         validation_teacher=Teacher.of(unseen),
+        judge="final_model",
         components=estimate.components if doubted else 1,
-        parameters={**estimate.parameters, "contradicted": contradicted, "judge": "model"},
+        parameters={**estimate.parameters, "contradicted": contradicted},
     )
 
 
@@ -93,11 +94,11 @@ def judged_by_probe(
         validation_losses=_losses(unseen, held_out_labels),
         validation_probability=noise.clean_probability(predicted.held_out, held_out_labels),
         validation_teacher=Teacher.of(unseen),
+        judge="probe",
         components=2 if 1 - probability.mean(dtype=np.float64) >= args.doubt_above else 1,
         parameters={
             "scale": "log_odds",
             "contradicted": float((logits.argmax(dim=1).numpy() != labels).mean()),
-            "judge": "probe",
             "noise": "uniform" if noise.drawn is None else "class-conditional",
         },
         drawn=None if noise.drawn is None else torch.from_numpy(noise.drawn).float(),

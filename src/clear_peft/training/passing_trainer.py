@@ -1,6 +1,6 @@
 """A Trainer that knows every example by its id, and can pass over all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from clear_peft.training.indexing import (
     labels_of,
     with_ids,
 )
+from clear_peft.training.sampling import own_rows
 
 
 class PassingTrainer(AdapterTrainer):
@@ -44,6 +45,22 @@ class PassingTrainer(AdapterTrainer):
             self._lengths = column(train_dataset, args.length_column_name)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.data_collator: Any = IdCollator(self.data_collator)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, Any]:
+        """Transformers' own; rows that only fill up a batch have no label in it, and do not count."""
+        return super().get_batch_samples(map(self._labelled, epoch_iterator), num_batches, device)
+
+    def _labelled(self, batch: Any) -> Any:
+        """A batch whose labels are those of its own rows, (B',) with B' ≤ B: what fills it up comes last.
+
+        Accelerate fills up an epoch's last batches, so that every process has one, and all are of one size.
+        """
+        args, labels = self.args, batch["labels"]
+        full = args.dataloader_drop_last or args.train_sampling_strategy == "batch_rebalance"
+        if not full and self.accelerator.gradient_state.end_of_dataloader:
+            together = self._train_batch_size * (1 if self.accelerator.split_batches else args.world_size)
+            batch["labels"] = labels[: own_rows(len(self._labels), together, len(labels), args.process_index)]
+        return batch
 
     @property
     def _validation(self) -> HubDataset | None:

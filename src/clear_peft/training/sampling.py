@@ -71,3 +71,16 @@ class ShareSampler(Sampler[int]):
         whole = self.size // self.batch_size * self.batch_size
         batches = generator.permutation(order[:whole].reshape(-1, self.batch_size))
         return np.concatenate([batches.ravel(), order[whole:]])
+
+
+def own_rows(size: int, together: int, rows: int, rank: int) -> int:
+    """How many rows of a process's last batch are drawn for it; the others, at its end, only fill it up.
+
+    Args:
+        size: Rows drawn in an epoch, of all processes.
+        together: Rows that all processes take at once, in the order of their ranks.
+        rows: Rows of this last batch, the same on every process.
+        rank: This process.
+    """
+    left = size % together or together
+    return min(rows, max(0, left - rank * rows))

@@ -115,11 +115,12 @@ class SelfMixTrainer(CleaRTrainer):
             return super().per_example_loss(logits, labels, ids)
         options, embedding, second = self._options, self._embedding, self._second
         assert second is not None
-        if embedding is None or embedding.ndim != 2 or len(embedding) != len(labels):
+        if embedding is None or embedding.ndim != 2 or len(embedding) != len(second):
             raise InputError(
                 "SelfMix mixes one vector per text, and the head of this model takes another input: choose "
                 "an encoder such as BERT."
             )
+        embedding, second = embedding[: len(labels)], second[: len(labels)]  # not what fills up the batch
         pseudo = torch.softmax(self._teacher.logits(ids) / options.temperature, dim=1)
         unlabelled = self._probability[ids] <= options.threshold
         targets = torch.where(unlabelled[:, None], pseudo, one_hot(labels, self._num_labels).float())

@@ -65,7 +65,7 @@ class CleanlinessState:
 
     def _check(self) -> None:
         rows, others = (len(self.teacher),), (len(self.validation_teacher),)
-        kinds = [
+        kinds: list[tuple[Tensor, tuple[int, ...]]] = [
             (torch.from_numpy(getattr(self, name)), others if name.startswith(_VALIDATION) else rows)
             for name in _ARRAYS
         ]

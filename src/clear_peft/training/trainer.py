@@ -1,11 +1,6 @@
-"""``CleaRTrainer``: transformers' Trainer with clean routing.
-
-Longer than other files: it is one class whose parts (step, epoch, estimate, checkpoint) share one state, and
-reads in the order of a run.
-"""
+"""``CleaRTrainer``: transformers' Trainer with clean routing."""
 
 import math
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -15,41 +10,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from transformers import TrainerCallback
+from torch import Tensor
 
 from clear_peft.cleanliness import CleanlinessEstimator, ProbePredictions, probe, rank_label_issues
-from clear_peft.errors import InputError
-from clear_peft.objectives import (
-    Objective,
-    consistency,
-    cross_entropy,
-    make_objective,
-    soft_cross_entropy,
-)
-from clear_peft.routing import Router
+from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
-from clear_peft.training.figures import estimate_figures, loss_histogram, wrong_labels
+from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
+from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
-from clear_peft.training.indexing import (
-    ID_COLUMN,
-    labels_of,
-)
+from clear_peft.training.indexing import labels_of
 from clear_peft.training.judging import judged, judged_by_probe
-from clear_peft.training.passing_trainer import PassingTrainer, by_length
-from clear_peft.training.sampling import ShareSampler
+from clear_peft.training.passing_trainer import by_length
 from clear_peft.training.scoring import hidden_features, predict_logits
-from clear_peft.training.state import CleanlinessState, load_memory, save_memory
+from clear_peft.training.selection import (
+    BELIEVED_ACCURACY,
+    believed_accuracy,
+    evaluations_without_gain,
+    within_standard_error,
+)
+from clear_peft.training.state import CleanlinessState
+from clear_peft.training.step_trainer import StepTrainer
 from clear_peft.training.steps import StepScores
-from clear_peft.training.tally import Tally
-from clear_peft.training.unlogged_loss import UnloggedLoss
-from clear_peft.training.watch import FiniteWatch
-
-BELIEVED_ACCURACY = "believed_accuracy"
 
 
-class CleaRTrainer(PassingTrainer):
+class CleaRTrainer(StepTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
     When the warm-up ends it scores the training set, estimates each label's clean probability p and, where
@@ -75,11 +60,6 @@ class CleaRTrainer(PassingTrainer):
         >>> trainer.train(); trainer.label_issues()  # doctest: +SKIP
     """
 
-    args: CleaRConfig
-    compute_metrics: Any
-    # the loss is divided by the examples of the whole optimizer step: see compute_loss
-    loss_is_scaled_for_ga = True
-
     def __init__(
         self,
         model: Any,
@@ -89,28 +69,8 @@ class CleaRTrainer(PassingTrainer):
         estimator: CleanlinessEstimator | None = None,
         **kwargs: Any,
     ) -> None:
-        if args.n_gpu > 1:
-            raise InputError(
-                f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, "
-                "or set CUDA_VISIBLE_DEVICES to one of them."
-            )
-        if args.label_smoothing_factor or kwargs.get("compute_loss_func"):
-            raise InputError(
-                "The loss is the trainer's own: leave out label_smoothing_factor and compute_loss_func, or "
-                "override per_example_loss."
-            )
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
-        self.model_accepts_loss_kwargs = True
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
-        self._router = (
-            Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
-        )
-        if train_dataset is not None:
-            blocks = 0 if self._router is None else self._router.num_blocks
-            self._tally = Tally(self._labels, self._num_labels, blocks, args.device)
-            self._objective = self._make_objective(args)
-        self._unlogged = UnloggedLoss(self)
         self._steps: StepScores | None = None
         if args.judge == "steps" and self._scores and train_dataset is not None:
             self._steps = StepScores(len(self._labels), self._num_labels, args.device)
@@ -119,11 +79,6 @@ class CleaRTrainer(PassingTrainer):
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._set_state(None)
-        self._watched_loss = FiniteWatch("The loss", args.device)
-        self._watched_gradient = FiniteWatch("The gradient", args.device)
-        # examples of the optimizer step, micro-batch by micro-batch
-        self._step_ids: deque[Tensor] = deque(maxlen=args.gradient_accumulation_steps)
-        self.add_callback(_Epochs(self))
 
     # What it found out
 
@@ -140,6 +95,11 @@ class CleaRTrainer(PassingTrainer):
     def clean_probability(self) -> np.ndarray:
         """p, (N,) float32, in the order of the training set."""
         return self.cleanliness.clean_probability
+
+    @property
+    def judge(self) -> str:
+        """Whose predictions the last judgement rests on: ``probe`` or ``final_model``."""
+        return self.cleanliness.judge
 
     @property
     def doubted(self) -> bool:
@@ -161,11 +121,6 @@ class CleaRTrainer(PassingTrainer):
 
     # What other methods change
 
-    def _make_objective(self, args: CleaRConfig) -> Objective:
-        return make_objective(
-            args.objective, len(self._labels), self._num_labels, args.objective_options or {}
-        )
-
     @property
     def _scores(self) -> bool:
         """Whether training makes use of clean probabilities."""
@@ -173,51 +128,24 @@ class CleaRTrainer(PassingTrainer):
 
     # The step
 
-    def training_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """One micro-batch, with its gates held until its backward is over."""
-        if self._router is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        ids = inputs[ID_COLUMN].to(self.args.device)
-        doubted = self._robust and self.args.route
-        probability = self._probability[ids] if doubted else torch.ones_like(ids, dtype=torch.float32)
-        length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
-        step = self.state.global_step
-        with self._router.route(probability, example_ids=ids, step=step, sequence_length=length) as gates:
-            self._tally.routed(gates, ids)
-            return super().training_step(model, inputs, num_items_in_batch)
+    def _shares(self) -> np.ndarray | None:
+        """How sure the target of each example is, p + (1 − p)·max(teacher), (N,) float32.
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The mean loss; in training, the share of this micro-batch in the mean over the optimizer step."""
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
-        ids = inputs.pop(ID_COLUMN, None)
-        if {"seq_idx", "cu_seq_lens_q"} & inputs.keys():
-            raise InputError("Packed batches have no example ids: turn off packing and padding-free batches.")
-        outputs = model(**inputs)
-        if not model.training:
-            loss = cross_entropy(outputs.logits, labels).mean()
-            return (loss, outputs) if return_outputs else loss
-        self._tally.step(outputs.logits, ids)
+        Where the teacher knows little, as early with many classes, steps go to labels that look right; a
+        good teacher makes examples of wrong labels nearly as useful.
+        """
+        if not (self._robust and self.args.soft_labels):
+            return None
+        return (self._probability + (1 - self._probability) * self._teacher.confidence).cpu().numpy()
+
+    def _believed(self, ids: Tensor) -> Tensor:
+        doubted = self._robust and self.args.route
+        return self._probability[ids] if doubted else super()._believed(ids)
+
+    def _stepped(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
+        super()._stepped(logits, labels, ids)
         if self._steps is not None and (self.args.reestimate or not self._robust):
-            self._steps.step(outputs.logits, labels, ids, self.state.epoch or 0.0)
-        losses = self.per_example_loss(outputs.logits, labels, ids)
-        self._watched_loss.see(losses.isfinite(), ids, self.state.global_step + 1)
-        self._step_ids.append(ids)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-        if self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # counted over all ranks, averaged by DDP
-        return (loss, outputs) if return_outputs else loss
+            self._steps.step(logits, labels, ids, self.state.epoch or 0.0)
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """The loss of each example of a batch, (B,) float32. METHOD.md 3.
@@ -230,7 +158,7 @@ class CleaRTrainer(PassingTrainer):
         if self._robust and self.args.soft_labels:
             loss = soft_cross_entropy(logits, self._targets(labels, ids))
         else:
-            loss = self._objective(logits, labels, ids, epoch=self.state.epoch or 0.0)
+            loss = super().per_example_loss(logits, labels, ids)
         if not self._robust:
             return loss
         if self.args.consistency_weight:
@@ -250,44 +178,7 @@ class CleaRTrainer(PassingTrainer):
             otherwise = otherwise / otherwise.sum(dim=1, keepdim=True).clamp(min=1e-30)
         return ((1 - probability) * otherwise).scatter_add(1, labels.unsqueeze(1), probability)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None:
-            ids = torch.cat([*self._step_ids])
-            finite = torch.as_tensor(norm, device=ids.device).isfinite().expand(len(ids))
-            self._watched_gradient.see(finite, ids, self.state.global_step + 1)
-        return norm
-
-    def _look(self) -> None:
-        """Stop if a step was not finite: what it made is no thing to judge, to evaluate or to save."""
-        self._watched_loss.look()
-        self._watched_gradient.look()
-
-    # The epoch
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Transformers' own, unless it draws at random: then ours, which can draw in proportion to belief."""
-        strategy = self.args.train_sampling_strategy
-        if strategy not in ("random", "group_by_length"):
-            return super()._get_train_sampler(train_dataset)
-        return ShareSampler(
-            len(self._labels),
-            self.args.train_batch_size,
-            self._lengths if strategy == "group_by_length" else None,
-            self.args.seed,
-            epoch=lambda: int(self.state.epoch or 0),
-            shares=lambda: self._certainty if self._robust and self.args.soft_labels else None,
-        )
-
-    @property
-    def _certainty(self) -> np.ndarray:
-        """How sure the target of each example is, p + (1 − p)·max(teacher), (N,) float32: the share drawn.
-
-        Where the teacher knows little, as early with many classes, steps go to labels that look right; a
-        good teacher makes examples of wrong labels nearly as useful.
-        """
-        return (self._probability + (1 - self._probability) * self._teacher.confidence).cpu().numpy()
+    # The epochs
 
     @property
     def _warm_up(self) -> int:
@@ -347,7 +238,7 @@ class CleaRTrainer(PassingTrainer):
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
-        self._unlogged.resume()
+        super()._before_training()
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
 
@@ -361,9 +252,8 @@ class CleaRTrainer(PassingTrainer):
 
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
-        self._look()
-        done = round(self.state.epoch or 0)
-        beyond = done - self._warm_up
+        super()._after_epoch()
+        beyond = round(self.state.epoch or 0) - self._warm_up
         scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
         if self._steps is not None:
             self._steps.end_epoch(self.state.epoch or 0.0, self.accelerator)
@@ -375,12 +265,10 @@ class CleaRTrainer(PassingTrainer):
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
         if self._plain_and_over:
             self.control.should_training_stop = True
-        should_log = self.control.should_log
-        self.log(self._figures())
-        self.control.should_log = should_log  # log() takes the Trainer's own turn away
-        # into the history alone: these are no numbers that a logger could plot
-        place = {"epoch": self.state.epoch, "step": self.state.global_step}
-        self.state.log_history.append({**place, **self._pictures(scored)})
+        wrong, afresh = wrong_labels(self._labels, self._clean_labels), self._found and beyond == 0
+        figures = epoch_figures(self._tally, self._state, wrong)
+        pictures = epoch_pictures(self._tally, self._state if scored else None, wrong, starts_afresh=afresh)
+        log_epoch(self, figures, pictures)
         self._tally.clear_gates()
 
     def _after_evaluation(self) -> None:
@@ -394,16 +282,12 @@ class CleaRTrainer(PassingTrainer):
 
     @property
     def _out_of_patience(self) -> bool:
-        """Whether the last ``args.patience`` evaluations were no better.
-
-        Told from the history, which a resumed run has too: transformers' own callback counts from nought.
-        """
+        """Whether the last ``args.patience`` evaluations were no better."""
         if not self.args.patience:
             return False
         name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        found = [e for e in self.state.log_history if name in e and self._selectable(e["epoch"])]
-        values = [entry[name] if self.args.greater_is_better else -entry[name] for entry in found]
-        return bool(values) and len(values) - 1 - values.index(max(values)) >= self.args.patience
+        larger, history = bool(self.args.greater_is_better), self.state.log_history
+        return evaluations_without_gain(history, name, larger, self._selectable) >= self.args.patience
 
     def _selectable(self, epoch: float) -> bool:
         """Whether the model after this epoch may be the best one: not while wrong labels are looked for.
@@ -463,43 +347,16 @@ class CleaRTrainer(PassingTrainer):
             self._teacher = state.teacher.to(device)
             self._drawn = None if state.drawn is None else state.drawn.to(device)
 
-    def _figures(self) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        rates = self._tally.gate_rates()
-        if rates is not None:
-            figures["gate_rate"] = float(np.mean(rates[0]))
-            figures |= {f"gate_rate/block_{i}": rate for i, rate in enumerate(rates[0])}
-        state, wrong = self._state, wrong_labels(self._labels, self._clean_labels)
-        if state is not None:
-            figures |= estimate_figures(state, wrong)
-        if wrong is not None:
-            figures["memorised"] = self._tally.memorised(wrong)
-        return figures
-
-    def _pictures(self, scored: bool) -> dict[str, Any]:
-        wrong = wrong_labels(self._labels, self._clean_labels)
-        pictures: dict[str, Any] = {"step_losses": self._tally.losses(wrong)}
-        if self._found and round(self.state.epoch or 0) == self._warm_up:
-            pictures["starts_afresh"] = True
-        rates = self._tally.gate_rates()
-        if rates is not None:
-            pictures["gate_rates"] = dict(zip(("blocks", "classes"), rates, strict=True))
-        if scored and self._state is not None:
-            pictures["losses"] = loss_histogram(self._state, wrong)
-        return pictures
-
     def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
         """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""
         metrics = measure(prediction)
         if not (self.is_in_train and self.args.clean_routing):
             return metrics
-        doubted = self._state is not None and self._state.components == 2
-        belief = self._state.validation_probability if doubted else np.ones(0)
-        # as long as nothing is known, and where no row at all is believed, all count alike
-        known = len(belief) == len(prediction.label_ids) and belief.any()
-        weights = belief[by_length(self.eval_dataset)] if known else None
-        hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
-        return {**metrics, BELIEVED_ACCURACY: float(np.average(hits, weights=weights))}
+        state = self._state
+        belief = state.validation_probability if state is not None and state.components == 2 else np.ones(0)
+        known = len(belief) == len(prediction.label_ids)
+        figure = believed_accuracy(prediction, belief[by_length(self.eval_dataset)] if known else None)
+        return {**metrics, BELIEVED_ACCURACY: figure}
 
     # Files
 
@@ -519,27 +376,19 @@ class CleaRTrainer(PassingTrainer):
         value = metrics[f"eval_{name}"]
         best = max(value, value if self.state.best_metric is None else self.state.best_metric)
         self.state.best_metric = best
-        rows = max(1.0, float(state.validation_probability.sum()))
-        if value < best - math.sqrt(max(0.0, best * (1 - best)) / rows):
+        if not within_standard_error(value, best, float(state.validation_probability.sum())):
             return False
         self.state.best_global_step = self.state.global_step
         return True
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._look()
-        # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            save_memory(self._memory, folder)
-            if self._state is not None:
-                self._state.save(folder)
-        super()._save_checkpoint(model, trial)
+    def _save_own(self, folder: Path) -> None:
+        super()._save_own(folder)
+        if self._state is not None:
+            self._state.save(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._set_state(self._read_state(resume_from_checkpoint))
-        load_memory(self._memory, resume_from_checkpoint)
+    def _load_own(self, folder: str) -> None:
+        self._set_state(self._read_state(folder))
+        super()._load_own(folder)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
@@ -550,30 +399,6 @@ class CleaRTrainer(PassingTrainer):
 
     @property
     def _memory(self) -> dict[str, Any]:
-        """What carries tensors from one step to the next, besides weights and optimizer."""
         average = {} if self._average is None else {"average": self._average}
         steps = {} if self._steps is None else {"steps": self._steps}
-        parts = {"objective": self._objective, "tally": self._tally, "unlogged": self._unlogged}
-        return {**parts, **steps, **average}
-
-
-class _Epochs(TrainerCallback):
-    """Scores when an epoch is over: before its evaluation and its checkpoint, never again on resume."""
-
-    def __init__(self, trainer: CleaRTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.trainer._before_training()
-
-    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        self.trainer._before_epoch()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.trainer._after_step()
-
-    def on_epoch_end(self, *_: Any, **__: Any) -> None:
-        self.trainer._after_epoch()
-
-    def on_evaluate(self, *_: Any, **__: Any) -> None:
-        self.trainer._after_evaluation()
+        return {**super()._memory, **steps, **average}
