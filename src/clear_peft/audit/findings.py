@@ -14,27 +14,32 @@ from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
 
 _HELD_OUT = "Rows held out for validation were never trained on."
+_UNSEEN = (
+    "Each row was predicted by a model that has not seen it: the training rows by models trained on the "
+    "other folds, rows held out for validation by the final model. None could have learnt the given label "
+    "of the row by heart."
+)
+_PROBE = (
+    "The predictions are those of a linear probe, fitted without the row, on the features of the model as it "
+    "was when the warm-up ended. It had learnt from all labels as given for a few epochs, which shows "
+    "little in its features; the clean probability weighs the probe's prediction against how labels go wrong "
+    "in this table. " + _HELD_OUT
+)
 _PREDICTIONS = {
     ("final_model", True): (
-        "The predictions are the final model's or, where the probe judges (recommended), those of a linear "
-        "probe on its features, fitted without the row. It was not trained to repeat the given labels: each "
+        "The predictions are the final model's. It was not trained to repeat the given labels: each "
         "counted only as far as it was believed, by its clean probability, and for the rest of the target "
         "stood what an earlier model had predicted, so of the rows listed here it has mostly learnt "
         "something else. " + _HELD_OUT
     ),
     ("final_model", False): (
-        "The predictions are those of the final model or, where the probe judges (recommended), of a linear "
-        "probe on its features, fitted without the row. It was trained on the labels as given, so they lean "
+        "The predictions are those of the final model. It was trained on the labels as given, so they lean "
         "towards those labels, the wrong ones too: read the list as a ranking, and the rates as too low "
         "rather than too high. " + _HELD_OUT
     ),
-    ("out_of_sample", True): (
-        "Each row was predicted by a model that has not seen it: the training rows by models trained on the "
-        "other folds, rows held out for validation by the final model. None could have learnt the given "
-        "label of the row by heart."
-    ),
+    **{("probe", doubted): _PROBE for doubted in (True, False)},
+    **{("out_of_sample", doubted): _UNSEEN for doubted in (True, False)},
 }
-_PREDICTIONS["out_of_sample", False] = _PREDICTIONS["out_of_sample", True]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +101,7 @@ def audit(
         probabilities: Class probabilities, (N, C) in [0, 1], by ``row``; None where they were not kept. They
             say which class a row with a wrong label belongs to; without them the predicted label does.
         labels: Names of the classes, C ≥ 2.
-        source: ``"final_model"`` or ``"out_of_sample"``: whose predictions these are.
+        source: ``"final_model"``, ``"probe"`` or ``"out_of_sample"``: whose predictions these are.
         doubted: Whether labels counted in training only as far as they were believed.
         threshold: Above 0, at most 1. Default 0.5.
         seed: Of the draws for the interval. Default 0.
@@ -110,7 +115,9 @@ def audit(
     if not 0 < threshold <= 1:
         raise InputError(f"The threshold is {threshold}: give a number above 0 and at most 1.")
     if (source, doubted) not in _PREDICTIONS:
-        raise InputError(f"There is no source {source!r} of predictions: give final_model or out_of_sample.")
+        raise InputError(
+            f"There is no source {source!r} of predictions: give final_model, probe or out_of_sample."
+        )
     if probabilities is not None:
         _check(probabilities, len(issues), len(labels))
     quality = issues["label_quality"].to_numpy(np.float64)

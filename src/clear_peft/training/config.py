@@ -74,7 +74,7 @@ class CleaRConfig(TrainingArguments):
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
     judge: str = field(default="probe", metadata={"help": f"one of {', '.join(JUDGES)}"})
-    doubt_above: float = field(default=0.1, metadata={"help": "least share of labels that look wrong"})
+    doubt_above: float = field(default=0.03, metadata={"help": "least share of labels that look wrong"})
     reestimate: bool = field(default=False, metadata={"help": "estimate after every epoch"})
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
