@@ -107,7 +107,7 @@ def epochs_below(panel: "Axes") -> None:
 
 
 def loss_histogram(panel: "Axes", losses: Mapping[str, Any]) -> None:
-    """Counts of an epoch's losses and the mixture that was fitted to them.
+    """Counts of an epoch's losses, with the fitted mixture, or with how many are wrong by estimate.
 
     Args:
         panel: Where to draw.
@@ -127,7 +127,10 @@ def loss_histogram(panel: "Axes", losses: Mapping[str, Any]) -> None:
             )
             base += counts
     parameters = losses.get("parameters") or {}
-    if "family" in parameters:
+    doubted = losses.get("doubted")
+    if doubted is not None:
+        panel.stairs(doubted, edges, color="black", linewidth=1.2, label="wrong by estimate")
+    elif "family" in parameters:
         places = np.linspace(edges[0], edges[-1], 400)
         density = densities(parameters, places).sum(axis=0) * base.sum() * (edges[1] - edges[0])
         panel.plot(places, density, color="black", linewidth=1.2, label="fitted mixture")

@@ -101,7 +101,7 @@ def _positive(value: Any) -> bool:
     return _number(value) and value > 0
 
 
-def _duration(value: Any) -> bool:
+def _not_negative(value: Any) -> bool:
     return _number(value) and value >= 0
 
 
@@ -162,11 +162,13 @@ def _parameters(value: Any) -> bool:
 
 
 def _histogram(value: Any) -> bool:
-    if not _mapping({"edges": _all(_number)}, {"parameters": _parameters})(value):
+    known = {"parameters": _parameters, "doubted": _all(_not_negative)}
+    if not _mapping({"edges": _all(_number)}, known)(value):
         return False
     edges, bins = value["edges"], len(value["edges"]) - 1
     parts = [value[part] for part in ("all", "right", "wrong") if part in value]
     counted = all(_all(_count)(part) and len(part) == bins for part in parts)
+    counted = counted and len(value.get("doubted") or edges[1:]) == bins
     return bins <= _MOST_BINS and _rising(edges) and counted and any(map(any, parts))
 
 
@@ -217,7 +219,7 @@ _METRICS: dict[str, _Check] = {
         {"precision": _share},
     ),
     "memorised": _share,
-    "train_seconds": _duration,
+    "train_seconds": _not_negative,
     "peak_memory_bytes": _count,
     "method": _text,
     "peft": _text,

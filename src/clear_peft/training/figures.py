@@ -31,9 +31,16 @@ def loss_histogram(state: CleanlinessState, wrong: np.ndarray | None) -> dict[st
     """Counts of a pass's losses, on the scale of the estimator, with what it fitted.
 
     Returns:
-        What ``loss_bins`` gives, and ``parameters`` of the estimator.
+        What ``loss_bins`` gives, and ``parameters`` of the estimator; where no mixture was fitted to the
+        losses, ``doubted`` (40 numbers): how many labels of each bin are wrong by estimate, the sum of 1 − p.
     """
-    bins = loss_bins(state.losses, wrong, state.parameters.get("scale", "loss"))
+    scale = state.parameters.get("scale", "loss")
+    bins = loss_bins(state.losses, wrong, scale)
+    if "family" not in state.parameters and (state.clean_probability < 1).any():
+        doubts = np.histogram(
+            _scaled(state.losses, scale), bins["edges"], weights=1 - state.clean_probability
+        )
+        bins["doubted"] = doubts[0].tolist()
     return {**bins, "parameters": state.parameters}
 
 
@@ -49,10 +56,14 @@ def loss_bins(losses: np.ndarray, wrong: np.ndarray | None, scale: str) -> dict[
         ``edges`` (41 numbers) on that scale; counts (40 each) ``right`` and ``wrong``, or ``all`` where the
         truth is not known.
     """
-    values = log_odds(losses) if scale == "log_odds" else losses
+    values = _scaled(losses, scale)
     edges = np.linspace(values.min(), values.max() + 1e-6, _BINS + 1)
     parts = {"all": values} if wrong is None else {"right": values[~wrong], "wrong": values[wrong]}
     return {
         "edges": edges.tolist(),
         **{name: np.histogram(part, edges)[0].tolist() for name, part in parts.items()},
     }
+
+
+def _scaled(losses: np.ndarray, scale: str) -> np.ndarray:
+    return log_odds(losses) if scale == "log_odds" else losses

@@ -33,6 +33,8 @@ from clear_peft.training.state import CleanlinessState
 from clear_peft.training.step_trainer import StepTrainer
 from clear_peft.training.steps import StepScores
 
+_CHUNK = 1 << 16
+
 
 class CleaRTrainer(StepTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
@@ -129,18 +131,15 @@ class CleaRTrainer(StepTrainer):
     # The step
 
     def _shares(self) -> np.ndarray | None:
-        """How sure the target of each example is, p + (1 − p)·max(teacher), (N,) float32.
+        """Where the teacher knows little, as early with many classes, steps go to labels that look right.
 
-        Where the teacher knows little, as early with many classes, steps go to labels that look right; a
-        good teacher makes examples of wrong labels nearly as useful.
+        A good teacher makes examples of wrong labels nearly as useful.
         """
-        if not (self._robust and self.args.soft_labels):
-            return None
-        return (self._probability + (1 - self._probability) * self._teacher.confidence).cpu().numpy()
+        return self._certainty.cpu().numpy() if self._robust and self.args.soft_labels else None
 
     def _believed(self, ids: Tensor) -> Tensor:
         doubted = self._robust and self.args.route
-        return self._probability[ids] if doubted else super()._believed(ids)
+        return self._certainty[ids] if doubted else super()._believed(ids)
 
     def _stepped(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         super()._stepped(logits, labels, ids)
@@ -177,6 +176,12 @@ class CleaRTrainer(StepTrainer):
             otherwise = otherwise.scatter(1, labels.unsqueeze(1), 0)
             otherwise = otherwise / otherwise.sum(dim=1, keepdim=True).clamp(min=1e-30)
         return ((1 - probability) * otherwise).scatter_add(1, labels.unsqueeze(1), probability)
+
+    def _certain(self) -> Tensor:
+        """The probability of the likeliest class of each target, (N,) float32: p where it is the label."""
+        labels = torch.from_numpy(self._labels).to(self.args.device)
+        parts = torch.arange(len(labels), device=labels.device).split(_CHUNK)
+        return torch.cat([self._targets(labels[ids], ids).amax(dim=1) for ids in parts])
 
     # The epochs
 
@@ -346,6 +351,7 @@ class CleaRTrainer(StepTrainer):
             self._probability = p if state.components == 2 else torch.ones_like(p)
             self._teacher = state.teacher.to(device)
             self._drawn = None if state.drawn is None else state.drawn.to(device)
+            self._certainty = self._certain() if self.args.soft_labels else self._probability
 
     def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
         """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""

@@ -32,8 +32,8 @@ def epoch_charts(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         A record per epoch: ``epoch``; ``figures`` (those that are there); ``histogram`` (``edges``,
-        ``counts`` by part, ``scale``, ``fitted``, and the curves of a fitted mixture) or None; ``gates``
-        (``blocks``, ``classes``) or None.
+        ``counts`` by part, ``scale``, and the curves of what is right and wrong by estimate) or
+        None; ``gates`` (``blocks``, ``classes``) or None.
     """
     return [
         {
@@ -90,7 +90,16 @@ def _histogram(epoch: Mapping[str, Any]) -> dict[str, Any] | None:
         "of_steps": of_steps,
         "contradicted": parameters.get("contradicted"),
     }
-    if "family" in parameters:
+    doubted = losses.get("doubted")
+    if doubted is not None:
+        found, upper = sum(np.array(part) for part in counts.values()), np.array(doubted)
+        middles = (edges[:-1] + edges[1:]) / 2
+        histogram["curves"] = {
+            "x": middles.round(4),
+            "lower": (found - upper).round(3),
+            "upper": upper.round(3),
+        }
+    elif "family" in parameters:
         places = np.linspace(edges[0], edges[-1], _CURVE_POINTS)
         rows = sum(sum(part) for part in counts.values())
         lower, upper = densities(parameters, places) * rows * (edges[1] - edges[0])

@@ -13,20 +13,20 @@ function histogramChart(figure, { epoch, histogram }) {
   const parts = Object.keys(counts);
   const totals = edges.slice(1).map((_, bin) => parts.reduce((sum, part) => sum + counts[part][bin], 0));
   const notes = [histogram.of_steps
-    ? "As they fell out of the epoch’s steps, each at its own moment; no mixture was fitted to these."
-    : "Scored in one pass after the epoch."];
-  if (!histogram.of_steps && !curves) notes.push("No mixture could be fitted: the losses are too much alike.");
-  if (contradicted != null) notes.push(`The model contradicts ${percent(contradicted)} of the labels.`);
+    ? "As they fell out of the epoch’s steps, each at its own moment; nothing was fitted to these."
+    : "Judged in one pass after the epoch."];
+  if (!histogram.of_steps && !curves) notes.push("Nothing was found to tell right labels from wrong ones by.");
+  if (contradicted != null) notes.push(`The judge contradicts ${percent(contradicted)} of the labels.`);
   const swatch = (child) => drawn("svg", { "aria-hidden": "true" }, child);
   const legend = make("ul", { class: "legend" },
     ...parts.map((part) => make("li", { class: PARTS[part].colour },
       swatch(drawn("rect", { width: 26, height: 12, rx: 2, class: `bar ${part}` })), make("span", { class: "legend-name" }, PARTS[part].name))),
-    ...(curves ? [["lower", "mixture: looks right"], ["upper", "mixture: looks wrong"]] : []).map(([side, name]) =>
+    ...(curves ? [["lower", "right by estimate"], ["upper", "wrong by estimate"]] : []).map(([side, name]) =>
       make("li", {}, swatch(drawn("line", { x1: 0, x2: 26, y1: 6, y2: 6, class: `curve ${side}` })), name)));
   const sum = totals.reduce((before, value) => before + value, 0);
   const said = parts.map((part) => `${number(counts[part].reduce((a, b) => a + b, 0))} ${PARTS[part].name}`).join(", ");
   const plot = make("div", { class: "plot", role: "img",
-    "aria-label": `Histogram of ${number(sum)} losses: ${said}${curves ? ", with the two components of the fitted mixture" : ""}; the table below has the counts` });
+    "aria-label": `Histogram of ${number(sum)} losses: ${said}${curves ? ", with the parts that are right and wrong by estimate" : ""}; the table below has the counts` });
   const table = make("details", {}, make("summary", {}, "Counts as a table"),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Counts of losses" },
       dataTable(["from", "to", ...parts.map((part) => PARTS[part].name)],
@@ -67,8 +67,8 @@ function histogramChart(figure, { epoch, histogram }) {
     }
     if (histogram.scale === "log_odds" && low < 0 && high > 0) {
       picture.append(drawn("line", { class: "chosen", x1: x(0), x2: x(0), y1: edge.top - 6, y2: height - edge.bottom }));
-      if (width > 480) picture.append(drawn("text", { x: x(0) - 7, y: edge.top - 6, "text-anchor": "end" }, "← model agrees"),
-        drawn("text", { x: x(0) + 7, y: edge.top - 6 }, "model contradicts →"));
+      if (width > 480) picture.append(drawn("text", { x: x(0) - 7, y: edge.top - 6, "text-anchor": "end" }, "← judge agrees"),
+        drawn("text", { x: x(0) + 7, y: edge.top - 6 }, "judge contradicts →"));
     }
     picture.append(drawn("line", { class: "axis", x1: edge.left, x2: width - edge.right, y1: y(0), y2: y(0) }));
     for (const value of ticks(low, high, width / 80)) {
