@@ -3,7 +3,7 @@
 Run it with `python benchmarks/probe.py --data banking77/train.csv --kind symmetric --rate 0.6`, on a
 table with the columns text and label; a column clean_label, if there is one, takes the place of --kind.
 Prints how many true and given labels the probe predicts for rows that it has not seen, how well it ranks
-wrong labels, and the share of labels that look drawn at random.
+wrong labels, the noise rate that it estimates, and whether by its noise model classes differ in it.
 """
 
 import argparse
@@ -11,8 +11,7 @@ import argparse
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, probe, share_of_random_labels
-from clear_peft.cleanliness.probe import losses_of
+from clear_peft.cleanliness import GaussianMixtureCleanliness, probe
 from clear_peft.data import load_examples
 from clear_peft.noise import NoiseSpec, corrupt
 from clear_peft.runs.embedding import embed
@@ -42,16 +41,21 @@ def main() -> None:
         clean = examples.labels
         labels = corrupt(clean, classes, NoiseSpec(options.kind, options.rate), options.seed).labels
     features = embed(examples.texts, options.model or str(minilm()), max_length=64)
-    estimator = GaussianMixtureCleanliness()
-    seen = probe(features, labels, features[:0], classes, estimator).left_out
-    predicted, losses, wrong = seen.argmax(axis=1), losses_of(seen, labels), labels != clean
-    noise = estimator.estimate(losses.astype(np.float32)).noise_rate
+    opinion = probe(features, labels, features[:0], classes, GaussianMixtureCleanliness())
+    posterior = opinion.noise.posterior(opinion.left_out, labels)
+    p, predicted, wrong = (
+        posterior[range(len(labels)), labels],
+        opinion.left_out.argmax(axis=1),
+        labels != clean,
+    )
+    noise = 1 - p.mean()
     true, given = (predicted == clean).mean(), (predicted == labels).mean()
     print(f"{len(labels)} rows, {classes} classes, {wrong.mean():.1%} wrong labels, {noise:.1%} by estimate")
     print(f"predicts {true:.1%} of the true and {given:.1%} of the given labels")
+    print(f"with the given labels {(posterior.argmax(axis=1) == clean).mean():.1%} of the true ones")
     if wrong.any():
-        print(f"average precision of its list of wrong labels {average_precision_score(wrong, losses):.3f}")
-    print(f"labels that look drawn at random: {share_of_random_labels(seen, labels):.1%}")
+        print(f"average precision of its list of wrong labels {average_precision_score(wrong, -p):.3f}")
+    print(f"noise: {'even' if opinion.noise.drawn is None else 'each class in its own way'}")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ def test_figures_of_a_record():
         "found": 2,
     }
     curve = [0.1, 0.2, 0.6, 0.5, 0.4, 0.3]
-    row = figures([record(cell(noise="sym40"), 0.4, curve, memorised=0.3, detection=found)]).iloc[0]
+    row = figures(
+        [record(cell(noise="sym40"), 0.4, curve, memorised=0.3, detection=found, noise_rate_estimate=0.37)]
+    ).iloc[0]
     assert (row["selected"], row["last"], row["peak"], row["noise_rate"]) == (0.4, 0.3, 0.6, 0.41)
     assert row["last_5"] == pytest.approx(0.4)
     assert row["memorised"] == pytest.approx(0.3)
     assert (row["roc_auc"], row["recall"], row["megabytes"]) == (0.9, 0.7, 300)
     assert math.isnan(row["precision"])
+    assert row["estimated"] == 0.37
 
 
 def test_a_record_that_says_little():

@@ -92,6 +92,7 @@ def test_same_gates_however_the_steps_are_cut(tmp_path, monkeypatch):
         trained(
             tmp_path,
             by=Constant(0.5),
+            soft_labels=False,  # what the teacher says depends on rounding, and so on how steps are cut
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
             train_sampling_strategy="sequential",
@@ -244,12 +245,29 @@ def test_true_labels_are_for_the_log_alone(tmp_path):
 
 
 def test_gate_rates_are_logged(tmp_path):
-    made = trained(tmp_path, by=Constant(0.25), gate_ceiling=0.8, train_dataset=rows(300), num_train_epochs=2)
+    made = trained(
+        tmp_path,
+        by=Constant(0.25),
+        soft_labels=False,
+        gate_ceiling=0.8,
+        train_dataset=rows(300),
+        num_train_epochs=2,
+    )
     rates = [entry["gate_rate"] for entry in made.state.log_history if "gate_rate" in entry]
     assert abs(rates[0] - 0.8) < 0.07  # warm-up
     assert abs(rates[1] - 0.2) < 0.07
     last = next(e for e in reversed(made.state.log_history) if "gate_rate" in e)
     assert {"gate_rate/block_0", "gate_rate/block_1"} <= last.keys()
+
+
+def test_gates_follow_how_sure_a_soft_target_is(tmp_path):
+    made = trained(tmp_path, by=Constant(0.25), train_dataset=rows(300), num_train_epochs=2)
+    state, labels = made.cleanliness, made._labels
+    targets = 0.75 * state.teacher.probabilities().numpy()
+    targets[np.arange(300), labels] += 0.25
+    assert np.allclose(made._certainty, targets.max(axis=1), atol=1e-6)
+    last = next(e for e in reversed(made.state.log_history) if "gate_rate" in e)
+    assert abs(last["gate_rate"] - targets.max(axis=1).mean()) < 0.07
 
 
 def test_what_an_epoch_leaves_is_kept_for_plots_but_not_logged(tmp_path):

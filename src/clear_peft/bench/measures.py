@@ -30,8 +30,8 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         as fractions: ``selected`` (at the epoch that is best on the noisy validation rows), ``last``,
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
         ``memorised`` (share of the wrong labels that the model of the selected epoch repeats); ``roc_auc``,
-        ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``seconds`` and
-        ``megabytes``. NaN where a run says nothing.
+        ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``estimated``, the noise rate
+        by estimate; ``seconds`` and ``megabytes``. NaN where a run says nothing.
     """
     records = each_once(records)
     cells = [record["cell"] for record in records]
@@ -120,6 +120,7 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float]:
         "last_5": float(np.mean(curve[-_LAST:])) if curve else None,
         "peak": max(curve, default=None),
         "memorised": metrics.get("memorised"),
+        "estimated": metrics.get("noise_rate_estimate"),
         **{name: detection.get(name) for name in ("roc_auc", "average_precision", "precision", "recall")},
         "seconds": metrics.get("train_seconds"),
         "megabytes": (metrics.get("peak_memory_bytes") or math.nan) / 1e6,

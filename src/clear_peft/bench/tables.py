@@ -28,6 +28,7 @@ _SHARES = {
     "average_precision": "detection AP",
     "precision": "precision",
     "recall": "recall",
+    "estimated": "labels wrong by estimate",
 }
 _COSTS = {"seconds": "training s", "megabytes": "peak memory MB"}
 _WITH_MARGIN = ("selected", "difference")
