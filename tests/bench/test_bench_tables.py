@@ -80,7 +80,7 @@ def test_as_a_person_reads_it(records):
     text = as_markdown(table, summary, hardware_of(records))
     assert "### fields, sym40 (41.0 % of labels wrong), lora" in text
     assert (
-        "| clear | 3 | 85.0 ± 2.5 | +5.0 ± 2.5 | 75.0 | 78.8 | 90.0 | 10.0 | – | – | – | – | 20 | 300 |"
+        "| clear | 3 | 85.0 ± 2.5 | +5.0 ± 2.5 | 75.0 | 78.8 | 90.0 | 10.0 | – | – | – | – | – | 20 | 300 |"
         in text
     )
     assert "| clear | -0.10 | 57.0 | 1.00 | -3.0 fields sym60 lora | – |" in text

@@ -53,7 +53,7 @@ def test_the_slider_goes_through_the_histograms(page):
     slider.focus()
     page.keyboard.press("ArrowRight")
     assert "epoch 5" in caption.inner_text()
-    assert "no mixture was fitted" in caption.inner_text()
+    assert "nothing was fitted" in caption.inner_text()
     assert page.locator("#histogram polyline.curve").count() == 0
     assert page.inner_text("#epoch-name") == "5 of 12"
     page.keyboard.press("Home")
