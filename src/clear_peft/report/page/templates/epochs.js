@@ -113,7 +113,7 @@ function mountHistogram({ epochs, selected }) {
   const start = fitted.at(-1) ?? epochs.find(({ epoch }) => epoch === selected) ?? epochs.at(-1);
   const go = epochSlider("epoch", epochs, selected, start, (epoch) => histogramChart(find("histogram"), epoch));
   if (!fitted.length || fitted.length === epochs.length) return;
-  find("epoch-jumps").append("A mixture was fitted after epoch ", ...fitted.flatMap((one, i) => {
+  find("epoch-jumps").append("The labels were judged after epoch ", ...fitted.flatMap((one, i) => {
     const jump = make("button", { type: "button", class: "link" }, String(one.epoch));
     jump.addEventListener("click", () => go(epochs.indexOf(one)));
     return i ? [" ", jump] : [jump];
