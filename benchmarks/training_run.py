@@ -11,7 +11,7 @@ epoch, for all of
     plain        ours, plain PEFT
     paper        ours, preset paper, with a pass over the rows after every epoch from the third on
     paper steps  the same with scores from the steps
-    recommended  ours; where labels are doubted it takes one and a half times the epochs
+    recommended  ours; where labels are doubted it takes 1.3 times the epochs
 
 Runs take turns, each in a process of its own; a ratio is the median over rounds of runs in the same round.
 Seconds are those of training with its evaluation, without loading and tokenising; ours write the report
@@ -170,9 +170,9 @@ def main() -> None:
 
     heads = ["", "s", "steps", "MB", "/ defaults", "/ tuned", "/ plain", "a step / plain", "MB / plain"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for one in (one for runs in found.values() for one in runs):
+        one["step"] = one["seconds"] / one["steps"]
     for kind, runs in found.items():
-        for one in runs:
-            one["step"] = one["seconds"] / one["steps"]
         cells = [
             kind,
             *(f"{statistics.median(one[what] for one in runs):.0f}" for what in ("seconds", "steps", "peak")),
