@@ -7,8 +7,9 @@ from sklearn.metrics import roc_auc_score
 from toy import model, rows, trained, weights
 
 from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel, ProbePredictions
+from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
-from clear_peft.training import CleaRConfig
+from clear_peft.training import CleaRConfig, CleaRTrainer
 from clear_peft.training.judging import judged, judged_by_probe
 from clear_peft.training.scoring import hidden_features
 
@@ -125,6 +126,12 @@ def test_the_target_is_the_posterior_of_the_true_class(tmp_path, drawn):
     made._set_state(judged_by_probe(opinion, labels, labels[:0], made.args, epoch=1))
     targets = made._targets(torch.from_numpy(labels), torch.arange(60))
     assert np.allclose(targets, noise.posterior(predicted, labels), atol=2e-3)  # the teacher is in float16
+
+
+def test_features_that_are_not_finite_stop_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(CleaRTrainer, "_everywhere", lambda *_: (torch.full((60, 4), torch.nan), None))
+    with pytest.raises(InputError, match="features on the training set are not finite"):
+        trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **SETTINGS)
 
 
 class _Outputs(dict):

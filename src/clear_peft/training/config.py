@@ -30,8 +30,9 @@ class CleaRConfig(TrainingArguments):
         clean_routing: Whether to score, estimate and route at all; False trains plainly on the given
             labels, with the same loop.
         gate_ceiling: γ, the probability that a surely clean example passes a block's PEFT modules.
-        route: Whether gates follow the clean probability once it is used; otherwise they open with γ as in
-            the warm-up, and what the estimate does to targets and draws is seen alone.
+        route: Whether gates follow how sure an example's target is (the probability of its likeliest class;
+            p, where the target is its label) once p is used; otherwise they open with γ as in the warm-up,
+            and what the estimate does to targets and draws is seen alone.
         warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
             probabilities are used; below 1, a share of all epochs (rounded up). The estimate is as good as
             the model that makes it, and 77 classes take longer to learn than 6.
@@ -69,7 +70,7 @@ class CleaRConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False)
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
-    route: bool = field(default=True, metadata={"help": "gates follow the clean probability"})
+    route: bool = field(default=True, metadata={"help": "gates follow how sure a target is"})
     warm_up_epochs: float = field(default=0.3, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})

@@ -40,7 +40,7 @@ def judged(
     """
     if losses is None:
         losses = _losses(logits, labels)
-    _check_finite(losses)
+    check_finite("losses", losses)
     if before is not None:
         losses = smooth(before.losses, losses, args.loss_smoothing)
     estimate = estimator.estimate(losses, labels)
@@ -115,9 +115,14 @@ def _losses(logits: Tensor, labels: np.ndarray) -> np.ndarray:
     return cross_entropy(logits, torch.from_numpy(labels)).numpy()
 
 
-def _check_finite(losses: np.ndarray) -> None:
-    if not np.isfinite(losses).all():
+def check_finite(what: str, values: np.ndarray) -> None:
+    """Stop where a pass has read off what cannot be judged by.
+
+    Raises:
+        InputError: If a value is not finite.
+    """
+    if not np.isfinite(values).all():
         raise InputError(
-            "The model's losses on the training set are not finite: lower the learning rate, or train in "
+            f"The model's {what} on the training set are not finite: lower the learning rate, or train in "
             "bf16 or float32 instead of fp16."
         )

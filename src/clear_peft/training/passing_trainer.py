@@ -68,6 +68,12 @@ class PassingTrainer(AdapterTrainer):
         dataset = self.eval_dataset
         return dataset if isinstance(dataset, HubDataset) and self.compute_metrics is not None else None
 
+    @property
+    def _held_out_labels(self) -> np.ndarray:
+        """Given labels of the validation rows, (M,)."""
+        rows = self._validation
+        return self._labels[:0] if rows is None else labels_of(rows, self._num_labels)
+
     def _everywhere(self, read: Callable) -> tuple[Any, Any]:
         """What a pass reads off the training set, (N, D), and off the validation rows, (M, D), if any."""
         return self._pass_over(read, self.train_dataset, self._lengths), self._held_out(read)

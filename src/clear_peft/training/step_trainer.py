@@ -78,7 +78,7 @@ class StepTrainer(PassingTrainer):
         return None
 
     def _believed(self, ids: Tensor) -> Tensor:
-        """With which probability labels are clean, as far as the gates are to know, (B,) float32."""
+        """How sure the targets are, as far as the gates are to know, (B,) float32."""
         return torch.ones_like(ids, dtype=torch.float32)
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
 from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
-from clear_peft.training.indexing import labels_of
-from clear_peft.training.judging import judged, judged_by_probe
+from clear_peft.training.judging import check_finite, judged, judged_by_probe
 from clear_peft.training.passing_trainer import by_length
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
@@ -32,6 +31,7 @@ from clear_peft.training.selection import (
 from clear_peft.training.state import CleanlinessState
 from clear_peft.training.step_trainer import StepTrainer
 from clear_peft.training.steps import StepScores
+from clear_peft.training.targets import if_wrong, soft_targets
 
 _CHUNK = 1 << 16
 
@@ -87,11 +87,10 @@ class CleaRTrainer(StepTrainer):
     @property
     def cleanliness(self) -> CleanlinessState:
         """What the last judgement made of the labels; made now if there has been none (plain training)."""
-        state = self._state
-        if state is None:
-            state = self._scored()
-            self._set_state(state)
-        return state
+        if self._state is None:
+            self._set_state(self._scored())
+        assert self._state is not None
+        return self._state
 
     @property
     def clean_probability(self) -> np.ndarray:
@@ -167,15 +166,11 @@ class CleaRTrainer(StepTrainer):
         return loss
 
     def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
-        """p·label + (1 − p)·teacher, (B, C) float32."""
-        probability = self._probability[ids].unsqueeze(1)
-        otherwise = self._teacher.probabilities(ids)
-        if self.judge == "probe":  # p is the posterior of the label, and this becomes that of the others
-            if self._drawn is not None:
-                otherwise = otherwise * self._drawn[:, labels].T
-            otherwise = otherwise.scatter(1, labels.unsqueeze(1), 0)
-            otherwise = otherwise / otherwise.sum(dim=1, keepdim=True).clamp(min=1e-30)
-        return ((1 - probability) * otherwise).scatter_add(1, labels.unsqueeze(1), probability)
+        """(B, C) float32; a probe's p is a posterior, and what it teaches is the rest of that."""
+        teacher = self._teacher.probabilities(ids)
+        if self.judge == "probe":
+            teacher = if_wrong(labels, teacher, self._drawn)
+        return soft_targets(labels, self._probability[ids], teacher)
 
     def _certain(self) -> Tensor:
         """The probability of the likeliest class of each target, (N,) float32: p where it is the label."""
@@ -324,17 +319,12 @@ class CleaRTrainer(StepTrainer):
             before=self._state,
         )
 
-    @property
-    def _held_out_labels(self) -> np.ndarray:
-        """Given labels of the validation rows, (M,)."""
-        rows = self._validation
-        return self._labels[:0] if rows is None else labels_of(rows, self._num_labels)
-
     def _probed(self) -> ProbePredictions | None:
         """What a probe on the model's features predicts; None where it has none such."""
         features, held_out = self._everywhere(hidden_features)
         if features is None:
             return None
+        check_finite("features", features.numpy())
         return probe(
             features.float().numpy(),
             self._labels,
