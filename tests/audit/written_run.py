@@ -85,7 +85,7 @@ def write_run(place, ending="csv", values=None, method="clear", predictions=True
     issues = issues_of(given, probabilities, losses, texts, names)
     write_table(escape_formulas(issues), folder / "label_issues.csv")
     if predictions:
-        about = {"labels": names, "source": "final_model", "doubted": True}
+        about = {"labels": names, "source": "probe" if method == "clear" else "final_model", "doubted": True}
         save_file(
             {"probabilities": probabilities.astype(np.float16)},
             folder / "predictions.safetensors",

@@ -25,7 +25,7 @@ def test_the_audit_of_a_run(run):
     assert found.threshold == 0.3
     columns = [column for column in run.issues.columns if column != "is_label_issue"]
     pd.testing.assert_frame_equal(found.issues[columns], run.issues[columns], check_dtype=False)
-    assert "not trained to repeat" in found.predictions
+    assert "linear probe" in found.predictions
 
 
 def test_class_probabilities_are_used_where_they_are(tmp_path):

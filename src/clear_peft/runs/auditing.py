@@ -138,7 +138,9 @@ def _predictions(
 ) -> tuple[np.ndarray | None, str, bool]:
     """Probabilities (N, C), whose they are, and whether labels were doubted in training."""
     if not path.is_file():
-        source = "out_of_sample" if find(config.method).folds else "final_model"
+        judge = config.training.get("judge", "probe" if config.preset == "recommended" else "model")
+        probed = config.method == "clear" and judge == "probe"
+        source = "out_of_sample" if find(config.method).folds else "probe" if probed else "final_model"
         return None, source, config.method == "clear" and bool((issues["clean_probability"] < 1).any())
     try:
         with safe_open(path, "np") as file:
