@@ -48,7 +48,7 @@ def test_to_a_person(cli, run, monkeypatch):
         "Most suspicious rows",
         "of 120 rows listed",
         "95 % interval",
-        "not trained to repeat",
+        "linear probe",
         "most often taken for each other",
         "0 groups of texts",
     ):
