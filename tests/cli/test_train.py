@@ -1,6 +1,8 @@
 """``train`` from the table to the run folder, which other tools may rely on."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from processes import run_two
 from tiny_text import keyword_table
 
 WAYS = [
@@ -165,3 +168,21 @@ def test_a_data_set_of_the_hub(cli, place, tmp_path, monkeypatch):
     assert cli("train", *words).status == 0
     assert asked == [("someone/news", "en", {"split": "train"}), ("someone/news", None, {"split": "test"})]
     assert json.loads((tmp_path / "run" / "adapter" / "labels.json").read_text()) == names
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_writes_and_speaks(place, tmp_path):
+    options = place.options(tmp_path / "run", test=place.test, format="json")
+    said = run_two(Path(sys.executable).with_name("clear-peft"), "train", *options)
+    metrics = json.loads(said)
+    assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["rows"] == {"train": 86, "validation": 10, "test": 30}
+    assert len(pd.read_csv(tmp_path / "run" / "label_issues.csv")) == 96
+    assert not list((tmp_path / "run").glob(".*")), "something half-written"
+
+
+@pytest.mark.slow
+def test_confident_learning_runs_in_one_process(place, tmp_path):
+    options = place.options(tmp_path / "run", method="cleanlab")
+    run_two(Path(sys.executable).with_name("clear-peft"), "train", *options, status=1)  # torchrun's own
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,9 @@
 
 import json
 import signal
+import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from clear_peft.runs import RunConfig, train
 from clear_peft.runs import training as runs_training
 from clear_peft.runs.folder import last_checkpoint
 from clear_peft.runs.progress import Silent
+from processes import run_two
 from tiny_text import keyword_table, tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
@@ -196,3 +199,32 @@ def test_signals_are_for_the_main_thread(place, tmp_path):
     thread.start()
     thread.join()
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+TWO = """
+import sys
+sys.path[:0] = {path!r}
+import torch
+from test_resume import _Interrupt, _config, runs_training
+runs_training.bf16_pays = lambda: False
+place, output, resume, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
+config = _config(place, output, preset="recommended")
+runs_training.train(config, resume=resume, reporter=_Interrupt(epoch=stop))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 3])
+def test_two_processes_carry_on_as_if_nothing_had_been(place, tmp_path, stop):
+    script = tmp_path / "two.py"
+    here = Path(__file__).parent
+    text = textwrap.dedent(TWO.format(path=[str(here), str(here.parent)]))
+    script.write_text(f"from pathlib import Path\n{text}")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_two(script, str(place), str(whole), "anew", "0")
+    run_two(script, str(place), str(broken), "anew", str(stop), status=1)
+    assert not (broken / "metrics.json").exists()
+    run_two(script, str(place), str(broken), "resume", "0")
+    assert _weights(broken) == _weights(whole) != {}
+    assert (broken / "label_issues.csv").read_bytes() == (whole / "label_issues.csv").read_bytes()

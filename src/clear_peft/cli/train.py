@@ -146,9 +146,12 @@ def train(
     )
     out: Output = context.obj
     from clear_peft import runs
+    from clear_peft.runs import processes
 
     metrics = runs.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
-    out.result(metrics, _summary(metrics, Path(output)))
+    if processes.is_first():
+        out.result(metrics, _summary(metrics, Path(output)))
+    processes.leave()
 
 
 def _names(listed: str | None) -> list[str]:

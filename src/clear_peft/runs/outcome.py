@@ -23,6 +23,7 @@ from clear_peft.objectives import cross_entropy
 from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
 from clear_peft.runs import folder as run_folder
+from clear_peft.runs import processes
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
@@ -45,6 +46,8 @@ def write_outcome(
 ) -> dict[str, Any]:
     """Measure the trained model, judge every row of the training file, and write it all.
 
+    Called by every process; the first one measures and writes.
+
     Args:
         config: The run.
         tables: What it has read.
@@ -57,6 +60,25 @@ def write_outcome(
     Returns:
         What ``metrics.json`` holds.
     """
+    # all judge: a pass over the rows, where none was made yet, is shared out
+    issues, logits = _judged(config, tables, trainer, tokenizer, found)
+    metrics = None
+    if processes.is_first():
+        metrics = _written(config, tables, trainer, tokenizer, folder, seconds, found, issues, logits)
+    return processes.told_by_first(metrics)
+
+
+def _written(
+    config: RunConfig,
+    tables: Tables,
+    trainer: CleaRTrainer,
+    tokenizer: Any,
+    folder: Path,
+    seconds: float,
+    found: Findings | None,
+    issues: pd.DataFrame,
+    logits: Tensor,
+) -> dict[str, Any]:
     model = trainer.model
 
     def write(adapter: Path) -> None:
@@ -68,7 +90,6 @@ def write_outcome(
     def on(examples: Examples) -> dict[str, float]:
         return measured(model, tokenizer, examples, config.max_length)
 
-    issues, logits = _judged(config, tables, trainer, tokenizer, found)
     peak = peak_memory()
     metrics: dict[str, Any] = {
         "test": None if tables.test is None else on(tables.test),

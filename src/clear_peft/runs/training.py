@@ -20,7 +20,7 @@ from clear_peft.data import tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.methods import find
-from clear_peft.runs import confident_learning
+from clear_peft.runs import confident_learning, processes
 from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
@@ -48,7 +48,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, choose the epoch on the (noisy) validation rows, and write the run folder.
 
-    Nothing is written before every input has been checked.
+    Nothing is written before every input has been checked. Of several processes (torchrun, accelerate launch)
+    the first one writes and reports.
 
     Args:
         config: The run.
@@ -62,9 +63,9 @@ def train(
     Raises:
         InputError: If anything given is wrong; the sentence says what and how to mend it.
     """
-    reporter = reporter or Silent()
     run_folder.check(config, resume=resume, overwrite=overwrite)
     arguments = _arguments(config)
+    reporter = reporter if reporter is not None and processes.is_first() else Silent()
     check_loggers(arguments.report_to)
     reporter.stage(f"Reading {config.data}")
     tables = read_tables(config)
@@ -78,7 +79,9 @@ def train(
     method = find(config.method)
     if method.folds:
         confident_learning.check_installed()
-    with run_folder.carried_on(config) if resume else run_folder.begin(config) as folder:
+        processes.check_alone(f"The method {config.method}")
+    opening = run_folder.carried_on(config) if resume else run_folder.begin(config)
+    with processes.opened_by_first(opening, Path(config.output)) as folder:
         started, found = time.perf_counter(), None
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)

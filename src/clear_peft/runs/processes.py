@@ -1,0 +1,59 @@
+"""Several processes, as torchrun and accelerate start them: all train, and the first one writes."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from clear_peft.errors import InputError
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; True where there is no other."""
+    return PartialState().is_main_process
+
+
+def check_alone(what: str) -> None:
+    """Refuse other processes.
+
+    Args:
+        what: What has no use for them.
+
+    Raises:
+        InputError: If there are any.
+    """
+    started = PartialState().num_processes
+    if started > 1:
+        raise InputError(f"{what} runs in one process, and here are {started}: start one.")
+
+
+@contextmanager
+def opened_by_first(opening: AbstractContextManager[Path], folder: Path) -> Iterator[Path]:
+    """Inside, the folder is there: the first process has opened it when all had checked what they read.
+
+    Args:
+        opening: What makes the folder, and mends it after an error.
+        folder: What it will yield, as the other processes see it.
+    """
+    processes = PartialState()
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        with opening:
+            processes.wait_for_everyone()
+            yield folder
+    else:
+        processes.wait_for_everyone()
+        yield folder
+
+
+def told_by_first(value: Any) -> Any:
+    """What the first process has, on all of them; called by all."""
+    return broadcast_object_list([value])[0]
+
+
+def leave() -> None:
+    """End what binds the processes: threads of it that outlive Python abort (pytorch/pytorch#179291)."""
+    PartialState().destroy_process_group()
