@@ -94,6 +94,20 @@ def test_rows_and_labels_of_cells(place):
         assert list(draw(kind, seed=1)[0]) != list(labels)
 
 
+def test_without_a_test_table_the_rows_left_over_are_tested_on(place):
+    source = {key: value for key, value in NAMES.items() if key != "test"}
+    tables = load_tables({**source, "train_rows": 90}, place)
+    every = load_tables(NAMES, place).train
+    pd.testing.assert_frame_equal(tables.train, load_tables({**NAMES, "train_rows": 90}, place).train)
+    assert not set(tables.test["text"]) & set(tables.train["text"])
+    assert set(tables.test["text"]) == set(every["text"]) - set(tables.train["text"])
+    true = every.set_index("text")["clean_label"]
+    assert list(tables.test["label"]) == list(true[tables.test["text"]])  # not the given ones
+    assert len(load_tables({**source, "train_rows": 90, "test_rows": 15}, place).test) == 15
+    with pytest.raises(InputError, match="no rows left over to test on: lower train_rows"):
+        load_tables({**source, "train_rows": 10_000}, place)
+
+
 def test_given_labels_without_the_truth_have_no_rate(place):
     tables = load_tables({"train": "train.csv", "test": "test.csv"}, place)
     assert noisy_labels(cell(place, "given"), tables, "-")[1]["rate"] is None

@@ -95,6 +95,9 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
 def load_tables(source: Mapping[str, Any], data_dir: Path) -> Tables:
     """Read a data set of a grid and take its subsets, stratified by the true label.
 
+    Where the source has no test table, the training rows that are left over are tested on: what is chosen
+    by them is not chosen by the test labels.
+
     Classes with fewer than five rows in the training subset are left out of both tables.
 
     Args:
@@ -105,14 +108,22 @@ def load_tables(source: Mapping[str, Any], data_dir: Path) -> Tables:
         InputError: If the tables are not there, or not what they should be.
     """
     truth = source.get("clean_label_column")
+    test = None
     if "package" in source:
         train, test = packaged(source["package"])
         train["clean_label"] = train["label"]
     else:
         columns = {f"{role}_column": source.get(f"{role}_column", role) for role in ("text", "label")}
         train = _frame(locate(source["train"], data_dir), clean_label_column=truth, **columns)
-        test = _frame(locate(source["test"], data_dir), **columns).drop(columns="clean_label")
-    train = _subset(train, "clean_label", source.get("train_rows"))
+        if "test" in source:
+            test = _frame(locate(source["test"], data_dir), **columns).drop(columns="clean_label")
+    everything = train
+    train = _subset(everything, "clean_label", source.get("train_rows"))
+    if test is None:
+        left_over = everything[~everything["text"].isin(train["text"])]
+        test = pd.DataFrame({"text": left_over["text"], "label": left_over["clean_label"]})
+        if test.empty:
+            raise InputError(f"{source['train']} has no rows left over to test on: lower train_rows.")
     counts = train["clean_label"].value_counts()
     classes = counts.index[counts >= _FEWEST_ROWS]
     train = train[train["clean_label"].isin(classes) & train["label"].isin(classes)]

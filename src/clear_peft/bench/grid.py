@@ -215,8 +215,12 @@ def _check_source(value: Any, where: str) -> None:
         surplus = sorted(set(source) - {"package", "train_rows", "test_rows"})
         if surplus:
             raise InputError(f"{where}.{surplus[0]} cannot be set for packaged data: remove it.")
-    elif not {"train", "test"} <= set(source):
-        raise InputError(f"{where} lacks train or test: name both tables, or a package.")
+    elif "train" not in source:
+        raise InputError(f"{where} lacks train: name a training table, or a package.")
+    elif not source.keys() & {"test", "train_rows"}:
+        raise InputError(
+            f"{where} lacks test: name a test table, or give train_rows to test on the rows left over."
+        )
 
 
 def _check_noise(name: str, value: Any) -> None:
