@@ -202,29 +202,45 @@ def test_signals_are_for_the_main_thread(place, tmp_path):
 
 
 TWO = """
+import json
 import sys
 sys.path[:0] = {path!r}
 import torch
 from test_resume import _Interrupt, _config, runs_training
 runs_training.bf16_pays = lambda: False
 place, output, resume, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
-config = _config(place, output, preset="recommended")
+config = _config(place, output, **json.loads(sys.argv[5]))
 runs_training.train(config, resume=resume, reporter=_Interrupt(epoch=stop))
 torch.distributed.destroy_process_group()
 """
 
 
+RECIPES = {
+    "recommended": {"preset": "recommended"},
+    # what each process has seen of the epoch is in the checkpoint, too: here in the middle of the second
+    "steps": {
+        "training": {
+            "judge": "steps",
+            "save_strategy": "steps",
+            "save_steps": 3,
+            "load_best_model_at_end": False,
+        }
+    },
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [1, 3])
-def test_two_processes_carry_on_as_if_nothing_had_been(place, tmp_path, stop):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_carry_on_as_if_nothing_had_been(place, tmp_path, recipe):
     script = tmp_path / "two.py"
     here = Path(__file__).parent
     text = textwrap.dedent(TWO.format(path=[str(here), str(here.parent)]))
     script.write_text(f"from pathlib import Path\n{text}")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run_two(script, str(place), str(whole), "anew", "0")
-    run_two(script, str(place), str(broken), "anew", str(stop), status=1)
+    whole, broken, settings = tmp_path / "whole", tmp_path / "broken", json.dumps(RECIPES[recipe])
+    run_two(script, str(place), str(whole), "anew", "0", settings)
+    run_two(script, str(place), str(broken), "anew", "2", settings, status=1)
+    assert last_checkpoint(broken) is not None
     assert not (broken / "metrics.json").exists()
-    run_two(script, str(place), str(broken), "resume", "0")
+    run_two(script, str(place), str(broken), "resume", "0", settings)
     assert _weights(broken) == _weights(whole) != {}
     assert (broken / "label_issues.csv").read_bytes() == (whole / "label_issues.csv").read_bytes()

@@ -19,7 +19,6 @@ from clear_peft.files import atomic_write
 from clear_peft.training.teacher import Teacher
 
 STATE_NAME = "clear_state.safetensors"
-MEMORY_NAME = "clear_memory.safetensors"
 _ARRAYS = ("losses", "clean_probability", "validation_losses", "validation_probability")
 _VALIDATION = "validation_"
 _DRAWN = "drawn"
@@ -136,19 +135,21 @@ class Remembers(Protocol):
         ...
 
 
-def save_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) -> None:
-    """Write the tensors of all parts into a folder, atomically."""
+def save_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str], rank: int) -> None:
+    """Write the tensors of all parts into a folder, atomically; every process writes its own."""
     tensors = {f"{part}/{n}": tensor for part, owner in parts.items() for n, tensor in owner.state().items()}
-    atomic_write(Path(folder) / MEMORY_NAME, safetensors_torch.save(tensors))
+    atomic_write(_memory(folder, rank), safetensors_torch.save(tensors))
 
 
-def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) -> None:
+def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str], rank: int) -> None:
     """Give all parts back what ``save_memory`` wrote.
 
     Raises:
         InputError: If the file is missing or damaged.
     """
-    path = Path(folder) / MEMORY_NAME
+    path = _memory(folder, rank)
+    if rank > 0 and not path.is_file():
+        raise InputError(f"{folder} was saved by fewer processes: resume with as many as began the run.")
     try:
         tensors = safetensors_torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
@@ -159,3 +160,7 @@ def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str]) 
             owner.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+
+
+def _memory(folder: str | os.PathLike[str], rank: int) -> Path:
+    return Path(folder) / (f"clear_memory_{rank}.safetensors" if rank else "clear_memory.safetensors")

@@ -193,20 +193,24 @@ class StepTrainer(PassingTrainer):
 
     def _save_own(self, folder: Path) -> None:
         """Write into a checkpoint what transformers' Trainer does not know of."""
-        save_memory(self._memory, folder)
+        save_memory(self._memory, folder, self.args.process_index)
 
     def _load_own(self, folder: str) -> None:
         """Go on from what ``_save_own`` wrote."""
-        load_memory(self._memory, folder)
+        load_memory(self._memory, folder, self.args.process_index)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._look()
         # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            self._save_own(folder)
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_own(folder)
         super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Transformers' own, on all processes before ``trainer_state.json`` calls the checkpoint whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
