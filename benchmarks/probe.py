@@ -41,7 +41,7 @@ def main() -> None:
         clean = examples.labels
         labels = corrupt(clean, classes, NoiseSpec(options.kind, options.rate), options.seed).labels
     features = embed(examples.texts, options.model or str(minilm()), max_length=64)
-    opinion = probe(features, labels, features[:0], classes, GaussianMixtureCleanliness())
+    opinion = probe(features, labels, classes, GaussianMixtureCleanliness())
     posterior = opinion.noise.posterior(opinion.left_out, labels)
     p, predicted, wrong = (
         posterior[range(len(labels)), labels],

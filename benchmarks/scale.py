@@ -3,8 +3,10 @@
 No training: the log-odds of the losses are drawn from two Gaussians, labels from C classes. Run it with
 `python benchmarks/scale.py`. Every size is measured in a process of its own, on one core: seconds on the
 clock, seconds of computing (less where the machine has other work), and the peak memory of the process,
-Python and libraries included. The fit to bins is compared with the fit to all values. In the end the teacher:
-predictions for 1,000 classes are remembered and read again, batch by batch, as training does.
+Python and libraries included. The fit to bins is compared with the fit to all values. Then the teacher:
+predictions for 1,000 classes are remembered and read again, batch by batch, as training does. In the end the
+probe: fitted to a block of the rows, it predicts all, and the noise model judges their labels; features are
+drawn around a centre for each class, and drawing them is not counted.
 """
 
 import argparse
@@ -98,6 +100,37 @@ def teach(size: int, classes: int) -> dict[str, float]:
     return {**lapses, "bytes": each, "grown": _peak() - started, "apart": float(apart.max())}
 
 
+def judge(size: int, classes: int, dimensions: int, noise: float = 0.3) -> dict[str, float]:
+    """Seconds that a probe and the verdict take on features of so many rows, and the peak memory."""
+    import torch
+
+    from clear_peft.training import CleaRConfig
+    from clear_peft.training.probing import MOST_ROWS, probed
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(classes, dimensions)).astype(np.float32)
+    true = rng.integers(0, classes, size, np.int32)
+    labels = np.where(rng.random(size) < noise, rng.integers(0, classes, size, np.int32), true)
+    around = rng.normal(scale=2.5, size=(min(size, MOST_ROWS), dimensions)).astype(np.float16)
+    drawing = 0.0
+
+    def features_of(rows: np.ndarray | None) -> torch.Tensor:
+        nonlocal drawing
+        before = time.process_time()
+        rows = np.arange(0) if rows is None else rows
+        drawn = around[: len(rows)] + centres[true[rows]].astype(np.float16)
+        drawing += time.process_time() - before
+        return torch.from_numpy(drawn)
+
+    args = CleaRConfig(output_dir="unused", use_cpu=True, report_to="none")
+    started, computing = _peak(), time.process_time()
+    state = probed(features_of, labels, labels[:0], classes, ESTIMATORS["gaussian"], args, epoch=3)
+    computing = time.process_time() - computing - drawing
+    wrong = float((labels != true).mean())
+    return {"computing": computing, "grown": _peak() - started, "wrong": wrong, "found": state.noise_rate}
+
+
 def _peak() -> float:
     """Most memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
@@ -133,6 +166,8 @@ def main() -> None:
     parser.add_argument("--teacher", type=float, default=1e6, help="examples of the teacher")
     parser.add_argument("--teacher-classes", type=int, default=1000)
     parser.add_argument("--compare", type=float, default=1e6, help="examples of the comparison")
+    parser.add_argument("--probed", type=float, default=1e7, help="examples that a probe judges")
+    parser.add_argument("--features", type=int, default=384, help="their dimensions")
     options = parser.parse_args()
     for estimator in options.estimators:
         for size in map(int, options.sizes):
@@ -156,6 +191,14 @@ def main() -> None:
         f"teacher: {size:.0e} examples, {classes} classes: {found['bytes']:.0f} bytes each ({2 * classes} "
         f"for all logits), {found['grown']:.0f} MB, remembered in {found['put']:.2f} s, read in "
         f"{found['read']:.2f} s; total variation from what was given at most {found['apart']:.3f}"
+    )
+    size = int(options.probed)
+    found = _alone(judge, size, options.classes, options.features)
+    print(
+        f"probe: {size:.0e} examples, {options.classes} classes, {options.features} features: "
+        f"{found['computing']:.1f} s, {found['grown']:.0f} MB; {found['wrong']:.1%} of the labels wrong, "
+        f"{found['found']:.1%} by estimate",
+        flush=True,
     )
     print(
         "state: 8 bytes an example (loss and p, float32) and the teacher; 8 more with scores from the steps"

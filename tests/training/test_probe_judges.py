@@ -1,16 +1,21 @@
 """A probe on hidden features says what to doubt, without having been fitted to the label in question."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from toy import model, rows, trained, weights
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel, ProbePredictions
+from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel
 from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
-from clear_peft.training import CleaRConfig, CleaRTrainer
+from clear_peft.training import CleaRConfig, CleaRTrainer, probing
 from clear_peft.training.judging import judged, judged_by_probe
+from clear_peft.training.probing import blocks
 from clear_peft.training.scoring import hidden_features
 
 ESTIMATOR = GaussianMixtureCleanliness()
@@ -108,8 +113,8 @@ def test_few_doubts_are_told_but_not_trained_by(tmp_path, above, components):
     predicted, labels = rng.dirichlet(np.ones(3), 50), rng.integers(0, 3, 50)
     noise = NoiseModel(0.4, None)
     args = CleaRConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", doubt_above=above)
-    opinion = ProbePredictions(predicted, predicted[:7], noise)
-    state = judged_by_probe(opinion, labels, labels[:7], args, epoch=1)
+    parts = [(rows, predicted[rows]) for rows in (np.arange(0, 50, 2), np.arange(1, 50, 2))]
+    state = judged_by_probe(noise, parts, labels, (predicted[:7], labels[:7]), args, epoch=1)
     assert state.components == components
     assert np.allclose(state.clean_probability, noise.posterior(predicted, labels)[range(50), labels])
     assert np.allclose(state.validation_probability, state.clean_probability[:7])
@@ -122,14 +127,14 @@ def test_the_target_is_the_posterior_of_the_true_class(tmp_path, drawn):
     rng = np.random.default_rng(0)
     predicted, labels = rng.dirichlet(np.ones(3), 60), np.array(made.train_dataset["labels"])
     noise = NoiseModel(0.4, None if drawn is None else drawn.double().numpy())
-    opinion = ProbePredictions(predicted, predicted[:0], noise)
-    made._set_state(judged_by_probe(opinion, labels, labels[:0], made.args, epoch=1))
+    parts = [(np.arange(60), predicted)]
+    made._set_state(judged_by_probe(noise, parts, labels, (predicted[:0], labels[:0]), made.args, epoch=1))
     targets = made._targets(torch.from_numpy(labels), torch.arange(60))
     assert np.allclose(targets, noise.posterior(predicted, labels), atol=2e-3)  # the teacher is in float16
 
 
 def test_features_that_are_not_finite_stop_with_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(CleaRTrainer, "_everywhere", lambda *_: (torch.full((60, 4), torch.nan), None))
+    monkeypatch.setattr(CleaRTrainer, "_pass_over", lambda *_: torch.full((60, 4), torch.nan))
     with pytest.raises(InputError, match="features on the training set are not finite"):
         trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **SETTINGS)
 
@@ -147,3 +152,44 @@ def test_a_model_without_hidden_states_has_no_features():
         return {name: torch.tensor([row[name] for row in batch]) for name in batch[0]}
 
     assert hidden_features(made, data, collate, batch_size=4, lengths=None, prepare=dict) is None
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.integers(1, 90), st.integers(0, 3))
+def test_blocks_hold_every_row_once_in_order(labels, most, seed):
+    labels = np.array(labels)
+    parts = blocks(labels, seed, most)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+    assert all(len(part) <= most and (np.diff(part) > 0).all() for part in parts)
+    assert len(parts) == -(-len(labels) // most)
+
+
+def test_the_first_block_knows_rare_classes():
+    labels = np.repeat([0, 1, 2], [9000, 960, 40])
+    first, *_ = blocks(labels, 0, 1000)
+    counts = np.bincount(labels[first])
+    assert counts[2] == 40
+    assert counts[1] >= 50
+    assert counts[0] > 800
+
+
+def test_more_rows_than_a_probe_is_fitted_to_are_judged_alike(tmp_path, monkeypatch):
+    whole = trained(tmp_path, train_dataset=noisy(300, 0, 0.3), **SETTINGS)
+    passed = []
+    own = CleaRTrainer._pass_over
+
+    def pass_over(*arguments):
+        passed.append(arguments[-1])
+        return own(*arguments)
+
+    monkeypatch.setattr(CleaRTrainer, "_pass_over", pass_over)
+    monkeypatch.setattr(probing, "blocks", partial(blocks, most=120))
+    parted = trained(tmp_path, train_dataset=noisy(300, 0, 0.3), **SETTINGS)
+    assert [len(rows) for rows in passed if isinstance(rows, np.ndarray) and len(rows) < 300] == [
+        120,
+        120,
+        60,
+    ]
+    one, other = whole.cleanliness, parted.cleanliness
+    assert one.components == other.components == 2
+    assert np.corrcoef(one.clean_probability, other.clean_probability)[0, 1] > 0.8
+    assert (one.teacher.predicted == other.teacher.predicted).float().mean() > 0.8

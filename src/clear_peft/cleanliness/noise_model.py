@@ -11,8 +11,6 @@ Array = npt.NDArray[np.float64]
 _SMALLEST = 1e-12
 _STEPS = 200
 _CHANGE = 1e-6
-# more rows say nothing new of a few numbers
-_MOST_ROWS = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +57,7 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
         labels: Given labels, (N,).
     """
     size, classes = predicted.shape
-    step = math.ceil(size / _MOST_ROWS)
-    predicted, labels = np.maximum(predicted[::step].astype(np.float64), _SMALLEST), labels[::step]
-    size = len(labels)
+    predicted = np.maximum(predicted.astype(np.float64), _SMALLEST)
     chosen, likelihood = _fitted(predicted, labels, class_conditional=False)
     price = classes * (classes - 1) / 2 * math.log(size)
     if price < size * math.log(classes):  # more is not to be gained

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,35 +18,44 @@ Array = npt.NDArray[np.float64]
 _PENALTIES = 10.0 ** np.arange(-2, 5, 0.5)
 _LOG_SHARPNESS = (-1.0, 6.0)
 _STEPS = 30
-# more rows say nothing new of one number
-_MOST_ROWS = 1 << 17
 _CHUNK = 1 << 14
 _SMALLEST = 1e-12
 # a row that is surely wrong still counts a little: a class may have no other
 _LEAST_WEIGHT = 1e-3
 
 
-class ProbePredictions(NamedTuple):
-    """What a probe says of the N rows that it is fitted to, each left out in turn, and of M others.
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A probe, and what it says of the N rows that it was fitted to, each left out in turn.
 
     Attributes:
-        left_out: P(true class) of each row by a probe that has not seen its label, (N, C) float64.
-        held_out: P(true class) of the other rows, (M, C) float64.
-        noise: How the given labels of the N rows come from true ones, by these predictions.
+        left_out: P(true class) of each of those rows by a probe that has not seen its label, (N, C) float64.
+        noise: How the given labels of those rows come from true ones, by these predictions.
+        weights: Of the features, (D, C) float64.
+        bias: (C,) float64.
     """
 
     left_out: Array
-    held_out: Array
     noise: NoiseModel
+    weights: Array
+    bias: Array
+
+    def predict(self, features: npt.NDArray[np.floating]) -> Array:
+        """P(true class) of other rows, (M, C) float64.
+
+        Args:
+            features: (M, D), on the scale of those that it was fitted to.
+        """
+        parts = (features[part] @ self.weights + self.bias for part in _chunks(len(features)))
+        return np.concatenate([self.bias[None, :][:0], *(softmax(part, axis=1) for part in parts)])
 
 
 def probe(
     features: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
-    held_out: npt.NDArray[np.floating],
     num_classes: int,
     estimator: CleanlinessEstimator,
-) -> ProbePredictions:
+) -> Probe:
     """Predict each true label by ridge regression of the other rows' labels on features.
 
     Least squares on one-hot labels give every row's prediction without that row in closed form (Allen 1974,
@@ -61,21 +70,21 @@ def probe(
     Args:
         features: What a model makes of the rows, (N, D), on any scale.
         labels: Given labels, (N,) in [0, C).
-        held_out: Features of rows that are no part of any fit, (M, D).
         num_classes: C.
         estimator: What turns the losses of the first fit into clean probabilities.
     """
-    rows, others = _standardised(features, features), _standardised(held_out, features)
-    first, _ = _fitted(rows, labels, others, num_classes, np.ones(len(labels)), some_random=False)
+    rows, center, scale = _standardised(features)
+    first, _ = _fitted(rows, labels, num_classes, np.ones(len(labels)), some_random=False)
     losses = losses_of(first, labels)
     belief = estimator.estimate(losses.astype(np.float32), labels).clean_probability
     belief = np.maximum(belief, np.exp(-losses))
     for _ in range(2):
         weights = np.maximum(belief, _LEAST_WEIGHT)
-        left_out, elsewhere = _fitted(rows, labels, others, num_classes, weights, some_random=True)
+        left_out, coefficients = _fitted(rows, labels, num_classes, weights, some_random=True)
         noise = fit_noise_model(left_out, labels)
         belief = noise.clean_probability(left_out, labels).astype(np.float64)
-    return ProbePredictions(left_out, elsewhere, noise)
+    slopes = coefficients[:-1] / scale
+    return Probe(left_out, noise, slopes, coefficients[-1] - center @ slopes)
 
 
 def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
@@ -83,14 +92,16 @@ def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
     return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST))
 
 
-def _standardised(
-    features: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float32]:
-    """Features (N, D), moved and scaled as gives a reference mean 0 and mean squared norm 1, and a 1 each."""
-    center = reference.mean(axis=0, dtype=np.float64)
-    scale = np.sqrt(reference.var(axis=0, dtype=np.float64).sum()) or 1.0
-    ones = np.ones((len(features), 1), np.float32)
-    return np.concatenate([((features - center) / scale).astype(np.float32), ones], axis=1)
+def _standardised(features: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], Array, float]:
+    """Features (N, D) of mean 0 and mean squared norm 1, each with a 1 behind; the mean and the scale."""
+    center, squares = features.mean(axis=0, dtype=np.float64), 0.0
+    rows = np.ones((len(features), features.shape[1] + 1), np.float32)
+    for part in _chunks(len(features)):
+        rows[part, :-1] = moved = features[part] - center
+        squares += float((moved**2).sum())
+    scale = math.sqrt(squares / len(features)) or 1.0
+    rows[:, :-1] /= scale
+    return rows, center, scale
 
 
 def _chunks(size: int) -> Iterator[slice]:
@@ -101,13 +112,16 @@ def _chunks(size: int) -> Iterator[slice]:
 def _fitted(
     rows: npt.NDArray[np.float32],
     labels: npt.NDArray[np.integer],
-    others: npt.NDArray[np.float32],
     num_classes: int,
     weights: Array,
     *,
     some_random: bool,
 ) -> tuple[Array, Array]:
-    """What weighted ridge regression with the best of ``_PENALTIES`` predicts, left out and held out."""
+    """Weighted ridge regression with the best of ``_PENALTIES``.
+
+    Returns:
+        P(true class) of the rows left out, (N, C), and coefficients whose softmax is that of others, (D, C).
+    """
     size, dimensions = rows.shape
     gram, products = np.zeros((dimensions, dimensions)), np.zeros((dimensions, num_classes))
     for part in _chunks(size):
@@ -126,18 +140,20 @@ def _fitted(
             given = np.eye(num_classes)[labels[part]]
             yield (projected @ (shrunk[:, None] * products) - own * given) / (1 - own)
 
-    errors = np.zeros(len(_PENALTIES))
-    for part in _chunks(size):
-        given = np.eye(num_classes)[labels[part]]
-        for i, predicted in enumerate(left_out(part, _PENALTIES)):
-            errors[i] += weights[part] @ ((predicted - given) ** 2).sum(axis=1)
+    sample = slice(None, None, math.ceil(size / _CHUNK))  # more rows say nothing new of one number
+    given = np.eye(num_classes)[labels[sample]]
+    errors = np.array(
+        [
+            weights[sample] @ ((predicted - given) ** 2).sum(axis=1)
+            for predicted in left_out(sample, _PENALTIES)
+        ]
+    )
     penalty = _PENALTIES[errors.argmin()]
     predicted = np.concatenate([next(left_out(part, np.array([penalty]))) for part in _chunks(size)])
     coefficients = vectors @ (products / (np.maximum(values, 0) + penalty)[:, None])
 
-    sharpness = _sharpness(predicted, labels, weights, some_random)
-    held_out = softmax(sharpness * (others @ coefficients), axis=1)
-    return softmax(sharpness * predicted, axis=1), held_out
+    sharpness = _sharpness(predicted[sample], labels[sample], weights[sample], some_random)
+    return softmax(sharpness * predicted, axis=1), sharpness * coefficients
 
 
 def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array, some_random: bool) -> float:
@@ -145,8 +161,6 @@ def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array
 
     Of labels that are believed a few are wrong, and would flatten all probabilities if none could be random.
     """
-    step = math.ceil(len(labels) / _MOST_ROWS)
-    predicted, labels, weights = predicted[::step], labels[::step], weights[::step]
     total, random = weights.sum(), 1 / predicted.shape[1]
 
     def surprise(log_sharpness: float) -> float:

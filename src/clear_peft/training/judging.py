@@ -1,10 +1,12 @@
 """From predictions to a verdict on every label."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, ProbePredictions, smooth
+from clear_peft.cleanliness import CleanlinessEstimator, NoiseModel, smooth
 from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
 from clear_peft.training.config import CleaRConfig
@@ -64,9 +66,10 @@ def judged(
 
 
 def judged_by_probe(
-    predicted: ProbePredictions,
+    noise: NoiseModel,
+    predicted: Iterable[tuple[np.ndarray, np.ndarray]],
     labels: np.ndarray,
-    held_out_labels: np.ndarray,
+    held_out: tuple[np.ndarray, np.ndarray],
     args: CleaRConfig,
     *,
     epoch: int,
@@ -74,35 +77,44 @@ def judged_by_probe(
     """Judge labels by who has not seen them, and by the noise that this shows.
 
     Args:
-        predicted: Of N training and M validation rows.
+        noise: How given labels come from true ones.
+        predicted: Positions (B,) of some training rows and P(true class) of each, (B, C), until all have
+            been predicted once; one block at a time is held in memory.
         labels: Given labels, (N,).
-        held_out_labels: Given labels, (M,).
+        held_out: P(true class), (M, C), and given labels, (M,), of validation rows.
         args: For ``doubt_above``: below that share of wrong labels training is to doubt none.
         epoch: Number of epochs that the model has been trained for.
     """
-    noise = predicted.noise
-    logits, unseen = (
-        torch.from_numpy(part).clamp(min=1e-12).log().float()
-        for part in (predicted.left_out, predicted.held_out)
-    )
-    probability = noise.clean_probability(predicted.left_out, labels)
+    unseen, unseen_labels = held_out
+    losses, probability = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
+    teacher = Teacher.unknown(len(labels), unseen.shape[1], torch.device("cpu"))
+    contradicted = 0
+    for rows, likely in predicted:
+        given, logits = labels[rows], _logits(likely)
+        teacher.put(torch.from_numpy(rows), logits)
+        losses[rows], probability[rows] = _losses(logits, given), noise.clean_probability(likely, given)
+        contradicted += int((likely.argmax(axis=1) != given).sum())
     return CleanlinessState(
         epoch=epoch,
-        losses=_losses(logits, labels),
+        losses=losses,
         clean_probability=probability,
-        teacher=Teacher.of(logits),
-        validation_losses=_losses(unseen, held_out_labels),
-        validation_probability=noise.clean_probability(predicted.held_out, held_out_labels),
-        validation_teacher=Teacher.of(unseen),
+        teacher=teacher,
+        validation_losses=_losses(_logits(unseen), unseen_labels),
+        validation_probability=noise.clean_probability(unseen, unseen_labels),
+        validation_teacher=Teacher.of(_logits(unseen)),
         judge="probe",
         components=2 if 1 - probability.mean(dtype=np.float64) >= args.doubt_above else 1,
         parameters={
             "scale": "log_odds",
-            "contradicted": float((logits.argmax(dim=1).numpy() != labels).mean()),
+            "contradicted": contradicted / len(labels),
             "noise": "uniform" if noise.drawn is None else "class-conditional",
         },
         drawn=None if noise.drawn is None else torch.from_numpy(noise.drawn).float(),
     )
+
+
+def _logits(probabilities: np.ndarray) -> Tensor:
+    return torch.from_numpy(probabilities).clamp(min=1e-12).log().float()
 
 
 def of_like_losses(losses: np.ndarray, reference: np.ndarray, probability: np.ndarray) -> np.ndarray:

@@ -85,24 +85,27 @@ class PassingTrainer(AdapterTrainer):
         lengths = column(self._validation, self.args.length_column_name)
         return self._pass_over(read, with_ids(self._validation), lengths)
 
-    def _pass_over(self, read: Callable, dataset: Any, lengths: np.ndarray | None) -> Tensor | None:
-        """What a pass reads off a dataset with ids, (N, D) on the CPU, on every process."""
+    def _pass_over(
+        self, read: Callable, dataset: Any, lengths: np.ndarray | None, rows: np.ndarray | None = None
+    ) -> Tensor | None:
+        """What a pass reads off N rows of a dataset with ids, default all, (N, D), on every process's CPU."""
         collate = self.data_collator
         if isinstance(dataset, HubDataset):
             dataset = self._remove_unused_columns(dataset)
         else:
             collate = self._get_collator_with_removed_columns(collate)
-        rows = read(
+        found = read(
             self.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
             dataset,
             collate,
             batch_size=self.args.per_device_eval_batch_size,
             lengths=lengths,
+            rows=rows,
             prepare=self._prepare_inputs,
             rank=self.args.process_index,
             world_size=self.args.world_size,
         )
-        return None if rows is None else self.accelerator.reduce(rows.to(self.args.device), "sum").cpu()
+        return None if found is None else self.accelerator.reduce(found.to(self.args.device), "sum").cpu()
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         """By length, in an order that can be told again: transformers' own draws at random."""

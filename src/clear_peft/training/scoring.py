@@ -66,11 +66,12 @@ def pass_over(
     batch_size: int,
     lengths: np.ndarray | None,
     prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    rows: np.ndarray | None = None,
     dtype: torch.dtype = torch.float32,
     rank: int = 0,
     world_size: int = 1,
 ) -> Tensor:
-    """What a model makes of each example of a dataset, in its order.
+    """What a model makes of each example of a dataset, or of some of them, in its order.
 
     Draws no random number, so that training with such passes and without are the same training. Each
     rank fills the places of its share of the batches and leaves zeros elsewhere: the sum over ranks is the
@@ -79,11 +80,12 @@ def pass_over(
     Args:
         read: Runs the model on a batch of inputs, (B, …), and gives (B, D).
         model: The model; its mode is restored afterwards.
-        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        dataset: Map-style, items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
         batch_size: Examples per forward.
-        lengths: Token counts (N,), to batch examples of like length; None keeps the order.
+        lengths: Token counts of all items, to batch examples of like length; None keeps the order.
         prepare: Moves a batch to the device.
+        rows: Ids of the N items to read, ascending. Default all.
         dtype: Of the result. Default float32.
         rank: This process. Default 0.
         world_size: Number of processes. Default 1.
@@ -91,8 +93,9 @@ def pass_over(
     Returns:
         (N, D) on the CPU.
     """
-    size = len(dataset)
-    order = np.arange(size) if lengths is None else np.argsort(lengths, kind="stable")
+    rows = np.arange(len(dataset)) if rows is None else rows
+    size = len(rows)
+    order = rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
     every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
     own = every[rank::world_size]
     # a generator of its own: a loader takes its seed from the global one otherwise; a rank without a batch
@@ -100,18 +103,18 @@ def pass_over(
     loader = DataLoader(
         dataset, batch_sampler=own or every[:1], collate_fn=collate, generator=torch.Generator()
     )
-    rows: Tensor | None = None
+    found: Tensor | None = None
     was_training = model.training
     model.eval()
     try:
         for batch in loader:
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
             part = read(inputs).to("cpu", dtype)
-            if rows is None:
-                rows = torch.zeros(size, part.shape[1], dtype=dtype)
+            if found is None:
+                found = torch.zeros(size, part.shape[1], dtype=dtype)
             if own:
-                rows[batch[ID_COLUMN]] = part
+                found[np.searchsorted(rows, batch[ID_COLUMN].numpy())] = part
     finally:
         model.train(was_training)
-    assert rows is not None  # no dataset is empty
-    return rows
+    assert found is not None  # no dataset is empty
+    return found

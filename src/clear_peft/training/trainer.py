@@ -12,15 +12,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, ProbePredictions, probe, rank_label_issues
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues
 from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
 from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
-from clear_peft.training.judging import check_finite, judged, judged_by_probe
+from clear_peft.training.judging import judged
 from clear_peft.training.passing_trainer import by_length
+from clear_peft.training.probing import probed
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
     BELIEVED_ACCURACY,
@@ -137,8 +138,10 @@ class CleaRTrainer(StepTrainer):
         return self._certainty.cpu().numpy() if self._robust and self.args.soft_labels else None
 
     def _believed(self, ids: Tensor) -> Tensor:
-        doubted = self._robust and self.args.route
-        return self._certainty[ids] if doubted else super()._believed(ids)
+        if not (self._robust and self.args.route):
+            return super()._believed(ids)
+        certainty = self._certainty[ids]
+        return certainty + self._opened * (1 - certainty) if self.args.open_gates else certainty
 
     def _stepped(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         super()._stepped(logits, labels, ids)
@@ -185,6 +188,12 @@ class CleaRTrainer(StepTrainer):
         """Number of epochs before the clean probabilities are used."""
         epochs = self.args.warm_up_epochs
         return math.ceil(epochs if epochs >= 1 else epochs * self.args.num_train_epochs)
+
+    @property
+    def _opened(self) -> float:
+        """The share that is over of the epochs in which p is used."""
+        epochs = self.args.num_train_epochs - (0 if self._found else self._warm_up)
+        return min(1.0, ((self.state.epoch or 0) - self._warm_up) / max(epochs, 1))
 
     @property
     def _robust(self) -> bool:
@@ -300,9 +309,10 @@ class CleaRTrainer(StepTrainer):
     def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
         """What the judge makes of the labels; where steps say nothing yet, the model does."""
         epoch = round(self.state.epoch or 0)
-        predicted = self._probed() if self.args.clean_routing and self.args.judge == "probe" else None
-        if predicted is not None:
-            return judged_by_probe(predicted, self._labels, self._held_out_labels, self.args, epoch=epoch)
+        if self.args.clean_routing and self.args.judge == "probe":
+            state = self._probed(epoch)
+            if state is not None:
+                return state
         losses = None
         if steps is not None and steps.complete:
             logits, held_out, losses = steps.logits, self._held_out(predict_logits), steps.losses
@@ -319,19 +329,16 @@ class CleaRTrainer(StepTrainer):
             before=self._state,
         )
 
-    def _probed(self) -> ProbePredictions | None:
-        """What a probe on the model's features predicts; None where it has none such."""
-        features, held_out = self._everywhere(hidden_features)
-        if features is None:
-            return None
-        check_finite("features", features.numpy())
-        return probe(
-            features.float().numpy(),
-            self._labels,
-            features[:0].numpy() if held_out is None else held_out.float().numpy(),
-            self._num_labels,
-            self._estimator,
-        )
+    def _probed(self, epoch: int) -> CleanlinessState | None:
+        """What a probe on the model's features makes of the labels; None where it has none such."""
+
+        def features_of(rows: np.ndarray | None) -> Tensor | None:
+            if rows is None:
+                return self._held_out(hidden_features)
+            return self._pass_over(hidden_features, self.train_dataset, self._lengths, rows)
+
+        labels, unseen, classes = self._labels, self._held_out_labels, self._num_labels
+        return probed(features_of, labels, unseen, classes, self._estimator, self.args, epoch=epoch)
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state
@@ -379,7 +386,7 @@ class CleaRTrainer(StepTrainer):
 
     def _save_own(self, folder: Path) -> None:
         super()._save_own(folder)
-        if self._state is not None:
+        if self._state is not None and self.args.should_save:  # the same on all processes
             self._state.save(folder)
 
     def _load_own(self, folder: str) -> None:
