@@ -171,8 +171,9 @@ def test_a_data_set_of_the_hub(cli, place, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_writes_and_speaks(place, tmp_path):
-    options = place.options(tmp_path / "run", test=place.test, format="json")
+@pytest.mark.parametrize("method", ["clear", "plain"])
+def test_of_two_processes_one_writes_and_speaks(place, tmp_path, method):
+    options = place.options(tmp_path / "run", test=place.test, format="json", method=method)
     said = run_two(Path(sys.executable).with_name("clear-peft"), "train", *options)
     metrics = json.loads(said)
     assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -23,7 +23,6 @@ from clear_peft.objectives import cross_entropy
 from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
 from clear_peft.runs import folder as run_folder
-from clear_peft.runs import processes
 from clear_peft.runs.confident_learning import Findings
 from clear_peft.runs.config import RunConfig
 from clear_peft.runs.inference import logits_of
@@ -43,10 +42,9 @@ def write_outcome(
     folder: Path,
     seconds: float,
     found: Findings | None,
+    judged: tuple[pd.DataFrame, Tensor],
 ) -> dict[str, Any]:
-    """Measure the trained model, judge every row of the training file, and write it all.
-
-    Called by every process; the first one measures and writes.
+    """Measure the trained model, and write it all.
 
     Args:
         config: The run.
@@ -56,29 +54,12 @@ def write_outcome(
         folder: Run folder.
         seconds: What training took.
         found: What confident learning has found, where that is the method.
+        judged: What ``judge_rows`` returns.
 
     Returns:
         What ``metrics.json`` holds.
     """
-    # all judge: a pass over the rows, where none was made yet, is shared out
-    issues, logits = _judged(config, tables, trainer, tokenizer, found)
-    metrics = None
-    if processes.is_first():
-        metrics = _written(config, tables, trainer, tokenizer, folder, seconds, found, issues, logits)
-    return processes.told_by_first(metrics)
-
-
-def _written(
-    config: RunConfig,
-    tables: Tables,
-    trainer: CleaRTrainer,
-    tokenizer: Any,
-    folder: Path,
-    seconds: float,
-    found: Findings | None,
-    issues: pd.DataFrame,
-    logits: Tensor,
-) -> dict[str, Any]:
+    issues, logits = judged
     model = trainer.model
 
     def write(adapter: Path) -> None:
@@ -157,12 +138,13 @@ def _selected_epoch(trainer: CleaRTrainer) -> float:
     return next(epochs, trainer.state.epoch)  # the last one, where none was selected
 
 
-def _judged(
+def judge_rows(
     config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any, found: Findings | None
 ) -> tuple[pd.DataFrame, Tensor]:
     """The list of label issues, and the logits that it comes from, (N, C) float32 in the file's order.
 
-    Both of every row of the training file, the held-out ones too.
+    Both of every row of the training file, the held-out ones too. Called by every process: a pass over the
+    rows, where none has been made yet, is shared out. Arguments as for ``write_outcome``.
     """
     if found is None:
         state = trainer.cleanliness

@@ -29,7 +29,7 @@ from clear_peft.runs.interrupts import saving_first
 from clear_peft.runs.loggers import check_loggers, keep_logs
 from clear_peft.runs.measures import accuracy_and_f1
 from clear_peft.runs.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
-from clear_peft.runs.outcome import measured, write_outcome
+from clear_peft.runs.outcome import judge_rows, measured, write_outcome
 from clear_peft.runs.progress import Diary, Reporter, ReportTo, Silent, TestCurve
 from clear_peft.runs.reporting import write_report
 from clear_peft.runs.tables import Tables, read_tables
@@ -96,7 +96,10 @@ def train(
             trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
-        return write_outcome(config, tables, trainer, tokenizer, folder, seconds, found)
+        judged, metrics = judge_rows(config, tables, trainer, tokenizer, found), None
+        if processes.is_first():
+            metrics = write_outcome(config, tables, trainer, tokenizer, folder, seconds, found, judged)
+        return processes.told_by_first(metrics)
 
 
 def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
