@@ -154,7 +154,7 @@ def as_values(table: pd.DataFrame, summary: Summary) -> dict[str, Any]:
 
 def as_markdown(table: pd.DataFrame, summary: Summary, hardware: Iterable[str]) -> str:
     """Both as Markdown, with what the figures mean and where they were made."""
-    parts = [_summary_markdown(summary)]
+    parts = [_summary_markdown(summary)] if len(summary.methods) else []  # nothing without plain PEFT
     for names, group in table.groupby(CELL, sort=False):
         data, noise, peft = names
         rate = group["noise_rate"].mean()
