@@ -42,12 +42,9 @@ def main() -> None:
         labels = corrupt(clean, classes, NoiseSpec(options.kind, options.rate), options.seed).labels
     features = embed(examples.texts, options.model or str(minilm()), max_length=64)
     opinion = probe(features, labels, classes, GaussianMixtureCleanliness())
-    posterior = opinion.noise.posterior(opinion.left_out, labels)
-    p, predicted, wrong = (
-        posterior[range(len(labels)), labels],
-        opinion.left_out.argmax(axis=1),
-        labels != clean,
-    )
+    predicted, p = opinion.left_out
+    posterior = opinion.noise.posterior(predicted, labels)
+    predicted, wrong = predicted.argmax(axis=1), labels != clean
     noise = 1 - p.mean()
     true, given = (predicted == clean).mean(), (predicted == labels).mean()
     print(f"{len(labels)} rows, {classes} classes, {wrong.mean():.1%} wrong labels, {noise:.1%} by estimate")

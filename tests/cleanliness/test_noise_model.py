@@ -62,7 +62,7 @@ def test_the_posterior_is_bayes(classes, rate, even, seed):
     expected = joint / joint.sum(axis=1, keepdims=True)
     assert np.allclose(noise.posterior(predicted, labels), expected)
     p = noise.clean_probability(predicted, labels)
-    assert p.dtype == np.float32
+    assert p.dtype == np.float64
     assert np.allclose(p, expected[np.arange(9), labels], atol=1e-6)
     # a label speaks for itself, if its class gives it more often than others do
     own, others = transition.diagonal(), (transition - 2 * np.eye(classes)).max(axis=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from clear_peft.cleanliness import GaussianMixtureCleanliness, probe
 
@@ -25,11 +26,12 @@ def blobs(size, classes, noise, seed=0):
 def test_most_classes_are_recognised_though_most_labels_are_wrong():
     features, labels, clean = blobs(1200, 6, 0.6)
     opinion = probe(features[:1000], labels[:1000], 6, ESTIMATOR)
-    held_out = opinion.predict(features[1000:])
-    assert (opinion.left_out.argmax(axis=1) == clean[:1000]).mean() > 0.85
-    assert (held_out.argmax(axis=1) == clean[1000:]).mean() > 0.8
-    assert np.allclose(opinion.left_out.sum(axis=1), 1)
-    assert np.allclose(held_out.sum(axis=1), 1)
+    inside, outside = opinion.left_out, opinion.judge(features[1000:], labels[1000:])
+    assert (inside.predicted.argmax(axis=1) == clean[:1000]).mean() > 0.85
+    assert (outside.predicted.argmax(axis=1) == clean[1000:]).mean() > 0.8
+    for part, rows in ((inside, slice(1000)), (outside, slice(1000, None))):
+        assert np.allclose(part.predicted.sum(axis=1), 1)
+        assert roc_auc_score(labels[rows] == clean[rows], part.clean_probability) > 0.95
 
 
 def test_rows_are_judged_by_probes_that_have_not_seen_them():
@@ -37,7 +39,7 @@ def test_rows_are_judged_by_probes_that_have_not_seen_them():
     # more features than rows: a probe repeats what it was fitted to, and knows nothing else
     features, labels = rng.normal(size=(120, 400)), rng.integers(0, 2, 120)
     opinion = probe(features, labels, 2, ESTIMATOR)
-    assert abs((opinion.left_out.argmax(axis=1) == labels).mean() - 0.5) < 0.2
+    assert abs((opinion.left_out.predicted.argmax(axis=1) == labels).mean() - 0.5) < 0.2
 
 
 @pytest.mark.parametrize("scale", [1e-3, 50.0])
@@ -45,8 +47,11 @@ def test_the_scale_of_features_does_not_matter(scale):
     features, labels, _ = blobs(200, 3, 0.3)
     one = probe(features, labels, 3, ESTIMATOR)
     other = probe(features * scale + 3, labels, 3, ESTIMATOR)
-    assert np.allclose(one.left_out, other.left_out, atol=1e-2)
-    assert np.allclose(one.predict(features), other.predict(features * scale + 3), atol=1e-2)
+    for mine, its in zip(one.left_out, other.left_out, strict=True):
+        assert np.allclose(mine, its, atol=1e-2)
+    elsewhere = other.judge(features * scale + 3, labels)
+    for mine, its in zip(one.judge(features, labels), elsewhere, strict=True):
+        assert np.allclose(mine, its, atol=1e-2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,11 +60,12 @@ def test_small_tables(labels, others):
     labels = np.array(labels)
     rng = np.random.default_rng(len(labels))
     opinion = probe(rng.normal(size=(len(labels), 3)), labels, 5, ESTIMATOR)
-    held_out = opinion.predict(rng.normal(size=(others, 3)))
-    assert opinion.left_out.shape == (len(labels), 5)
-    assert held_out.shape == (others, 5)
-    for part in (opinion.left_out, held_out):
-        assert np.allclose(part.sum(axis=1), 1)
+    held_out = opinion.judge(rng.normal(size=(others, 3)), rng.integers(0, 5, others))
+    for part, size in ((opinion.left_out, len(labels)), (held_out, others)):
+        assert part.predicted.shape == (size, 5)
+        assert np.allclose(part.predicted.sum(axis=1), 1)
+        assert part.clean_probability.shape == (size,)
+        assert ((part.clean_probability >= 0) & (part.clean_probability <= 1)).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.6])
@@ -67,5 +73,15 @@ def test_small_tables(labels, others):
 def test_the_share_of_wrong_labels_is_estimated(noise, classes):
     features, labels, clean = blobs(3000, classes, noise)
     opinion = probe(features, labels, classes, ESTIMATOR)
-    p = opinion.noise.clean_probability(opinion.left_out, labels)
+    p = opinion.left_out.clean_probability
     assert abs(1 - p.mean() - (labels != clean).mean()) < 0.1
+
+
+def test_p_has_the_distribution_of_the_noise_models_posterior_and_the_order_of_both_fits():
+    features, labels, clean = blobs(600, 4, 0.3)
+    opinion = probe(features, labels, 4, ESTIMATOR)
+    predicted, p = opinion.left_out
+    posterior = opinion.noise.clean_probability(predicted, labels)
+    assert np.allclose(np.sort(p), np.sort(posterior), atol=1e-6)
+    order = np.argsort(opinion.judge(features, labels).clean_probability)
+    assert (labels != clean)[order[:120]].mean() > 0.9

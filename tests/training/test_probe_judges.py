@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from toy import model, rows, trained, weights
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel
+from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel, Opinion
 from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
 from clear_peft.training import CleaRConfig, CleaRTrainer, probing
@@ -113,8 +113,11 @@ def test_few_doubts_are_told_but_not_trained_by(tmp_path, above, components):
     predicted, labels = rng.dirichlet(np.ones(3), 50), rng.integers(0, 3, 50)
     noise = NoiseModel(0.4, None)
     args = CleaRConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", doubt_above=above)
-    parts = [(rows, predicted[rows]) for rows in (np.arange(0, 50, 2), np.arange(1, 50, 2))]
-    state = judged_by_probe(noise, parts, labels, (predicted[:7], labels[:7]), args, epoch=1)
+    p = noise.clean_probability(predicted, labels)
+    halves = np.arange(0, 50, 2), np.arange(1, 50, 2)
+    opinions = [(rows, Opinion(predicted[rows], p[rows])) for rows in halves]
+    held_out = Opinion(predicted[:7], p[:7]), labels[:7]
+    state = judged_by_probe(noise, opinions, labels, held_out, args, epoch=1)
     assert state.components == components
     assert np.allclose(state.clean_probability, noise.posterior(predicted, labels)[range(50), labels])
     assert np.allclose(state.validation_probability, state.clean_probability[:7])
@@ -127,8 +130,10 @@ def test_the_target_is_the_posterior_of_the_true_class(tmp_path, drawn):
     rng = np.random.default_rng(0)
     predicted, labels = rng.dirichlet(np.ones(3), 60), np.array(made.train_dataset["labels"])
     noise = NoiseModel(0.4, None if drawn is None else drawn.double().numpy())
-    parts = [(np.arange(60), predicted)]
-    made._set_state(judged_by_probe(noise, parts, labels, (predicted[:0], labels[:0]), made.args, epoch=1))
+    opinion = Opinion(predicted, noise.clean_probability(predicted, labels))
+    nobody = Opinion(predicted[:0], np.zeros(0)), labels[:0]
+    state = judged_by_probe(noise, [(np.arange(60), opinion)], labels, nobody, made.args, epoch=1)
+    made._set_state(state)
     targets = made._targets(torch.from_numpy(labels), torch.arange(60))
     assert np.allclose(targets, noise.posterior(predicted, labels), atol=2e-3)  # the teacher is in float16
 

@@ -5,7 +5,7 @@ from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEsti
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
 from clear_peft.cleanliness.noise_model import NoiseModel, fit_noise_model
-from clear_peft.cleanliness.probe import Probe, probe
+from clear_peft.cleanliness.probe import Opinion, Probe, probe
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -16,6 +16,7 @@ __all__ = [
     "CleanlinessEstimator",
     "GaussianMixtureCleanliness",
     "NoiseModel",
+    "Opinion",
     "Probe",
     "fit_noise_model",
     "log_odds",

@@ -41,9 +41,9 @@ class NoiseModel:
 
     def clean_probability(
         self, predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.float32]:
-        """P(the given label is the true class | row, given label), (N,) float32; see ``posterior``."""
-        return self.posterior(predicted, labels)[np.arange(len(labels)), labels].astype(np.float32)
+    ) -> Array:
+        """P(the given label is the true class | row, given label), (N,) float64; see ``posterior``."""
+        return self.posterior(predicted, labels)[np.arange(len(labels)), labels]
 
 
 def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> NoiseModel:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,30 +25,62 @@ _SMALLEST = 1e-12
 _LEAST_WEIGHT = 1e-3
 
 
+class Opinion(NamedTuple):
+    """What a probe says of N rows and their labels.
+
+    Attributes:
+        predicted: P(true class) of each row, whatever its label, (N, C) float64.
+        clean_probability: p, that the given label is the true class, (N,) float64.
+    """
+
+    predicted: Array
+    clean_probability: Array
+
+
+class _Readout(NamedTuple):
+    """A linear map from features to the logits of the classes: (D, C) and (C,) float64."""
+
+    weights: Array
+    bias: Array
+
+    def __call__(self, features: npt.NDArray[np.floating]) -> Array:
+        return softmax(features @ self.weights + self.bias, axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Probe:
     """A probe, and what it says of the N rows that it was fitted to, each left out in turn.
 
     Attributes:
-        left_out: P(true class) of each of those rows by a probe that has not seen its label, (N, C) float64.
+        left_out: Its opinion of those rows, of each by a probe that has not seen its label.
         noise: How the given labels of those rows come from true ones, by these predictions.
-        weights: Of the features, (D, C) float64.
-        bias: (C,) float64.
+        first: Of the fit in which all rows counted alike.
+        last: Of the fit in which they counted by p.
+        scores: P(label | row, given label) by the mean of both fits' predictions, (N,) float64, ascending.
+        probabilities: The p of labels with these scores, (N,) float64, ascending.
     """
 
-    left_out: Array
+    left_out: Opinion
     noise: NoiseModel
-    weights: Array
-    bias: Array
+    first: _Readout
+    last: _Readout
+    scores: Array
+    probabilities: Array
 
-    def predict(self, features: npt.NDArray[np.floating]) -> Array:
-        """P(true class) of other rows, (M, C) float64.
+    def judge(self, features: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Opinion:
+        """Say the same of other rows.
 
         Args:
             features: (M, D), on the scale of those that it was fitted to.
+            labels: Given labels, (M,).
         """
-        parts = (features[part] @ self.weights + self.bias for part in _chunks(len(features)))
-        return np.concatenate([self.bias[None, :][:0], *(softmax(part, axis=1) for part in parts)])
+        predicted, p = np.empty((len(labels), len(self.last.bias))), np.empty(len(labels))
+        for part in _chunks(len(labels)):
+            predicted[part] = self.last(features[part])
+            mean = (self.first(features[part]) + predicted[part]) / 2
+            scores = self.noise.clean_probability(mean, labels[part])
+            p[part] = np.interp(scores, self.scores, self.probabilities)
+        return Opinion(predicted, p)
 
 
 def probe(
@@ -64,8 +97,12 @@ def probe(
     counts by the clean probability that the losses of the first give it, but by no less than the probability
     of its label; the third time by what the second and a model of the noise make of it. So wrong labels that
     have been found teach the next one nothing. Probabilities are a softmax of the predictions, as sharp as
-    makes the labels likeliest; of later fits, if a share of them, any share, is drawn at random. O(N·D² + D³)
-    time; beside the features, the result is the largest array.
+    makes the labels likeliest; of later fits, if a share of them, any share, is drawn at random.
+
+    How many labels are wrong, and how surely, the last fit and its noise model say: p has the distribution of
+    their posterior. Which ones, the mean of the first and the last fit's predictions says under the same
+    noise model: the first counts all rows alike, and so confirms no doubt of its own. O(N·D² + D³) time;
+    beside the features, the result is the largest array.
 
     Args:
         features: What a model makes of the rows, (N, D), on any scale.
@@ -74,17 +111,20 @@ def probe(
         estimator: What turns the losses of the first fit into clean probabilities.
     """
     rows, center, scale = _standardised(features)
-    first, _ = _fitted(rows, labels, num_classes, np.ones(len(labels)), some_random=False)
+    first, coefficients = _fitted(rows, labels, num_classes, np.ones(len(labels)), some_random=False)
+    all_alike = _readout(coefficients, center, scale)
     losses = losses_of(first, labels)
-    belief = estimator.estimate(losses.astype(np.float32), labels).clean_probability
-    belief = np.maximum(belief, np.exp(-losses))
+    mixture = estimator.estimate(losses.astype(np.float32), labels).clean_probability.astype(np.float64)
+    belief = np.maximum(mixture, np.exp(-losses))
     for _ in range(2):
         weights = np.maximum(belief, _LEAST_WEIGHT)
         left_out, coefficients = _fitted(rows, labels, num_classes, weights, some_random=True)
         noise = fit_noise_model(left_out, labels)
-        belief = noise.clean_probability(left_out, labels).astype(np.float64)
-    slopes = coefficients[:-1] / scale
-    return Probe(left_out, noise, slopes, coefficients[-1] - center @ slopes)
+        belief = noise.clean_probability(left_out, labels)
+    scores, p = noise.clean_probability((first + left_out) / 2, labels), np.sort(belief)
+    ascending = np.sort(scores)
+    opinion = Opinion(left_out, np.interp(scores, ascending, p))
+    return Probe(opinion, noise, all_alike, _readout(coefficients, center, scale), ascending, p)
 
 
 def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
@@ -102,6 +142,12 @@ def _standardised(features: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.fl
     scale = math.sqrt(squares / len(features)) or 1.0
     rows[:, :-1] /= scale
     return rows, center, scale
+
+
+def _readout(coefficients: Array, center: Array, scale: float) -> _Readout:
+    """The same for features as they come: coefficients (D + 1, C) are of standardised ones."""
+    slopes = coefficients[:-1] / scale
+    return _Readout(slopes, coefficients[-1] - center @ slopes)
 
 
 def _chunks(size: int) -> Iterator[slice]:

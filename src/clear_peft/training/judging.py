@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, NoiseModel, smooth
+from clear_peft.cleanliness import CleanlinessEstimator, NoiseModel, Opinion, smooth
 from clear_peft.errors import InputError
 from clear_peft.objectives import cross_entropy
 from clear_peft.training.config import CleaRConfig
@@ -67,9 +67,9 @@ def judged(
 
 def judged_by_probe(
     noise: NoiseModel,
-    predicted: Iterable[tuple[np.ndarray, np.ndarray]],
+    opinions: Iterable[tuple[np.ndarray, Opinion]],
     labels: np.ndarray,
-    held_out: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[Opinion, np.ndarray],
     args: CleaRConfig,
     *,
     epoch: int,
@@ -78,30 +78,30 @@ def judged_by_probe(
 
     Args:
         noise: How given labels come from true ones.
-        predicted: Positions (B,) of some training rows and P(true class) of each, (B, C), until all have
-            been predicted once; one block at a time is held in memory.
+        opinions: Positions (B,) of some training rows and the opinion of them, until all have been judged
+            once; one block at a time is held in memory.
         labels: Given labels, (N,).
-        held_out: P(true class), (M, C), and given labels, (M,), of validation rows.
+        held_out: The opinion of M validation rows, and their given labels, (M,).
         args: For ``doubt_above``: below that share of wrong labels training is to doubt none.
         epoch: Number of epochs that the model has been trained for.
     """
     unseen, unseen_labels = held_out
     losses, probability = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
-    teacher = Teacher.unknown(len(labels), unseen.shape[1], torch.device("cpu"))
+    teacher = Teacher.unknown(len(labels), unseen.predicted.shape[1], torch.device("cpu"))
     contradicted = 0
-    for rows, likely in predicted:
-        given, logits = labels[rows], _logits(likely)
+    for rows, opinion in opinions:
+        given, logits = labels[rows], _logits(opinion.predicted)
         teacher.put(torch.from_numpy(rows), logits)
-        losses[rows], probability[rows] = _losses(logits, given), noise.clean_probability(likely, given)
-        contradicted += int((likely.argmax(axis=1) != given).sum())
+        losses[rows], probability[rows] = _losses(logits, given), opinion.clean_probability
+        contradicted += int((opinion.predicted.argmax(axis=1) != given).sum())
     return CleanlinessState(
         epoch=epoch,
         losses=losses,
         clean_probability=probability,
         teacher=teacher,
-        validation_losses=_losses(_logits(unseen), unseen_labels),
-        validation_probability=noise.clean_probability(unseen, unseen_labels),
-        validation_teacher=Teacher.of(_logits(unseen)),
+        validation_losses=_losses(_logits(unseen.predicted), unseen_labels),
+        validation_probability=unseen.clean_probability.astype(np.float32),
+        validation_teacher=Teacher.of(_logits(unseen.predicted)),
         judge="probe",
         components=2 if 1 - probability.mean(dtype=np.float64) >= args.doubt_above else 1,
         parameters={

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, probe
+from clear_peft.cleanliness import CleanlinessEstimator, Opinion, probe
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.judging import check_finite, judged_by_probe
 from clear_peft.training.state import CleanlinessState
@@ -48,16 +48,16 @@ def probed(
         return None
     fitted = probe(_finite(features), labels[first], num_classes, estimator)
 
-    def predicted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def opinions() -> Iterator[tuple[np.ndarray, Opinion]]:
         yield first, fitted.left_out
         for rows in others:
             read = features_of(rows)
             assert read is not None  # as of the first
-            yield rows, fitted.predict(_finite(read))
+            yield rows, fitted.judge(_finite(read), labels[rows])
 
-    unseen = fitted.predict(_finite(features[:0] if validation is None else validation))
-    held_out = unseen, held_out_labels
-    return judged_by_probe(fitted.noise, predicted(), labels, held_out, args, epoch=epoch)
+    unseen = _finite(features[:0] if validation is None else validation)
+    held_out = fitted.judge(unseen, held_out_labels), held_out_labels
+    return judged_by_probe(fitted.noise, opinions(), labels, held_out, args, epoch=epoch)
 
 
 def blocks(labels: np.ndarray, seed: int, most: int = MOST_ROWS) -> list[np.ndarray]:
