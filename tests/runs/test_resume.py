@@ -205,13 +205,13 @@ TWO = """
 import json
 import sys
 sys.path[:0] = {path!r}
-import torch
+from clear_peft.runs.processes import leave
 from test_resume import _Interrupt, _config, runs_training
 runs_training.bf16_pays = lambda: False
 place, output, resume, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
 config = _config(place, output, **json.loads(sys.argv[5]))
 runs_training.train(config, resume=resume, reporter=_Interrupt(epoch=stop))
-torch.distributed.destroy_process_group()
+leave()
 """
 
 

@@ -27,7 +27,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 import numpy as np
-import torch
+from clear_peft.runs.processes import leave
 from test_two_processes import ROWS, left_by, recommended
 from toy import model_without_dropout, rows, trained
 start, data = model_without_dropout(), rows(ROWS)
@@ -35,7 +35,7 @@ made = trained({out!r}, start=start, train_dataset=data, per_device_train_batch_
 np.savez({out!r} + f"/rank{{made.args.process_index}}.npz", **left_by(made))
 made = recommended({out!r}, batch=2)
 np.savez({out!r} + f"/recommended{{made.args.process_index}}.npz", **left_by(made))
-torch.distributed.destroy_process_group()
+leave()
 """
 
 

@@ -1,5 +1,8 @@
 """Several processes, as torchrun and accelerate start them: all train, and the first one writes."""
 
+import atexit
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -55,5 +58,16 @@ def told_by_first(value: Any) -> Any:
 
 
 def leave() -> None:
-    """End what binds the processes: threads of it that outlive Python abort (pytorch/pytorch#179291)."""
-    PartialState().destroy_process_group()
+    """End this process where it is one of several; elsewhere, nothing.
+
+    Without Python's own last steps: threads of the process group that are still there then abort now and
+    then, and what was done would count as failed (pytorch/pytorch#179291).
+    """
+    processes = PartialState()
+    if processes.num_processes == 1:
+        return
+    processes.wait_for_everyone()
+    atexit._run_exitfuncs()  # loggers have something to say in the end
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
