@@ -185,5 +185,8 @@ def test_of_two_processes_one_writes_and_speaks(place, tmp_path, method):
 @pytest.mark.slow
 def test_confident_learning_runs_in_one_process(place, tmp_path):
     options = place.options(tmp_path / "run", method="cleanlab")
-    run_two(Path(sys.executable).with_name("clear-peft"), "train", *options, status=1)  # torchrun's own
+    said = run_two(
+        Path(sys.executable).with_name("clear-peft"), "train", *options, status=1
+    )  # torchrun's own
+    assert "The method cleanlab runs in one process, and here are 2" in said
     assert not (tmp_path / "run").exists()
