@@ -75,7 +75,7 @@ def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at
     assert np.array_equal(whole.cleanliness.losses, resumed.cleanliness.losses)
 
 
-@pytest.mark.parametrize("stop_at", [1.3, 2.6])
+@pytest.mark.parametrize("stop_at", [1, 1.3, 2, 2.6, 3])
 def test_resume_in_the_middle_of_an_epoch(tmp_path, stop_at):
     common = {"by": Constant(0.6), "save_strategy": "steps", "save_steps": 1, **FRESH}
     whole = trained(tmp_path / "whole", **common)

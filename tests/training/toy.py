@@ -83,6 +83,7 @@ def trainer(
         "dataloader_pin_memory": False,
         "warm_up_epochs": 1,
         "fresh_start": False,
+        "probe_head": False,
         "average_decay": 0.0,
         "reestimate": True,
         "judge": "model",

@@ -5,7 +5,7 @@ from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEsti
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
 from clear_peft.cleanliness.noise_model import NoiseModel, fit_noise_model
-from clear_peft.cleanliness.probe import Opinion, Probe, probe
+from clear_peft.cleanliness.probe import Opinion, Probe, Readout, probe, readout
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -18,11 +18,13 @@ __all__ = [
     "NoiseModel",
     "Opinion",
     "Probe",
+    "Readout",
     "fit_noise_model",
     "log_odds",
     "moved_to",
     "probe",
     "rank_label_issues",
+    "readout",
     "smooth",
     "stratified_folds",
 ]

@@ -37,13 +37,19 @@ class Opinion(NamedTuple):
     clean_probability: Array
 
 
-class _Readout(NamedTuple):
-    """A linear map from features to the logits of the classes: (D, C) and (C,) float64."""
+class Readout(NamedTuple):
+    """A linear map from features to the logits of the classes.
+
+    Attributes:
+        weights: (D, C) float64.
+        bias: (C,) float64.
+    """
 
     weights: Array
     bias: Array
 
     def __call__(self, features: npt.NDArray[np.floating]) -> Array:
+        """Class probabilities of rows, (N, D) → (N, C)."""
         return softmax(features @ self.weights + self.bias, axis=1)
 
 
@@ -62,8 +68,8 @@ class Probe:
 
     left_out: Opinion
     noise: NoiseModel
-    first: _Readout
-    last: _Readout
+    first: Readout
+    last: Readout
     scores: Array
     probabilities: Array
 
@@ -112,7 +118,7 @@ def probe(
     """
     rows, center, scale = _standardised(features)
     first, coefficients = _fitted(rows, labels, num_classes, np.ones(len(labels)), some_random=False)
-    all_alike = _readout(coefficients, center, scale)
+    all_alike = _unstandardised(coefficients, center, scale)
     losses = losses_of(first, labels)
     mixture = estimator.estimate(losses.astype(np.float32), labels).clean_probability.astype(np.float64)
     belief = np.maximum(mixture, np.exp(-losses))
@@ -124,7 +130,27 @@ def probe(
     scores, p = noise.clean_probability((first + left_out) / 2, labels), np.sort(belief)
     ascending = np.sort(scores)
     opinion = Opinion(left_out, np.interp(scores, ascending, p))
-    return Probe(opinion, noise, all_alike, _readout(coefficients, center, scale), ascending, p)
+    return Probe(opinion, noise, all_alike, _unstandardised(coefficients, center, scale), ascending, p)
+
+
+def readout(
+    features: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    num_classes: int,
+    belief: npt.NDArray[np.floating] | None = None,
+) -> Readout:
+    """Fit what the first or, where labels are believed or not, a later one of ``probe``'s fits is.
+
+    Args:
+        features: (N, D), on any scale.
+        labels: Given labels, (N,) in [0, C).
+        num_classes: C.
+        belief: The clean probabilities that rows count by, (N,). Default: all count alike.
+    """
+    rows, center, scale = _standardised(features)
+    weights = np.ones(len(labels)) if belief is None else np.maximum(belief, _LEAST_WEIGHT)
+    _, coefficients = _fitted(rows, labels, num_classes, weights, some_random=belief is not None)
+    return _unstandardised(coefficients, center, scale)
 
 
 def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
@@ -144,10 +170,10 @@ def _standardised(features: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.fl
     return rows, center, scale
 
 
-def _readout(coefficients: Array, center: Array, scale: float) -> _Readout:
+def _unstandardised(coefficients: Array, center: Array, scale: float) -> Readout:
     """The same for features as they come: coefficients (D + 1, C) are of standardised ones."""
     slopes = coefficients[:-1] / scale
-    return _Readout(slopes, coefficients[-1] - center @ slopes)
+    return Readout(slopes, coefficients[-1] - center @ slopes)
 
 
 def _chunks(size: int) -> Iterator[slice]:

@@ -41,6 +41,9 @@ class CleaRConfig(TrainingArguments):
         fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
             initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
             forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
+        probe_head: Whether the head of the model begins, and after a fresh start begins anew, as a linear
+            probe of what it is given, and not at random (linear probing before fine-tuning: Kumar et al.
+            2022, arXiv 2202.10054). A model whose head is no linear map begins as it is.
         average_decay: d of the running average of the weights that scores the labels and, after a fresh
             start, is evaluated and saved; 0: the last weights.
         judge: Whose predictions say what to doubt, and teach. ``probe``: a linear probe on the model's hidden
@@ -76,6 +79,7 @@ class CleaRConfig(TrainingArguments):
     open_gates: bool = field(default=False, metadata={"help": "gates open as training goes on"})
     warm_up_epochs: float = field(default=0.3, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
+    probe_head: bool = field(default=True, metadata={"help": "the head begins as a linear probe"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
     judge: str = field(default="probe", metadata={"help": f"one of {', '.join(JUDGES)}"})
     doubt_above: float = field(default=0.03, metadata={"help": "least share of labels that look wrong"})
@@ -137,6 +141,7 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
         "gate_ceiling": paper.ceiling,
         "warm_up_epochs": 3,
         "fresh_start": False,
+        "probe_head": False,
         "average_decay": 0.0,
         "judge": "model",
         "doubt_above": 0.0,

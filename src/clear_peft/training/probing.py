@@ -46,16 +46,16 @@ def probed(
     features, validation = features_of(first), features_of(None)
     if features is None:
         return None
-    fitted = probe(_finite(features), labels[first], num_classes, estimator)
+    fitted = probe(finite(features), labels[first], num_classes, estimator)
 
     def opinions() -> Iterator[tuple[np.ndarray, Opinion]]:
         yield first, fitted.left_out
         for rows in others:
             read = features_of(rows)
             assert read is not None  # as of the first
-            yield rows, fitted.judge(_finite(read), labels[rows])
+            yield rows, fitted.judge(finite(read), labels[rows])
 
-    unseen = _finite(features[:0] if validation is None else validation)
+    unseen = finite(features[:0] if validation is None else validation)
     held_out = fitted.judge(unseen, held_out_labels), held_out_labels
     return judged_by_probe(fitted.noise, opinions(), labels, held_out, args, epoch=epoch)
 
@@ -78,7 +78,12 @@ def blocks(labels: np.ndarray, seed: int, most: int = MOST_ROWS) -> list[np.ndar
     return [np.sort(drawn[start : start + most]) for start in range(0, len(drawn), most)]
 
 
-def _finite(features: Tensor) -> np.ndarray:
+def finite(features: Tensor) -> np.ndarray:
+    """Features of a pass, (N, D), as numpy takes them.
+
+    Raises:
+        InputError: If one is not finite.
+    """
     values = features.numpy()
     check_finite("features", values)
     return values

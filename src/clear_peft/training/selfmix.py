@@ -11,10 +11,10 @@ from clear_peft.errors import InputError
 from clear_peft.objectives import Objective, cross_entropy, make_objective, soft_cross_entropy
 from clear_peft.objectives.checks import number
 from clear_peft.training.config import CleaRConfig
+from clear_peft.training.head import find_head
 from clear_peft.training.indexing import ID_COLUMN
 from clear_peft.training.options import method_options
 from clear_peft.training.trainer import CleaRTrainer
-from clear_peft.tuners.anatomy import head_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,13 @@ class SelfMixTrainer(CleaRTrainer):
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
         self._options = method_options(SelfMixOptions, "SelfMix", args)
         super().__init__(model, args, train_dataset, **kwargs)
-        self._output_layer = _output_layer(self.model)
+        output_layer = find_head(self.model)
+        if output_layer is None:
+            raise InputError(
+                "SelfMix needs a head that ends in a trained linear layer, and "
+                f"{type(self.model).__name__} has none: choose an encoder such as BERT, and train its head."
+            )
+        self._output_layer = output_layer
         self._embedding: Tensor | None = None
         self._second: Tensor | None = None
 
@@ -149,22 +155,3 @@ def disagreement(first: Tensor, second: Tensor) -> Tensor:
     """
     logs = first.float().log_softmax(dim=1), second.float().log_softmax(dim=1)
     return ((logs[0].exp() - logs[1].exp()) * (logs[0] - logs[1])).sum(dim=1) / 2
-
-
-def _output_layer(model: Any) -> nn.Linear:
-    """The linear layer that is trained to give the logits: the last of the head."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    layers = [
-        module
-        for name in head_names(base)
-        for module in base.get_submodule(name).modules()
-        if isinstance(module, nn.Linear)
-        and module.out_features == base.config.num_labels
-        and module.weight.requires_grad
-    ]
-    if not layers:
-        raise InputError(
-            f"SelfMix needs a head that ends in a trained linear layer, and {type(base).__name__} has none: "
-            "choose an encoder such as BERT, and train its head."
-        )
-    return layers[-1]

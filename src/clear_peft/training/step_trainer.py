@@ -21,6 +21,8 @@ from clear_peft.training.tally import Tally
 from clear_peft.training.unlogged_loss import UnloggedLoss
 from clear_peft.training.watch import FiniteWatch
 
+_DUE = ("should_evaluate", "should_save")
+
 
 class StepTrainer(PassingTrainer):
     """Minimises per-example losses. It believes every label alike; ``CleaRTrainer`` knows better.
@@ -218,10 +220,15 @@ class StepTrainer(PassingTrainer):
 
 
 class _Turns(TrainerCallback):
-    """Tells a trainer when its turn is."""
+    """Tells a trainer when its turn is.
+
+    What is due every so many steps, and after the last one of an epoch, waits until the epoch is over: what
+    goes on from its checkpoint would miss the epoch's end otherwise.
+    """
 
     def __init__(self, trainer: StepTrainer) -> None:
         self.trainer = trainer
+        self._waiting: set[str] = set()
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._before_training()
@@ -229,11 +236,18 @@ class _Turns(TrainerCallback):
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._before_epoch()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._after_step()
+        if float(state.epoch).is_integer():
+            self._waiting = {due for due in _DUE if getattr(control, due)}
+            for due in self._waiting:
+                setattr(control, due, False)
 
-    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._after_epoch()
+        for due in self._waiting:
+            setattr(control, due, True)
+        self._waiting = set()
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
         self.trainer._after_evaluation()

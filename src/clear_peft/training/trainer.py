@@ -12,16 +12,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, readout
 from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
 from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
+from clear_peft.training.head import find_head, head_inputs, set_head
 from clear_peft.training.judging import judged
 from clear_peft.training.passing_trainer import by_length
-from clear_peft.training.probing import probed
+from clear_peft.training.probing import blocks, finite, probed
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
     BELIEVED_ACCURACY,
@@ -243,13 +244,28 @@ class CleaRTrainer(StepTrainer):
             return
         assert self._start is not None  # where nothing begins anew, nothing is found
         self._start.begin_anew(self.model, self.optimizer, self.lr_scheduler)
-        self._average = self._new_average()
+        self._begin_as_probe(self.clean_probability)
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
         super()._before_training()
+        if self.state.global_step == 0:
+            self._begin_as_probe()
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
+
+    def _begin_as_probe(self, belief: np.ndarray | None = None) -> None:
+        """Let the head begin as a linear probe of what it is given; rows count by p, (N,), if known."""
+        head = find_head(self.model)
+        if self.args.clean_routing and self.args.probe_head and head is not None:
+            rows, *_ = blocks(self._labels, self.args.seed)
+            read = partial(head_inputs, head)
+            inputs = self._pass_over(read, self.train_dataset, self._lengths, rows)
+            if inputs is not None:
+                features, known = finite(inputs), None if belief is None else belief[rows]
+                start = readout(features, self._labels[rows], self._num_labels, known)
+                set_head(head, start, features.mean(axis=0, dtype=np.float64))
+        self._average = self._new_average()
 
     def _new_average(self) -> WeightAverage | None:
         decay = self.args.average_decay

@@ -1,0 +1,91 @@
+"""The head of a classifier: found in any, and given a start from which the classes can be told apart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from clear_peft.cleanliness import Readout
+from clear_peft.errors import InputError
+from clear_peft.training.scoring import pass_over
+from clear_peft.tuners.anatomy import head_names
+
+
+def find_head(model: Any) -> nn.Linear | None:
+    """The linear layer that is trained to give the logits, the last of the head; None where there is none.
+
+    Args:
+        model: A classifier of transformers, with or without an adapter.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    try:
+        names = head_names(base)
+    except InputError:
+        return None
+    layers = [
+        module
+        for name in names
+        for module in base.get_submodule(name).modules()
+        if isinstance(module, nn.Linear)
+        and module.out_features == base.config.num_labels
+        and module.weight.requires_grad
+    ]
+    return layers[-1] if layers else None
+
+
+def head_inputs(
+    head: nn.Linear, model: nn.Module, dataset: Any, collate: Callable, **options: Any
+) -> Tensor | None:
+    """What the head of a model is given of each example.
+
+    Args:
+        head: What ``find_head`` has found. Where it is asked of every token, the one counts whose output
+            the logits are.
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, D) float16 on the CPU; None where the head's outputs are not the logits.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def read(inputs: dict[str, Any]) -> Tensor:
+        seen.clear()
+        logits = model(**inputs).logits.float()
+        given, outputs = (tensor.float() for tensor in seen[-1]) if seen else (logits[:, :0], logits)
+        if outputs.dim() == 3 and len(outputs) == len(logits):
+            token = (outputs - logits.unsqueeze(1)).abs().amax(dim=2).argmin(dim=1)
+            each = torch.arange(len(token), device=token.device)
+            given, outputs = given[each, token], outputs[each, token]
+        same = outputs.shape == logits.shape and torch.equal(outputs, logits)
+        return given if same else logits[:, :0]
+
+    hook = head.register_forward_hook(lambda _, given, outputs: seen.append((given[0], outputs)))
+    try:
+        features = pass_over(read, model, dataset, collate, dtype=torch.float16, **options)
+    finally:
+        hook.remove()
+    return features if features.shape[1] else None
+
+
+@torch.no_grad()
+def set_head(head: nn.Linear, start: Readout, mean: npt.NDArray[np.floating]) -> None:
+    """Make a head that map, the first process's on all of them.
+
+    Args:
+        head: One without a bias takes it in along the mean of what it is given.
+        start: From D features to C logits.
+        mean: Of the features, (D,).
+    """
+    weights = start.weights
+    if head.bias is None:
+        weights = weights + np.outer(mean, start.bias) / max(mean @ mean, np.finfo(np.float64).tiny)
+    else:
+        head.bias.copy_(broadcast(torch.from_numpy(start.bias).to(head.bias)))
+    head.weight.copy_(broadcast(torch.from_numpy(weights.T).to(head.weight).contiguous()))
