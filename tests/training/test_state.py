@@ -7,7 +7,7 @@ import torch
 from clear_peft.errors import InputError
 from clear_peft.training import CleanlinessState
 from clear_peft.training.indexing import ID_COLUMN, IdCollator
-from clear_peft.training.state import STATE_NAME
+from clear_peft.training.state import STATE_NAME, load_memory, save_memory
 from clear_peft.training.teacher import Teacher
 
 
@@ -69,6 +69,30 @@ def test_a_teacher_of_classes_that_there_are_not_is_refused(tmp_path, classes):
     with pytest.raises(InputError, match="damaged") as refusal:
         CleanlinessState.load(tmp_path, (2, 99))
     assert "classes that there are not" in str(refusal.value)
+
+
+class Number:
+    """Remembers a number."""
+
+    def __init__(self, value):
+        self.value = torch.tensor(value)
+
+    def state(self):
+        return {"value": self.value}
+
+    def restore(self, state):
+        self.value = state["value"]
+
+
+@pytest.mark.parametrize(("saved", "resumed", "said"), [(1, 2, "fewer"), (2, 1, "more"), (3, 2, "more")])
+def test_memories_of_another_number_of_processes_are_refused(tmp_path, saved, resumed, said):
+    for rank in range(saved):
+        save_memory({"number": Number(rank)}, tmp_path, rank)
+    with pytest.raises(InputError, match=f"saved by {said} processes"):
+        load_memory({"number": Number(-1)}, tmp_path, resumed - 1, resumed)
+    number = Number(-1)
+    load_memory({"number": number}, tmp_path, saved - 1, saved)
+    assert number.value == saved - 1
 
 
 def test_collator_carries_ids_past_a_collator_that_drops_what_it_does_not_know():

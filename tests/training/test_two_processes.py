@@ -63,6 +63,7 @@ def recommended(out, batch):
         per_device_train_batch_size=batch,
         warm_up_epochs=0.5,
         fresh_start=True,
+        probe_head=True,
         average_decay=0.99,
         reestimate=False,
         judge="probe",

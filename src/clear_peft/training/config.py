@@ -77,7 +77,7 @@ class CleaRConfig(TrainingArguments):
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     route: bool = field(default=True, metadata={"help": "gates follow how sure a target is"})
     open_gates: bool = field(default=False, metadata={"help": "gates open as training goes on"})
-    warm_up_epochs: float = field(default=0.3, metadata={"help": "epochs, or share, before p is used"})
+    warm_up_epochs: float = field(default=0.2, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     probe_head: bool = field(default=True, metadata={"help": "the head begins as a linear probe"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})

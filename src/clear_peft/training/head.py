@@ -1,4 +1,4 @@
-"""The head of a classifier: found in any, and given a start from which the classes can be told apart."""
+"""The head of a classifier, and a start for it from which the classes can be told apart."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,9 @@ import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from clear_peft.cleanliness import Readout
+from clear_peft.cleanliness import Readout, readout
 from clear_peft.errors import InputError
+from clear_peft.training.probing import finite
 from clear_peft.training.scoring import pass_over
 from clear_peft.tuners.anatomy import head_names
 
@@ -72,6 +73,31 @@ def head_inputs(
     finally:
         hook.remove()
     return features if features.shape[1] else None
+
+
+def begin_as_probe(
+    model: Any,
+    inputs_of: Callable[[nn.Linear], Tensor | None],
+    labels: npt.NDArray[np.integer],
+    belief: npt.NDArray[np.floating] | None,
+) -> None:
+    """Let a model's head begin as a linear probe; one that ``find_head`` does not find begins as it is.
+
+    Args:
+        model: The model.
+        inputs_of: Reads what a head is given of the N rows, as ``head_inputs`` does.
+        labels: Given labels, (N,).
+        belief: The clean probabilities that rows count by, (N,); None: all count alike.
+
+    Raises:
+        InputError: If what the head is given is not finite.
+    """
+    head = find_head(model)
+    inputs = None if head is None else inputs_of(head)
+    if head is not None and inputs is not None:
+        features = finite(inputs)
+        start = readout(features, labels, head.out_features, belief)
+        set_head(head, start, features.mean(axis=0, dtype=np.float64))
 
 
 @torch.no_grad()

@@ -141,15 +141,20 @@ def save_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str], 
     atomic_write(_memory(folder, rank), safetensors_torch.save(tensors))
 
 
-def load_memory(parts: Mapping[str, Remembers], folder: str | os.PathLike[str], rank: int) -> None:
+def load_memory(
+    parts: Mapping[str, Remembers], folder: str | os.PathLike[str], rank: int, world_size: int
+) -> None:
     """Give all parts back what ``save_memory`` wrote.
 
     Raises:
-        InputError: If the file is missing or damaged.
+        InputError: If the file is missing or damaged, or as many processes as now did not write it.
     """
     path = _memory(folder, rank)
-    if rank > 0 and not path.is_file():
-        raise InputError(f"{folder} was saved by fewer processes: resume with as many as began the run.")
+    fewer, more = rank > 0 and not path.is_file(), _memory(folder, world_size).is_file()
+    if fewer or more:
+        raise InputError(
+            f"{folder} was saved by {'fewer' if fewer else 'more'} processes: resume with as many as began the run."
+        )
     try:
         tensors = safetensors_torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:

@@ -199,7 +199,7 @@ class StepTrainer(PassingTrainer):
 
     def _load_own(self, folder: str) -> None:
         """Go on from what ``_save_own`` wrote."""
-        load_memory(self._memory, folder, self.args.process_index)
+        load_memory(self._memory, folder, self.args.process_index, self.args.world_size)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._look()

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues, readout
+from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues
 from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
 from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
-from clear_peft.training.head import find_head, head_inputs, set_head
+from clear_peft.training.head import begin_as_probe, head_inputs
 from clear_peft.training.judging import judged
 from clear_peft.training.passing_trainer import by_length
-from clear_peft.training.probing import blocks, finite, probed
+from clear_peft.training.probing import blocks, probed
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
     BELIEVED_ACCURACY,
@@ -244,28 +244,26 @@ class CleaRTrainer(StepTrainer):
             return
         assert self._start is not None  # where nothing begins anew, nothing is found
         self._start.begin_anew(self.model, self.optimizer, self.lr_scheduler)
-        self._begin_as_probe(self.clean_probability)
+        self._begin_head(self.clean_probability)
 
     def _before_training(self) -> None:
         """Without a warm-up, the first epoch needs an estimate too."""
         super()._before_training()
         if self.state.global_step == 0:
-            self._begin_as_probe()
+            self._begin_head()
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
 
-    def _begin_as_probe(self, belief: np.ndarray | None = None) -> None:
-        """Let the head begin as a linear probe of what it is given; rows count by p, (N,), if known."""
-        head = find_head(self.model)
-        if self.args.clean_routing and self.args.probe_head and head is not None:
+    def _begin_head(self, belief: np.ndarray | None = None) -> None:
+        """Before the first step of all, or of a fresh start, with the p of all rows, (N,)."""
+        if self.args.clean_routing and self.args.probe_head:
             rows, *_ = blocks(self._labels, self.args.seed)
-            read = partial(head_inputs, head)
-            inputs = self._pass_over(read, self.train_dataset, self._lengths, rows)
-            if inputs is not None:
-                features, known = finite(inputs), None if belief is None else belief[rows]
-                start = readout(features, self._labels[rows], self._num_labels, known)
-                set_head(head, start, features.mean(axis=0, dtype=np.float64))
+            known = None if belief is None else belief[rows]
+            begin_as_probe(self.model, partial(self._head_inputs, rows), self._labels[rows], known)
         self._average = self._new_average()
+
+    def _head_inputs(self, rows: np.ndarray, head: nn.Linear) -> Tensor | None:
+        return self._pass_over(partial(head_inputs, head), self.train_dataset, self._lengths, rows)
 
     def _new_average(self) -> WeightAverage | None:
         decay = self.args.average_decay
