@@ -33,8 +33,6 @@ class CleaRConfig(TrainingArguments):
         route: Whether gates follow how sure an example's target is (the probability of its likeliest class;
             p, where the target is its label) once p is used; otherwise they open with γ as in the warm-up,
             and what the estimate does to targets and draws is seen alone.
-        open_gates: Whether gates open, linearly over the epochs in which p is used, to the γ of a surely
-            clean example, so that training ends with the modules in use that inference uses.
         warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
             probabilities are used; below 1, a share of all epochs (rounded up). The estimate is as good as
             the model that makes it, and 77 classes take longer to learn than 6.
@@ -76,7 +74,6 @@ class CleaRConfig(TrainingArguments):
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     route: bool = field(default=True, metadata={"help": "gates follow how sure a target is"})
-    open_gates: bool = field(default=False, metadata={"help": "gates open as training goes on"})
     warm_up_epochs: float = field(default=0.2, metadata={"help": "epochs, or share, before p is used"})
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     probe_head: bool = field(default=True, metadata={"help": "the head begins as a linear probe"})

@@ -152,9 +152,8 @@ def load_memory(
     path = _memory(folder, rank)
     fewer, more = rank > 0 and not path.is_file(), _memory(folder, world_size).is_file()
     if fewer or more:
-        raise InputError(
-            f"{folder} was saved by {'fewer' if fewer else 'more'} processes: resume with as many as began the run."
-        )
+        others = "fewer" if fewer else "more"
+        raise InputError(f"{folder} was saved by {others} processes: resume with as many as began the run.")
     try:
         tensors = safetensors_torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:

@@ -141,8 +141,7 @@ class CleaRTrainer(StepTrainer):
     def _believed(self, ids: Tensor) -> Tensor:
         if not (self._robust and self.args.route):
             return super()._believed(ids)
-        certainty = self._certainty[ids]
-        return certainty + self._opened * (1 - certainty) if self.args.open_gates else certainty
+        return self._certainty[ids]
 
     def _stepped(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         super()._stepped(logits, labels, ids)
@@ -189,12 +188,6 @@ class CleaRTrainer(StepTrainer):
         """Number of epochs before the clean probabilities are used."""
         epochs = self.args.warm_up_epochs
         return math.ceil(epochs if epochs >= 1 else epochs * self.args.num_train_epochs)
-
-    @property
-    def _opened(self) -> float:
-        """The share that is over of the epochs in which p is used."""
-        epochs = self.args.num_train_epochs - (0 if self._found else self._warm_up)
-        return min(1.0, ((self.state.epoch or 0) - self._warm_up) / max(epochs, 1))
 
     @property
     def _robust(self) -> bool:
