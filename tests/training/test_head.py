@@ -11,6 +11,7 @@ from torch import nn
 from toy import Constant, is_lora, model, rows, trained, trainer, weights
 
 from clear_peft.cleanliness import Readout, readout
+from clear_peft.errors import InputError
 from clear_peft.training.head import find_head, head_inputs, set_head
 from tiny_models import ARCHITECTURES, tiny
 
@@ -131,6 +132,16 @@ def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_pat
     np.testing.assert_allclose(again[name], expected.weights.T, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(again[name], warmed_up[name]), "belief counts"
     assert all(torch.equal(again[n], w) for n, w in warmed_up.items() if is_lora(n))
+
+
+def test_a_model_that_is_not_finite_is_refused(tmp_path):
+    start = model()
+    with torch.no_grad():
+        start.base_model.model.bert.embeddings.word_embeddings.weight[50] = torch.nan  # in some batches
+    data = rows(22)
+    assert {50 in ids for ids in data["input_ids"]} == {True, False}
+    with pytest.raises(InputError, match="features on the training set are not finite"):
+        trained(tmp_path, start=start, train_dataset=data, probe_head=True, per_device_eval_batch_size=1)
 
 
 def test_nothing_found_is_plain_training_from_the_probe(tmp_path):
