@@ -23,16 +23,17 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--method", default="clear", help="of both runs, as clear-peft train takes it")
+    options = parser.parse_args()
 
     print(
         "seed  wrong labels  estimated (95 % interval)    of those listed first  before  after  gain  seconds"
     )
     columns = []
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            found = correct_and_train_again(Path(folder), seed)
+            found = correct_and_train_again(Path(folder), seed, method=options.method)
         audited = found.audits[0]
         low, high = audited["noise_rate_interval"]
         gain = found.after - found.before

@@ -38,7 +38,7 @@ class CleaRConfig(TrainingArguments):
             the model that makes it, and 77 classes take longer to learn than 6.
         fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
             initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
-            forgotten. If none show, the warm-up goes on to that number of epochs, and was plain training.
+            forgotten. If none show, the warm-up goes on to that number of epochs.
         probe_head: Whether the head of the model begins, and after a fresh start begins anew, as a linear
             probe of what it is given, and not at random (linear probing before fine-tuning: Kumar et al.
             2022, arXiv 2202.10054). A model whose head is no linear map begins as it is.
