@@ -102,10 +102,7 @@ def test_training_begins_as_a_probe_of_the_given_labels(tmp_path):
     callback, data = Weights(), rows(22)
     made = trained(tmp_path, callbacks=[callback], probe_head=True, train_dataset=data)
     first, start = callback.seen[0], model()
-    found = find_head(start)
-    features = inputs_of(
-        found, start, data.add_column("clear_example_id", range(22)).remove_columns("labels")
-    )
+    features = features_of(start, data)
     expected = readout(features.numpy(), np.array(data["labels"]), 3)
     head = find_head(made.model)
     name = next(n for n, p in made.model.named_parameters() if p is head.weight)
@@ -120,10 +117,7 @@ def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_pat
         tmp_path, by=HalfBelieved(), callbacks=[callback], probe_head=True, train_dataset=data, **FRESH
     )
     start = model()
-    found = find_head(start)
-    features = inputs_of(
-        found, start, data.add_column("clear_example_id", range(22)).remove_columns("labels")
-    )
+    features = features_of(start, data)
     labels, belief = np.array(data["labels"]), np.repeat(np.float32([0.6, 0.2]), 11)
     expected = readout(features.numpy(), labels, 3, belief)
     head = find_head(made.model)

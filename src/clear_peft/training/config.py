@@ -40,8 +40,8 @@ class CleaRConfig(TrainingArguments):
             initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
             forgotten. If none show, the warm-up goes on to that number of epochs.
         probe_head: Whether the head of the model begins, and after a fresh start begins anew, as a linear
-            probe of what it is given, and not at random (linear probing before fine-tuning: Kumar et al.
-            2022, arXiv 2202.10054). A model whose head is no linear map begins as it is.
+            probe of what it is given, whatever it was before (linear probing before fine-tuning: Kumar et
+            al. 2022, arXiv 2202.10054). A model whose head ends in no linear layer begins as it is.
         average_decay: d of the running average of the weights that scores the labels and, after a fresh
             start, is evaluated and saved; 0: the last weights.
         judge: Whose predictions say what to doubt, and teach. ``probe``: a linear probe on the model's hidden

@@ -79,8 +79,8 @@ class SelfMixTrainer(CleaRTrainer):
         output_layer = find_head(self.model)
         if output_layer is None:
             raise InputError(
-                "SelfMix needs a head that ends in a trained linear layer, and "
-                f"{type(self.model).__name__} has none: choose an encoder such as BERT, and train its head."
+                "SelfMix needs a head that ends in a trained linear layer, and this model has none: choose "
+                "an encoder such as BERT, and train its head."
             )
         self._output_layer = output_layer
         self._embedding: Tensor | None = None

@@ -41,10 +41,10 @@ _CHUNK = 1 << 16
 class CleaRTrainer(StepTrainer):
     """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
 
-    When the warm-up ends it scores the training set, estimates each label's clean probability p and, where
-    labels are doubted, trains afresh on targets softened by p, with examples routed through the PEFT modules
-    by it. What it saves is an ordinary PEFT adapter. A column ``clean_label`` of the training set, if there
-    is one, is read for logging alone.
+    The model's head begins as a linear probe, whatever it was. When the warm-up ends the trainer scores the
+    training set, estimates each label's clean probability p and, where labels are doubted, trains afresh on
+    targets softened by p, with examples routed through the PEFT modules by it. What it saves is an ordinary
+    PEFT adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
 
     Args:
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
