@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from clear_peft.cleanliness import GaussianMixtureCleanliness, probe
+from clear_peft.cleanliness.probe import _sharpness
 
 ESTIMATOR = GaussianMixtureCleanliness()
 
@@ -89,3 +90,14 @@ def test_p_has_the_distribution_of_the_noise_models_posterior_and_the_order_of_b
     both = opinion.noise.clean_probability((opinion.first(features) + last) / 2, labels)
     assert (np.diff(elsewhere[np.argsort(both)]) >= 0).all()
     assert (np.diff(elsewhere[np.argsort(opinion.noise.clean_probability(last, labels))]) < 0).any()
+
+
+def test_a_label_that_predictions_exclude_is_no_accident():
+    predicted = np.tile([1.0, 0.0], (40, 1))
+    predicted[-1] = [9.0, -9.0]
+    labels = np.zeros(40, int)
+    labels[-1] = 1
+    with np.errstate(divide="raise", invalid="raise"):
+        sharpness = _sharpness(predicted, labels, np.ones(40), some_random=False)
+        unheard = _sharpness(predicted, labels, np.r_[np.ones(39), 0.0], some_random=False)
+    assert 0 < sharpness < 1 < unheard

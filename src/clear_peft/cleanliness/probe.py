@@ -237,7 +237,8 @@ def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array
 
     def surprise(log_sharpness: float) -> float:
         logs = log_softmax(np.exp(log_sharpness) * predicted, axis=1)
-        own, share = np.exp(logs[np.arange(len(labels)), labels]), 0.1 * some_random
+        own = np.exp(logs[np.arange(len(labels)), labels]).clip(np.finfo(float).tiny)
+        share = 0.1 * some_random
         for _ in range(_STEPS if some_random else 0):
             share = weights @ (share * random / ((1 - share) * own + share * random)) / total
         return -float(weights @ np.log((1 - share) * own + share * random))
