@@ -8,8 +8,8 @@ over a few steps in a process of its own: a plain step, a routed step and a forw
 where it pays. From these, with E epochs, per 1,000 examples and epoch:
 
     plain        steps
-    recommended  1.2 × routed steps + 3 passes/E: the warm-up; passes for the head, to ask the probe, and for
-                 the head again; where no label is doubted, plain steps and two passes
+    recommended  routed steps + 3 passes/E: for the head, to ask the probe, and for the head again; where no
+                 label is doubted, plain steps and two passes
     paper        routed steps + (E − 2)/E passes
     cleanlab     5 folds train on 4/5 each, then all once more: 5 × steps + 1/E passes
 
@@ -109,7 +109,7 @@ def costs(found: dict[str, float], epochs: int) -> dict[str, float]:
     plain, routed, read = found["plain"], found["routed"], found["pass"]
     return {
         "plain": plain,
-        "recommended": 1.2 * routed + 3 * read / epochs,
+        "recommended": routed + 3 * read / epochs,
         "paper": routed + max(0, epochs - 2) / epochs * read,
         "cleanlab": 5 * plain + read / epochs,
     }

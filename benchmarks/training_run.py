@@ -11,7 +11,7 @@ epoch, for all of
     plain        ours, plain PEFT
     paper        ours, preset paper, with a pass over the rows after every epoch from the third on
     paper steps  the same with scores from the steps
-    recommended  ours; where labels are doubted it takes 1.2 times the epochs
+    recommended  ours
 
 Runs take turns, each in a process of its own; a ratio is the median over rounds of runs in the same round.
 Seconds are those of training with its evaluation, without loading and tokenising; ours write the report

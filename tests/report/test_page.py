@@ -199,7 +199,7 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is():
 
 def test_a_fresh_start_is_told():
     afresh = small_record()
-    assert ("Epochs", "3 done: 2 to find wrong labels, 1 of 3 afresh, epoch 3 selected") in facts(afresh)
+    assert ("Epochs", "3 done: 2 to find wrong labels, 1 of 1 afresh, epoch 3 selected") in facts(afresh)
     assert "After epoch 2 labels were doubted" in parsed(afresh).shown
     assert parsed(afresh).json("chart-data")["warm_up"] == 2
     plain = small_record(epochs=epochs_of(3, classes=5, fitted=()))

@@ -115,7 +115,9 @@ def test_losses_reach_the_estimator_in_the_order_of_the_rows(tmp_path):
     np.testing.assert_allclose(made.cleanliness.teacher.logits(), logits, atol=2e-3)
 
 
-@pytest.mark.parametrize(("warm_up", "epochs", "expected"), [(2, 4, 2), (0.5, 4, 2), (0.5, 3, 2), (0, 2, 0)])
+@pytest.mark.parametrize(
+    ("warm_up", "epochs", "expected"), [(2, 4, 2), (0.5, 4, 2), (0.5, 3, 2), (0, 2, 0), (0.5, 1, 1)]
+)
 def test_estimates_once_when_the_warm_up_ends(tmp_path, warm_up, epochs, expected):
     estimator = Constant(0.5)
     settings = {"warm_up_epochs": warm_up, "num_train_epochs": epochs, "reestimate": False}

@@ -103,7 +103,9 @@ def _metadata(record: RunRecord) -> dict[str, Any]:
 
 def _epochs(record: RunRecord) -> str:
     asked, before = record.config["epochs"], record.warm_up
-    return f"{asked} asked for" if before is None else f"{before} to find wrong labels, then {asked} afresh"
+    if before is None:
+        return f"{asked} asked for"
+    return f"{before} to find wrong labels, then {asked - before} afresh"
 
 
 def _training(record: RunRecord) -> list[str]:

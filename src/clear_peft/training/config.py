@@ -33,12 +33,12 @@ class CleaRConfig(TrainingArguments):
         route: Whether gates follow how sure an example's target is (the probability of its likeliest class;
             p, where the target is its label) once p is used; otherwise they open with γ as in the warm-up,
             and what the estimate does to targets and draws is seen alone.
-        warm_up_epochs: Epochs of plain cross entropy, with gates of probability γ, before the clean
-            probabilities are used; below 1, a share of all epochs (rounded up). The estimate is as good as
-            the model that makes it, and 77 classes take longer to learn than 6.
+        warm_up_epochs: Of ``num_train_epochs``, those of plain cross entropy, with gates of probability γ,
+            before the clean probabilities are used; below 1, a share of them (rounded up; none of a single
+            epoch if the probe judges). The estimate is as good as the model that makes it.
         fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
-            initial adapter and head, for all ``num_train_epochs``: what was learnt from wrong labels is
-            forgotten. If none show, the warm-up goes on to that number of epochs.
+            initial adapter and head, for the epochs that are left: what was learnt from wrong labels is
+            forgotten. The step size follows its schedule. If none show, training goes on.
         probe_head: Whether the head of the model begins, and after a fresh start begins anew, as a linear
             probe of what it is given, whatever it was before (linear probing before fine-tuning: Kumar et
             al. 2022, arXiv 2202.10054). A model whose head ends in no linear layer begins as it is.

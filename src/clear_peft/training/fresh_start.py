@@ -17,11 +17,9 @@ class FreshStart:
         self._initial = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
-    def begin_anew(self, model: nn.Module, optimizer: Any, scheduler: Any) -> None:
-        """Give the model its initial weights, with no momentum and the first step size."""
+    def begin_anew(self, model: nn.Module, optimizer: Any) -> None:
+        """Give the model its initial weights, with no momentum."""
         for name, parameter in model.named_parameters():
             if name in self._initial:
                 parameter.copy_(self._initial[name])
         optimizer.state.clear()
-        scheduler.last_epoch = -1
-        scheduler.step()

@@ -185,9 +185,15 @@ class CleaRTrainer(StepTrainer):
 
     @property
     def _warm_up(self) -> int:
-        """Number of epochs before the clean probabilities are used."""
-        epochs = self.args.warm_up_epochs
-        return math.ceil(epochs if epochs >= 1 else epochs * self.args.num_train_epochs)
+        """Number of epochs before the clean probabilities are used.
+
+        A probe knows something of a model that is not trained: of one epoch none is spent on it.
+        """
+        share, epochs = self.args.warm_up_epochs, self.args.num_train_epochs
+        if share >= 1:
+            return math.ceil(share)
+        spared = self.args.judge == "probe"
+        return min(math.ceil(share * epochs), max(0, math.ceil(epochs) - spared))
 
     @property
     def _robust(self) -> bool:
@@ -203,31 +209,14 @@ class CleaRTrainer(StepTrainer):
         """Whether training begins, or has begun, anew."""
         return self._fresh_start and self._state is not None and self._state.components == 2
 
-    def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple:
-        """Transformers' own, with room for a warm-up before all epochs."""
-        if not self._fresh_start:
-            return super().set_initial_training_values(args, dataloader)
-        epochs, args.num_train_epochs = args.num_train_epochs, args.num_train_epochs + self._warm_up
-        try:
-            return super().set_initial_training_values(args, dataloader)
-        finally:
-            args.num_train_epochs = epochs
-
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        """Transformers' own; what was over when its last checkpoint was saved has no epoch left."""
+        """Transformers' own; who was out of patience when its last checkpoint was saved has no epoch left."""
         _, _, epochs, _, _ = args
         done = super()._init_training_state(*args)
-        return (epochs, 0) if self._plain_and_over or self._out_of_patience else done
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Transformers' own, over the epochs of one training: a fresh start begins it again."""
-        if self._fresh_start:
-            epochs = self.args.num_train_epochs
-            num_training_steps = round(num_training_steps * epochs / (epochs + self._warm_up))
-        return super().create_scheduler(num_training_steps, optimizer)
+        return (epochs, 0) if self._out_of_patience else done
 
     def _before_epoch(self) -> None:
-        """Begin anew, if it is time, with the initial adapter and head, no momentum and the first step size.
+        """Begin anew, if it is time, with the initial adapter and head and no momentum.
 
         Now, and not when the epoch before ended: its evaluation and its checkpoint are over.
         """
@@ -236,7 +225,7 @@ class CleaRTrainer(StepTrainer):
         if not self._found or self.state.epoch != self._warm_up:
             return
         assert self._start is not None  # where nothing begins anew, nothing is found
-        self._start.begin_anew(self.model, self.optimizer, self.lr_scheduler)
+        self._start.begin_anew(self.model, self.optimizer)
         self._begin_head(self.clean_probability)
 
     def _before_training(self) -> None:
@@ -279,8 +268,6 @@ class CleaRTrainer(StepTrainer):
             self._set_state(state)
         if self._found and beyond > 0 and self._average is not None:
             self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
-        if self._plain_and_over:
-            self.control.should_training_stop = True
         wrong, afresh = wrong_labels(self._labels, self._clean_labels), self._found and beyond == 0
         figures = epoch_figures(self._tally, self._state, wrong)
         pictures = epoch_pictures(self._tally, self._state if scored else None, wrong, starts_afresh=afresh)
@@ -290,11 +277,6 @@ class CleaRTrainer(StepTrainer):
     def _after_evaluation(self) -> None:
         if self._out_of_patience:
             self.control.should_training_stop = True
-
-    @property
-    def _plain_and_over(self) -> bool:
-        """Whether nothing was found to begin anew for, and the epochs of plain training are over."""
-        return self._fresh_start and not self._found and (self.state.epoch or 0) >= self.args.num_train_epochs
 
     @property
     def _out_of_patience(self) -> bool:
