@@ -54,6 +54,13 @@ def test_wrong_labels_are_found_by_a_model_whose_head_has_learnt_nothing(tmp_pat
     assert len(made.cleanliness.validation_probability) == (90 if validated else 0)
 
 
+def test_a_single_epoch_is_not_spent_on_finding_wrong_labels(tmp_path):
+    settings = {**SETTINGS, "num_train_epochs": 1, "warm_up_epochs": 0.2}
+    made = trained(tmp_path, train_dataset=noisy(240, 0, 0.4), **settings)
+    assert made.cleanliness.epoch == 0
+    assert made.doubted
+
+
 def test_right_labels_are_not_doubted(tmp_path):
     data, held_out = rows(240, 0), rows(90, 1)
     settings = {**SETTINGS, "doubt_above": 0.1}  # so few rows say little
