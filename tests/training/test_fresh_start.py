@@ -249,10 +249,11 @@ def test_the_latest_epoch_within_a_standard_error_of_the_best_is_selected(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("p", "settings"), [(0.0, {}), (0.6, {"warm_up_epochs": 9}), (0.6, {"warm_up_epochs": 0})]
+    ("p", "settings"),
+    [(0.0, {}), (0.6, {"warm_up_epochs": 5}), (0.6, {"warm_up_epochs": 9}), (0.6, {"warm_up_epochs": 0})],
 )
 def test_an_epoch_is_selected_whatever_is_believed(tmp_path, p, settings):
-    """No label believed; a warm-up longer than the training; none."""
+    """No label believed; a warm-up as long as the training, longer, none."""
     made = trained(
         tmp_path,
         by=Constant(p),
@@ -267,3 +268,6 @@ def test_an_epoch_is_selected_whatever_is_believed(tmp_path, p, settings):
     )
     assert made.state.best_global_step
     assert np.isfinite(made.state.best_metric)
+    begun = [entry["epoch"] for entry in made.state.log_history if "starts_afresh" in entry]
+    assert begun == ([] if settings else [2])
+    assert made.doubted == (settings.get("warm_up_epochs", 0) < 5)

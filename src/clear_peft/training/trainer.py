@@ -107,8 +107,7 @@ class CleaRTrainer(StepTrainer):
     @property
     def doubted(self) -> bool:
         """Whether labels have counted in training only as far as they were believed, and not all were."""
-        soft = self._scores and self.args.soft_labels
-        return soft and self._state is not None and self._state.components == 2
+        return self._scores and self.args.soft_labels and self._doubts
 
     def label_issues(self) -> pd.DataFrame:
         """The training rows, most suspicious first (see ``clear_peft.cleanliness.rank_label_issues``)."""
@@ -207,7 +206,13 @@ class CleaRTrainer(StepTrainer):
     @property
     def _found(self) -> bool:
         """Whether training begins, or has begun, anew."""
-        return self._fresh_start and self._state is not None and self._state.components == 2
+        return self._fresh_start and self._doubts
+
+    @property
+    def _doubts(self) -> bool:
+        """Whether wrong labels have been found, and epochs are left to make use of that."""
+        found = self._state is not None and self._state.components == 2
+        return found and self._warm_up < self.args.num_train_epochs
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
         """Transformers' own; who was out of patience when its last checkpoint was saved has no epoch left."""
