@@ -51,7 +51,7 @@ def test_begins_with_the_initial_weights_and_without_momentum(tmp_path):
 
 
 def test_nothing_found_is_plain_training_bitwise(tmp_path):
-    plain = trained(tmp_path, clean_routing=False, num_train_epochs=5, warmup_steps=2)
+    plain = trained(tmp_path, clean_routing=False, num_train_epochs=FRESH["num_train_epochs"], warmup_steps=2)
     robust = trained(tmp_path, by=NothingFound(), warmup_steps=2, **FRESH)
     assert equal(weights(plain), weights(robust))
 

@@ -144,7 +144,7 @@ def test_nothing_found_is_plain_training_from_the_probe(tmp_path):
     start = model()
     state = start.state_dict()
     start.load_state_dict({n: callback.seen[0].get(n, w) for n, w in state.items()})
-    plain = trained(tmp_path, start=start, clean_routing=False)
+    plain = trained(tmp_path, start=start, clean_routing=False, num_train_epochs=FRESH["num_train_epochs"])
     assert equal(weights(plain), weights(robust))
 
 
