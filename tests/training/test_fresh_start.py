@@ -29,14 +29,15 @@ class NothingFound:
 
 
 class Weights(TrainerCallback):
-    """Remembers the weights, and whether there was momentum, at the start of every epoch."""
+    """Remembers weights, step size, and whether there was momentum, at the start of every epoch."""
 
     def __init__(self):
-        self.seen, self.moving = [], []
+        self.seen, self.rates, self.moving = [], [], []
 
     def on_step_begin(self, args, state, control, model, optimizer, **_):
         if state.global_step % 3 == 0:
             self.seen.append({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad})
+            self.rates.append(optimizer.param_groups[0]["lr"])
             self.moving.append(bool(optimizer.state))
 
 
@@ -47,6 +48,7 @@ def test_begins_with_the_initial_weights_and_without_momentum(tmp_path):
     for epoch, seen in enumerate(callback.seen):
         assert equal(seen, callback.seen[0]) == (epoch in (0, 2))
     assert callback.moving == [False, True, False, True, True]
+    assert callback.rates[1:] == sorted(callback.rates[1:], reverse=True), "the schedule goes on"
     assert not equal(weights(made), callback.seen[0])
 
 
