@@ -10,6 +10,7 @@ from test_trainer import StopAfter, equal
 from torch import nn
 from toy import Constant, is_lora, model, rows, trained, trainer, weights
 
+import clear_peft.training.trainer
 from clear_peft.cleanliness import Readout, readout
 from clear_peft.errors import InputError
 from clear_peft.training.head import find_head, head_inputs, set_head
@@ -126,6 +127,17 @@ def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_pat
     np.testing.assert_allclose(again[name], expected.weights.T, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(again[name], warmed_up[name]), "belief counts"
     assert all(torch.equal(again[n], w) for n, w in warmed_up.items() if is_lora(n))
+
+
+def test_what_the_head_is_given_where_training_begins_is_read_once(tmp_path, monkeypatch):
+    passes = []
+    read = clear_peft.training.trainer.head_inputs
+    monkeypatch.setattr(
+        clear_peft.training.trainer, "head_inputs", lambda *a, **k: passes.append(1) or read(*a, **k)
+    )
+    made = trained(tmp_path, by=HalfBelieved(), probe_head=True, **FRESH)
+    assert any("starts_afresh" in entry for entry in made.state.log_history)
+    assert len(passes) == 1
 
 
 def test_a_model_that_is_not_finite_is_refused(tmp_path):

@@ -75,28 +75,46 @@ def head_inputs(
     return features if features.shape[1] else None
 
 
-def begin_as_probe(
-    model: Any,
-    inputs_of: Callable[[nn.Linear], Tensor | None],
-    labels: npt.NDArray[np.integer],
-    belief: npt.NDArray[np.floating] | None,
-) -> None:
-    """Let a model's head begin as a linear probe; one that ``find_head`` does not find begins as it is.
+class HeadStart:
+    """Lets a model's head begin as a linear probe; one that ``find_head`` does not find begins as it is.
+
+    What the head is given where training begins is read once: a fresh start begins there too.
 
     Args:
         model: The model.
-        inputs_of: Reads what a head is given of the N rows, as ``head_inputs`` does.
-        labels: Given labels, (N,).
-        belief: The clean probabilities that rows count by, (N,); None: all count alike.
-
-    Raises:
-        InputError: If what the head is given is not finite.
+        inputs_of: Reads what a head is given of some rows, (B,), as ``head_inputs`` does.
+        labels: Given labels of all rows, (N,).
+        rows: Positions of those that the probe is fitted to, (B,).
     """
-    head = find_head(model)
-    inputs = None if head is None else inputs_of(head)
-    if head is not None and inputs is not None:
-        features = finite(inputs)
-        start = readout(features, labels, head.out_features, belief)
+
+    def __init__(
+        self,
+        model: Any,
+        inputs_of: Callable[[nn.Linear, npt.NDArray[np.integer]], Tensor | None],
+        labels: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.integer],
+    ) -> None:
+        self._model, self._inputs_of, self._labels, self._rows = model, inputs_of, labels, rows
+        self._inputs: Tensor | None = None
+
+    def begin(self, belief: npt.NDArray[np.floating] | None = None) -> None:
+        """Set the head of the model, which is as it was when training began.
+
+        Args:
+            belief: The clean probabilities that all rows count by, (N,). Default: all count alike.
+
+        Raises:
+            InputError: If what the head is given is not finite.
+        """
+        head = find_head(self._model)
+        if head is None:
+            return
+        inputs = self._inputs_of(head, self._rows) if self._inputs is None else self._inputs
+        if inputs is None:
+            return
+        self._inputs = inputs if belief is None else None  # nothing begins a third time
+        features, known = finite(inputs), None if belief is None else belief[self._rows]
+        start = readout(features, self._labels[self._rows], head.out_features, known)
         set_head(head, start, features.mean(axis=0, dtype=np.float64))
 
 

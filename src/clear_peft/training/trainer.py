@@ -19,7 +19,7 @@ from clear_peft.training.config import ESTIMATORS, CleaRConfig
 from clear_peft.training.epoch_log import epoch_figures, epoch_pictures, log_epoch
 from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
-from clear_peft.training.head import begin_as_probe, head_inputs
+from clear_peft.training.head import HeadStart, head_inputs
 from clear_peft.training.judging import judged
 from clear_peft.training.passing_trainer import by_length
 from clear_peft.training.probing import blocks, probed
@@ -82,6 +82,10 @@ class CleaRTrainer(StepTrainer):
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
+        self._head: HeadStart | None = None
+        if args.clean_routing and args.probe_head and train_dataset is not None:
+            rows, *_ = blocks(self._labels, args.seed)
+            self._head = HeadStart(model, self._head_inputs, self._labels, rows)
         self._set_state(None)
 
     # What it found out
@@ -243,13 +247,11 @@ class CleaRTrainer(StepTrainer):
 
     def _begin_head(self, belief: np.ndarray | None = None) -> None:
         """Before the first step of all, or of a fresh start, with the p of all rows, (N,)."""
-        if self.args.clean_routing and self.args.probe_head:
-            rows, *_ = blocks(self._labels, self.args.seed)
-            known = None if belief is None else belief[rows]
-            begin_as_probe(self.model, partial(self._head_inputs, rows), self._labels[rows], known)
+        if self._head is not None:
+            self._head.begin(belief)
         self._average = self._new_average()
 
-    def _head_inputs(self, rows: np.ndarray, head: nn.Linear) -> Tensor | None:
+    def _head_inputs(self, head: nn.Linear, rows: np.ndarray) -> Tensor | None:
         return self._pass_over(partial(head_inputs, head), self.train_dataset, self._lengths, rows)
 
     def _new_average(self) -> WeightAverage | None:
