@@ -148,3 +148,13 @@ def test_a_fresh_start_is_said(capsys):
     assert [line.strip()[:18] for line in capsys.readouterr().err.splitlines()] == [
         *("epoch 2, loss 1.00", "Labels are doubted", "epoch 3, loss 2.00")
     ]
+
+
+def test_what_only_another_process_finds_wrong_is_said_too(cli, monkeypatch):
+    """In its turn: what all find wrong the first has said by then, and torchrun has ended the others."""
+    waited = []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("time.sleep", waited.append)
+    end = cli("train", "--nonsense")
+    assert (end.status, len(waited)) == (2, 1)
+    assert "No such option" in end.err

@@ -1,7 +1,9 @@
 """The command tree, and how a command ends."""
 
 import logging
+import os
 import sys
+import time
 import warnings
 from typing import Annotated
 
@@ -29,6 +31,8 @@ for command in (
 app.add_typer(bench.bench, name="bench")
 
 _INTERRUPTED = 130
+# how long torchrun takes, at the most, to end the other processes once one has failed
+_FIRST_TO_SPEAK = 5.0
 
 
 @app.callback(invoke_without_command=True)
@@ -57,10 +61,12 @@ def _run(output: Output) -> int:
     try:
         status = app(obj=output, standalone_mode=False)
     except InputError as error:
+        _let_the_first_speak()
         output.error(str(error))
         return 2
     except typer.TyperException as error:
         # an option that is missing, unknown or of the wrong type
+        _let_the_first_speak()
         said = str(getattr(error, "format_message", error.__str__)())
         output.error(f"{said.rstrip('.')}; see --help.")
         return 2
@@ -70,3 +76,9 @@ def _run(output: Output) -> int:
     if status == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
         output.error("Interrupted; carry a training run on with train --resume.")
     return status or 0
+
+
+def _let_the_first_speak() -> None:
+    """What is wrong for all of several processes is said once: torchrun ends those that wait here."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_FIRST_TO_SPEAK)
