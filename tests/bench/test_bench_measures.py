@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_gap_recovered_by_hand():
 def test_one_name_for_two_settings_is_two():
     records = [record(cell()), record(cell(epochs=9)), record(cell("other")), record(cell())]
     assert sorted(figures(records)["method"]) == ["other", "plain (as declared)", "plain (epochs=9)"]
+
+
+def test_peft_options_tell_one_peft_method_in_two_apart_and_not_the_data():
+    def frame(*ranks):
+        cells = [replace(cell(), train={"peft_options": {"r": r}}) for r in ranks]
+        return figures([record(c) for c in [*cells, replace(cell(peft="bitfit"), train={})]])
+
+    assert set(frame(8)["peft"]) == {"lora", "bitfit"}
+    several = {"bitfit", "lora (peft_options={'r': 4})", "lora (peft_options={'r': 8})"}
+    assert set(frame(8, 4)["peft"]) == several
+    assert set(frame(8, 4)["data"]) == {"fields"}
 
 
 def test_curves_by_epoch():

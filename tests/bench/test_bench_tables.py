@@ -85,7 +85,11 @@ def test_as_a_person_reads_it(records):
     )
     assert "| clear | -0.10 | 57.0 | 1.00 | -3.0 fields sym60 lora | – |" in text
     assert "On the 3 runs (cells × seeds)" in text
-    assert "Not run: fields none lora: clear, stgn; fields sym40 lora: stgn." in text
+    _, overview = text.split("### Accuracy at the best noisy-validation epoch\n\n")
+    assert overview.startswith("|  | plain | clear | stgn |")
+    assert "| fields, sym40 (41.0 % of labels wrong), lora | 80.0 ± 0.0 (3) | 85.0 ± 2.5 (3) |  |" in overview
+    _, overview = text.split("### Gap recovered\n\n")
+    assert "| fields, sym40 (41.0 % of labels wrong), lora | 0.00 (3) | 0.50 (3) |  |" in overview
     assert "peak (oracle)" in text
     assert text.endswith("Made on abacus (threads a cell: 1).\n")
     one, _ = tables_of([record(cell())])

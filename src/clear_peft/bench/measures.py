@@ -15,6 +15,7 @@ PLAIN = "plain"
 CELL = ["data", "noise", "peft"]
 SMALLEST_GAP = 0.01
 _LAST = 5
+_PEFT_OPTIONS = "peft_options"
 
 
 def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -37,11 +38,9 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     cells = [record["cell"] for record in records]
     frame = pd.DataFrame(
         {
-            "data": _names(
-                [(c["data"], {"model": c["model"], **c["data_source"], **c["train"]}) for c in cells]
-            ),
+            "data": _names([(c["data"], _setting(c)) for c in cells]),
             "noise": _names([(c["noise"], c["noise_spec"]) for c in cells]),
-            "peft": [c["peft"] for c in cells],
+            "peft": _names([(c["peft"], {_PEFT_OPTIONS: c["train"].get(_PEFT_OPTIONS)}) for c in cells]),
             "method": _names([(c["method"], c["method_settings"]) for c in cells]),
             "seed": [c["seed"] for c in cells],
             "kind": [c["noise_spec"].get("kind", c["noise"]) for c in cells],
@@ -85,6 +84,12 @@ def curves(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             for epoch in record["metrics"]["epochs"]
         ]
     )
+
+
+def _setting(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """All that methods have in common, but for what differs between PEFT methods by its nature."""
+    train = {name: value for name, value in cell["train"].items() if name != _PEFT_OPTIONS}
+    return {"model": cell["model"], **cell["data_source"], **train}
 
 
 def _needs(method: str) -> str:

@@ -14,7 +14,7 @@ from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 
 _NOTHING = "–"
-# column → heading; the first three are shown with their intervals
+# column → heading
 _ACCURACIES = {
     "selected": "accuracy at best noisy-validation epoch",
     "difference": "over plain",
@@ -31,7 +31,13 @@ _SHARES = {
     "estimated": "labels wrong by estimate",
 }
 _COSTS = {"seconds": "training s", "megabytes": "peak memory MB"}
-_WITH_MARGIN = ("selected", "difference")
+_WITH_MARGIN = ("selected", "difference", "average_precision")
+# column → title of its table over all cells
+_OVERVIEWS = {
+    "selected": "Accuracy at the best noisy-validation epoch",
+    "gap_recovered": "Gap recovered",
+    "average_precision": "Average precision of the list of wrong labels",
+}
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,16 @@ def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each data, noise, PEFT and training method, in the order of the runs:
-        ``seeds`` (their number), the mean of every figure, ``…_margin`` (half a 95 % interval) of
-        ``selected`` and of ``difference``, the paired difference to plain PEFT.
+        ``seeds`` (their number), the mean of every figure, ``difference`` (the paired difference to plain
+        PEFT), ``gap_recovered`` (of ``gaps`` seeds), and ``…_margin`` (half a 95 % interval) of ``selected``,
+        ``difference`` and ``average_precision``.
     """
     base = runs.loc[runs["method"] == PLAIN, [*CELL, "seed", "selected"]]
     paired = runs.merge(base, on=[*CELL, "seed"], how="left", suffixes=("", "_plain"))
     paired["difference"] = paired["selected"] - paired["selected_plain"]
-    columns = ["noise_rate", *_ACCURACIES, *_SHARES, *_COSTS]
+    gaps = against_plain(runs)[[*CELL, "method", "seed", "gap_recovered"]]
+    paired = paired.merge(gaps, on=[*CELL, "method", "seed"], how="left")
+    columns = ["noise_rate", *_ACCURACIES, "gap_recovered", *_SHARES, *_COSTS]
     rows = []
     for names, group in paired.groupby([*CELL, "method"], sort=False):
         row = dict(zip([*CELL, "method"], names, strict=True)) | {"seeds": len(group)}
@@ -76,6 +85,7 @@ def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
             row[column], margin = mean_and_margin(group[column])
             if column in _WITH_MARGIN:
                 row[f"{column}_margin"] = margin
+        row["gaps"] = group["gap_recovered"].count()
         rows.append(row)
     table = pd.DataFrame(rows)
     plain = table["method"] == PLAIN
@@ -155,16 +165,17 @@ def as_values(table: pd.DataFrame, summary: Summary) -> dict[str, Any]:
 def as_markdown(table: pd.DataFrame, summary: Summary, hardware: Iterable[str]) -> str:
     """Both as Markdown, with what the figures mean and where they were made."""
     parts = [_summary_markdown(summary)] if len(summary.methods) else []  # nothing without plain PEFT
-    for names, group in table.groupby(CELL, sort=False):
-        data, noise, peft = names
-        rate = group["noise_rate"].mean()
-        realised = (
-            "" if math.isnan(rate) or noise == TRUE_LABELS else f" ({_percent(rate)} % of labels wrong)"
-        )
-        parts.append(f"### {data}, {noise}{realised}, {peft}\n\n{_cell_markdown(group)}")
+    parts += [
+        f"### {title}\n\n{_overview_markdown(table, column)}"
+        for column, title in _OVERVIEWS.items()
+        if table[column].notna().any()
+    ]
+    for _, group in table.groupby(CELL, sort=False):
+        parts.append(f"### {_cell_name(group)}\n\n{_cell_markdown(group)}")
     parts.append(
         "Accuracies and shares in %, on true test labels; mean over seeds ± half a 95 % interval (Student's "
-        "t), none for a single seed. The peak is chosen on test labels: nobody can have it.\n\n"
+        "t), none for a single seed. Over all cells, the number of seeds stands behind a figure, and nothing "
+        "where a method was not run. The peak is chosen on test labels: nobody can have it.\n\n"
         f"Made on {'; '.join(hardware)}."
     )
     return "\n\n".join(parts) + "\n"
@@ -199,13 +210,37 @@ def tables_of(records: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, Summa
     return cell_table(runs), summarise(runs)
 
 
+def _cell_name(group: pd.DataFrame) -> str:
+    data, noise, peft = group[CELL].iloc[0]
+    rate = group["noise_rate"].mean()
+    realised = "" if math.isnan(rate) or noise == TRUE_LABELS else f" ({_percent(rate)} % of labels wrong)"
+    return f"{data}, {noise}{realised}, {peft}"
+
+
+def _overview_markdown(table: pd.DataFrame, column: str) -> str:
+    """One figure of all cells and methods, with the number of seeds behind it."""
+    shown = table[table[column].notna()]
+    methods = shown["method"].value_counts(sort=True).index
+    rows = []
+    for _, group in shown.groupby(CELL, sort=False):
+        seeds = "gaps" if column == "gap_recovered" else "seeds"
+        own = {row["method"]: f"{_figure(row, column)} ({row[seeds]})" for _, row in group.iterrows()}
+        rows.append([_cell_name(group), *(own.get(method, "") for method in methods)])
+    return _markdown(["", *methods], rows)
+
+
+def _figure(row: pd.Series, column: str) -> str:
+    if column == "gap_recovered":
+        return _number(row[column], digits=2)
+    margin = row[f"{column}_margin"] if column in _WITH_MARGIN else math.nan
+    return _percent(row[column], margin, signed=column == "difference")
+
+
 def _cell_markdown(group: pd.DataFrame) -> str:
     rows = []
     for _, row in group.iterrows():
         cells = [str(row["method"]), str(row["seeds"])]
-        for column in (*_ACCURACIES, *_SHARES):
-            margin = row[f"{column}_margin"] if column in _WITH_MARGIN else math.nan
-            cells.append(_percent(row[column], margin, signed=column == "difference"))
+        cells += [_figure(row, column) for column in (*_ACCURACIES, *_SHARES)]
         rows.append([*cells, *(_number(row[column]) for column in _COSTS)])
     return _markdown(["method", "seeds", *(_ACCURACIES | _SHARES | _COSTS).values()], rows)
 
@@ -241,9 +276,6 @@ def _summary_markdown(summary: Summary) -> str:
     ]
     if summary.left_out:
         lines.append(f"Without a gap to recover: {'; '.join(summary.left_out)}.")
-    if summary.not_run:
-        lacking = "; ".join(f"{cell}: {', '.join(methods)}" for cell, methods in summary.not_run.items())
-        lines.append(f"Not run: {lacking}.")
     return "\n\n".join(lines)
 
 
