@@ -76,8 +76,10 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
 
     plain = _seconds(step, options.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    model.eval()
     with torch.no_grad():
         read = _seconds(forward, options.steps)
+    model.train()
     router = Router(model)
     gates = torch.rand(options.batch_size, router.num_blocks) < 0.5
 
