@@ -13,7 +13,7 @@ from toy import Constant, is_lora, model, rows, trained, trainer, weights
 import clear_peft.training.trainer
 from clear_peft.cleanliness import Readout, readout
 from clear_peft.errors import InputError
-from clear_peft.training.head import find_head, head_inputs, set_head
+from clear_peft.training.head import HeadStart, find_head, head_inputs, set_head
 from tiny_models import ARCHITECTURES, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
@@ -138,6 +138,20 @@ def test_what_the_head_is_given_where_training_begins_is_read_once(tmp_path, mon
     made = trained(tmp_path, by=HalfBelieved(), probe_head=True, **FRESH)
     assert any("starts_afresh" in entry for entry in made.state.log_history)
     assert len(passes) == 1
+
+
+def test_where_training_begins_is_read_anew_and_where_it_begins_afresh_is_not():
+    base, _ = tiny("bert")
+    reads, rows_read = [], np.array([0, 2, 3])
+
+    def inputs_of(head, read):
+        reads.append(read.tolist())
+        return torch.randn(len(read), head.in_features, generator=torch.Generator().manual_seed(0))
+
+    start = HeadStart(inputs_of, np.array([0, 1, 2, 1]), rows_read)
+    for belief in (None, None, np.ones(4, np.float32), np.ones(4, np.float32)):
+        start.begin(base, belief)
+    assert reads == [[0, 2, 3]] * 3, "the last belief had nothing kept, as after resuming"
 
 
 def test_a_model_that_is_not_finite_is_refused(tmp_path):

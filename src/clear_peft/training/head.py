@@ -81,7 +81,6 @@ class HeadStart:
     What the head is given where training begins is read once: a fresh start begins there too.
 
     Args:
-        model: The model.
         inputs_of: Reads what a head is given of some rows, (B,), as ``head_inputs`` does.
         labels: Given labels of all rows, (N,).
         rows: Positions of those that the probe is fitted to, (B,).
@@ -89,30 +88,31 @@ class HeadStart:
 
     def __init__(
         self,
-        model: Any,
         inputs_of: Callable[[nn.Linear, npt.NDArray[np.integer]], Tensor | None],
         labels: npt.NDArray[np.integer],
         rows: npt.NDArray[np.integer],
     ) -> None:
-        self._model, self._inputs_of, self._labels, self._rows = model, inputs_of, labels, rows
+        self._inputs_of, self._labels, self._rows = inputs_of, labels, rows
         self._inputs: Tensor | None = None
 
-    def begin(self, belief: npt.NDArray[np.floating] | None = None) -> None:
-        """Set the head of the model, which is as it was when training began.
+    def begin(self, model: Any, belief: npt.NDArray[np.floating] | None = None) -> None:
+        """Set the head of a model.
 
         Args:
+            model: The model where training begins or, with a belief, back there for a fresh start.
             belief: The clean probabilities that all rows count by, (N,). Default: all count alike.
 
         Raises:
             InputError: If what the head is given is not finite.
         """
-        head = find_head(self._model)
+        head = find_head(model)
         if head is None:
             return
-        inputs = self._inputs_of(head, self._rows) if self._inputs is None else self._inputs
+        kept = None if belief is None else self._inputs  # none after resuming
+        inputs = self._inputs_of(head, self._rows) if kept is None else kept
         if inputs is None:
             return
-        self._inputs = inputs if belief is None else None  # nothing begins a third time
+        self._inputs = inputs if belief is None else None
         features, known = finite(inputs), None if belief is None else belief[self._rows]
         start = readout(features, self._labels[self._rows], head.out_features, known)
         set_head(head, start, features.mean(axis=0, dtype=np.float64))

@@ -85,7 +85,7 @@ class CleaRTrainer(StepTrainer):
         self._head: HeadStart | None = None
         if args.clean_routing and args.probe_head and train_dataset is not None:
             rows, *_ = blocks(self._labels, args.seed)
-            self._head = HeadStart(model, self._head_inputs, self._labels, rows)
+            self._head = HeadStart(self._head_inputs, self._labels, rows)
         self._set_state(None)
 
     # What it found out
@@ -241,6 +241,7 @@ class CleaRTrainer(StepTrainer):
         """Without a warm-up, the first epoch needs an estimate too."""
         super()._before_training()
         if self.state.global_step == 0:
+            self._start = FreshStart(self.model) if self._fresh_start else None
             self._begin_head()
         if self._scores and self._state is None and self._warm_up == 0:
             self._set_state(self._scored())
@@ -248,7 +249,7 @@ class CleaRTrainer(StepTrainer):
     def _begin_head(self, belief: np.ndarray | None = None) -> None:
         """Before the first step of all, or of a fresh start, with the p of all rows, (N,)."""
         if self._head is not None:
-            self._head.begin(belief)
+            self._head.begin(self.model, belief)
         self._average = self._new_average()
 
     def _head_inputs(self, head: nn.Linear, rows: np.ndarray) -> Tensor | None:
