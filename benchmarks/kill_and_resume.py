@@ -215,11 +215,15 @@ class Tally:
 def ended(
     words: list[str], folder: Path, moment: str | None = None, meanwhile: Any = None
 ) -> tuple[int, str]:
-    """Exit status and errors of a child; ``meanwhile`` is called with its process."""
+    """Exit status and errors of a child; ``meanwhile`` is called with its process once it is the command."""
     errors = folder / "errors.txt"
+    errors.unlink(missing_ok=True)
     process = FORK.Process(target=child, args=(words, moment, errors))
     process.start()
     if meanwhile is not None:
+        # before, it is still a copy of this program, whose words for an interrupt are others
+        while not errors.is_file() and process.is_alive():
+            time.sleep(0.001)
         meanwhile(process)
     process.join()
     return process.exitcode, errors.read_text() if errors.is_file() else ""

@@ -128,6 +128,15 @@ def test_ctrl_c(cli, place, tmp_path, monkeypatch):
     assert cli("train", *place.options(tmp_path / "run", resume=True)).status == 0
 
 
+def test_ctrl_c_before_the_command_begins(cli, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_command", interrupted)
+    end = cli("--version")
+    assert (end.status, end.err.count("\n")) == (130, 1)
+
+
 def test_a_full_disk_is_no_wrong_input(cli, place, tmp_path, monkeypatch):
     from transformers import Trainer
 

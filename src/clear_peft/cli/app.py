@@ -60,6 +60,8 @@ def main() -> None:
 def _run(output: Output) -> int:
     try:
         status = app(obj=output, standalone_mode=False)
+    except KeyboardInterrupt:  # while typer builds the commands; later it makes a status of it itself
+        status = _INTERRUPTED
     except InputError as error:
         _let_the_first_speak()
         output.error(str(error))
@@ -73,7 +75,7 @@ def _run(output: Output) -> int:
     except OSError as error:
         output.error(f"{error}; free space or mend the rights, and carry a training run on with --resume.")
         return 1
-    if status == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+    if status == _INTERRUPTED:
         output.error("Interrupted; carry a training run on with train --resume.")
     return status or 0
 
