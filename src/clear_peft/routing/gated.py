@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.tuners.beft.layer import BeftLayer
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 # Layers that never call their base layer, or call it with a weight that is already tuned.
 _NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper"}
@@ -58,10 +61,17 @@ class Gate:
         gates = self.state.gates
         if gates is None or any(t._disable_adapters or t.merged_adapters for t in self.tuners):
             return forward(*args, **kwargs)
+        gate = gates[:, self.block]
+        if isinstance(module, BeftLayer) and len(self.tuners) == 1:
+            return self._with_gated_bias(gate, module, args, kwargs)
         frozen = None
         if self.lifted:
             with _replayed_randomness(module, compiling) as replay:
-                tuned = forward(*args, **kwargs)
+                attention = _PrefixGate(self, gate, module)
+                with attention if self.prefix_length and not compiling else nullcontext():
+                    tuned = forward(*args, **kwargs)
+                if attention.passed:
+                    return tuned
                 with replay():
                     frozen = self._frozen(forward, args, kwargs)
         else:
@@ -71,7 +81,7 @@ class Gate:
                 tuned, frozen = _tapped(module.base_layer, forward, args, kwargs)
             if frozen is None:
                 frozen = self._frozen(forward, args, kwargs)
-        return self._choose(gates[:, self.block], tuned, frozen)
+        return self._choose(gate, tuned, frozen)
 
     def _can_tap(self, module: nn.Module) -> bool:
         # a nested tuner layer would hand over its own tuned output as the frozen one
@@ -89,12 +99,24 @@ class Gate:
             for tuner in self.tuners:
                 tuner._disable_adapters = False
 
+    def _with_gated_bias(self, gate: Tensor, layer: Any, args: tuple, kwargs: dict) -> Tensor:
+        """BEFT's forward, with its bias gated: a vector an example, where outputs are a matrix."""
+        frozen = layer.base_layer(*args, **kwargs)
+        active = [layer.beft_bias[name] for name in layer.active_adapters if name in layer.beft_bias]
+        bias = sum(vector.flatten() for vector in active)
+        return (frozen + torch.where(self._matched(gate, frozen), bias, 0.0)).to(frozen.dtype)
+
     def _choose(self, gate: Tensor, tuned: Any, frozen: Any) -> Any:
         if isinstance(tuned, tuple):
             return tuple(self._choose(gate, t, f) for t, f in zip(tuned, frozen, strict=True))
         if not isinstance(tuned, Tensor) or (self.prefix_length and tuned.shape != frozen.shape):
             return tuned  # None, caches; attention weights, which with a prefix have more columns
-        examples, rows = gate.shape[0], tuned.shape[0]
+        # where(), not arithmetic: exact in every dtype, and the closed path's Inf or NaN stays out
+        return torch.where(self._matched(gate, tuned), tuned, frozen.to(tuned.dtype))
+
+    def _matched(self, gate: Tensor, output: Tensor) -> Tensor:
+        """The gate in a shape that broadcasts over an output, whose rows are examples or their tokens."""
+        examples, rows = gate.shape[0], output.shape[0]
         if rows != examples:
             if self.state.sequence_length is None or rows != examples * self.state.sequence_length:
                 raise RuntimeError(
@@ -103,8 +125,7 @@ class Gate:
                     "off packing and padding-free batches, or leave the layer out of target_modules."
                 )
             gate = gate.repeat_interleave(self.state.sequence_length)
-        # where(), not arithmetic: exact in every dtype, and the closed path's Inf or NaN stays out
-        return torch.where(gate.view(-1, *[1] * (tuned.dim() - 1)), tuned, frozen.to(tuned.dtype))
+        return gate.view(-1, *[1] * (output.dim() - 1))
 
     def _check_recomputation(self) -> None:
         """Refuse to recompute a checkpointed forward with gates that are not those it had."""
@@ -150,6 +171,36 @@ def _tapped(base_layer: nn.Module, forward: Any, args: tuple, kwargs: dict) -> t
     # several tuners add to the base output in place: then it is the frozen output no longer
     usable = frozen._version == version and frozen.dtype == tuned.dtype and frozen.shape == tuned.shape
     return tuned, frozen if usable else None
+
+
+class _PrefixGate(TorchFunctionMode):
+    """Inside, an attention is computed with the prefix and without it, and its projections once.
+
+    Attributes:
+        passed: whether there was one: eager attention is not seen.
+    """
+
+    def __init__(self, gate: Gate, gates: Tensor, module: nn.Module) -> None:
+        super().__init__()
+        self._gate = gate
+        self._gates = gates
+        self._module = module
+        self.passed = False
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not scaled_dot_product_attention or kwargs.get("is_causal"):
+            return func(*args, **kwargs)
+        self.passed = True
+        query, key, value = args
+        prefix = self._gate.prefix_length
+        mask = kwargs.pop("attn_mask")
+        with _replayed_randomness(self._module, False) as replay:
+            tuned = func(query, key, value, attn_mask=mask, **kwargs)
+            with replay():
+                mask = None if mask is None else mask[..., prefix:]
+                frozen = func(query, key[:, :, prefix:], value[:, :, prefix:], attn_mask=mask, **kwargs)
+        return self._gate._choose(self._gates, tuned, frozen)
 
 
 def _without_prefix(forward: Any, args: tuple, kwargs: dict, prefix_length: int) -> Any:
