@@ -2,10 +2,11 @@
 
     python benchmarks/routed_step.py
 
-MiniLM with LoRA (r = 8) on query and value or, by --peft, another PEFT method with our defaults; forward and
-backward; eager and float32, unless --compile or --bf16 (autocast) say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain
-and routed steps take turns, so that whatever else the machine does falls on both; the ratio is that of the
-medians, and its interval comes from the quartiles of the ratios of neighbouring steps.
+MiniLM with LoRA (r = 8) on query and value or, by --peft, another PEFT method with our defaults; forward
+and backward; eager and float32, unless --compile or --bf16 (autocast) say otherwise. Compiled, each kind of
+step is compiled once, before the clock runs. Plain and routed steps take turns, so that whatever else the
+machine does falls on both; the ratio is that of the medians, and its interval comes from the quartiles of the
+ratios of neighbouring steps.
 """
 
 import argparse
@@ -70,7 +71,8 @@ def main():
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     how = f"{'compiled' if options.compile else 'eager'}, {'bf16' if options.bf16 else 'float32'}"
-    print(f"{options.peft}, batch {options.batch_size} x {options.tokens} tokens, {how}, {options.steps} steps of each kind")
+    size = f"batch {options.batch_size} x {options.tokens} tokens"
+    print(f"{options.peft}, {size}, {how}, {options.steps} steps of each kind")
     print(f"plain step  {plain * 1e3:.1f} ms")
     print(f"routed step {routed * 1e3:.1f} ms")
     print(f"ratio       {routed / plain:.3f} (quartiles of neighbouring steps {low:.3f} to {high:.3f})")

@@ -6,17 +6,16 @@ would be ignored silently once a model of the same class has been compiled.
 """
 
 import functools
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft.tuners.beft.layer import BeftLayer
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+
+from clear_peft.routing.prefix_attention import PrefixGate, without_prefix
+from clear_peft.routing.replay import replayed_randomness
 
 # Layers that never call their base layer, or call it with a weight that is already tuned.
 _NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper"}
@@ -66,8 +65,9 @@ class Gate:
             return self._with_gated_bias(gate, module, args, kwargs)
         frozen = None
         if self.lifted:
-            with _replayed_randomness(module, compiling) as replay:
-                attention = _PrefixGate(self, gate, module)
+            with replayed_randomness(module) as replay:
+                # compiled, what both runs have in common is computed once in any case
+                attention = PrefixGate(module, gate, self.prefix_length)
                 with attention if self.prefix_length and not compiling else nullcontext():
                     tuned = forward(*args, **kwargs)
                 if attention.passed:
@@ -89,7 +89,7 @@ class Gate:
 
     def _frozen(self, forward: Any, args: tuple, kwargs: dict) -> Any:
         if self.prefix_length:
-            return _without_prefix(forward, args, kwargs, self.prefix_length)
+            return without_prefix(forward, args, kwargs, self.prefix_length)
         for tuner in self.tuners:
             # the flag alone: enable_adapters() would also turn requires_grad on and off
             tuner._disable_adapters = True
@@ -171,74 +171,3 @@ def _tapped(base_layer: nn.Module, forward: Any, args: tuple, kwargs: dict) -> t
     # several tuners add to the base output in place: then it is the frozen output no longer
     usable = frozen._version == version and frozen.dtype == tuned.dtype and frozen.shape == tuned.shape
     return tuned, frozen if usable else None
-
-
-class _PrefixGate(TorchFunctionMode):
-    """Inside, an attention is computed with the prefix and without it, and its projections once.
-
-    Attributes:
-        passed: whether there was one: eager attention is not seen.
-    """
-
-    def __init__(self, gate: Gate, gates: Tensor, module: nn.Module) -> None:
-        super().__init__()
-        self._gate = gate
-        self._gates = gates
-        self._module = module
-        self.passed = False
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not scaled_dot_product_attention or kwargs.get("is_causal"):
-            return func(*args, **kwargs)
-        self.passed = True
-        query, key, value = args
-        prefix = self._gate.prefix_length
-        mask = kwargs.pop("attn_mask")
-        with _replayed_randomness(self._module, False) as replay:
-            tuned = func(query, key, value, attn_mask=mask, **kwargs)
-            with replay():
-                mask = None if mask is None else mask[..., prefix:]
-                frozen = func(query, key[:, :, prefix:], value[:, :, prefix:], attn_mask=mask, **kwargs)
-        return self._gate._choose(self._gates, tuned, frozen)
-
-
-def _without_prefix(forward: Any, args: tuple, kwargs: dict, prefix_length: int) -> Any:
-    """Run an attention as if there were no prefix: no cache, and a mask without the prefix's columns.
-
-    Positions stay shifted by the length of the prefix: that is the frozen path of prefix tuning.
-    """
-    bound = inspect.signature(forward).bind(*args, **kwargs)
-    bound.arguments["past_key_values"] = None
-    mask = bound.arguments.get("attention_mask")
-    if mask is not None:
-        if not isinstance(mask, Tensor):
-            raise RuntimeError(
-                f"Prefix tuning can be gated only where the attention mask is a tensor, not "
-                f"{type(mask).__name__}: load the model with attn_implementation='sdpa' or 'eager'."
-            )
-        bound.arguments["attention_mask"] = mask[..., prefix_length:]
-    return forward(*bound.args, **bound.kwargs)
-
-
-@contextmanager
-def _replayed_randomness(module: nn.Module, compiling: bool) -> Iterator[Any]:
-    """Let a second run draw the dropout masks of the first, and leave the generators as after the first."""
-    if compiling or not module.training:
-        yield nullcontext
-        return
-    device = next(module.parameters()).device
-    accelerators = [] if device.type == "cpu" else [device]
-    cpu = torch.get_rng_state()
-    backend = getattr(torch, device.type)
-    states = [backend.get_rng_state(d) for d in accelerators]
-
-    @contextmanager
-    def replay() -> Iterator[None]:
-        with torch.random.fork_rng(accelerators, device_type=device.type):
-            torch.set_rng_state(cpu)
-            for d, state in zip(accelerators, states, strict=True):
-                backend.set_rng_state(state, d)
-            yield
-
-    yield replay
