@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        small = {"epochs": 6, "max_length": 32}
+        small = {"epochs": 4, "max_length": 20}
         patch.setattr(demo, "RunConfig", lambda **options: RunConfig(**{**options, **small}))
         return folder, demo.run_demo(folder, overwrite=False, reporter=Silent())
 
