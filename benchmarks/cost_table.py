@@ -4,8 +4,8 @@
     python benchmarks/cost_table.py --sizes minilm --peft lora --check
 
 Each model is a BERT of that size with random weights (the cost does not depend on them), each row is measured
-over a few steps in a process of its own: a plain step, a routed step and a forward without gradient, in bf16
-where it pays. From these, with E epochs, per 1,000 examples and epoch:
+over a few steps in a process of its own: a plain step, a routed step and a forward without gradient, which
+take turns, in bf16 where it pays. From these, with E epochs, per 1,000 examples and epoch:
 
     plain        steps
     recommended  a fifth plain, the others routed steps, + 2 passes/E: for the head, and to ask the probe;
@@ -74,12 +74,8 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
         optimizer.step()
         model.zero_grad()
 
-    plain = _seconds(step, options.steps)
+    step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    model.eval()
-    with torch.no_grad():
-        read = _seconds(forward, options.steps)
-    model.train()
     router = Router(model)
     gates = torch.rand(options.batch_size, router.num_blocks) < 0.5
 
@@ -87,23 +83,30 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
         with router.hold(gates):
             step()
 
+    def read() -> None:
+        model.eval()
+        with torch.no_grad():
+            forward()
+        model.train()
+
+    seconds = _seconds({"plain": step, "routed": routed, "pass": read}, options.steps)
     flops = (4 * weights + 12 * options.tokens * width * layers) * options.tokens
     return {
-        "plain": plain / options.batch_size,
-        "routed": _seconds(routed, options.steps) / options.batch_size,
-        "pass": read / options.batch_size,
+        **{name: each / options.batch_size for name, each in seconds.items()},
         "flops": flops,
         "gb": peak / 1e9,
     }
 
 
-def _seconds(act: Callable[[], object], times: int) -> float:
-    taken = []
+def _seconds(acts: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
+    """The median of each; they take turns, since a machine's speed drifts."""
+    taken: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(times + _WARM_UP):
-        started = time.perf_counter()
-        act()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[_WARM_UP:])
+        for name, act in acts.items():
+            started = time.perf_counter()
+            act()
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(each[_WARM_UP:]) for name, each in taken.items()}
 
 
 def costs(found: dict[str, float], epochs: int) -> dict[str, float]:
@@ -165,7 +168,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--tflops", type=float, default=50, help="what a GPU sustains, for the last column")
     parser.add_argument("--check", action="store_true", help="compare with a run")
