@@ -56,6 +56,17 @@ def test_all_ways_are_the_same(name, monkeypatch):
         torch.testing.assert_close(b, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["prefix-bert", "prefix-llama"])
+def test_closed_gates_leave_a_gradient_of_zeros(name):
+    """None, and DDP would wait for it for ever."""
+    case = Case(name)
+    _, gradients = routed(case, torch.zeros_like(some_gates(case)))
+    assert gradients
+    for gradient in gradients:
+        assert gradient is not None
+        assert not gradient.any()
+
+
 @pytest.mark.parametrize(("attention", "runs"), [("sdpa", 1), ("eager", 2)])
 def test_an_attention_of_torch_runs_once_and_others_twice(attention, runs):
     case = Case("prefix-bert")
