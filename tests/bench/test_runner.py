@@ -1,7 +1,9 @@
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -111,6 +113,31 @@ def test_finished_cells_survive_and_nothing_else_does(place, how, monkeypatch):
     assert process.wait(20) != 0
     assert list(store.read(place / "results.jsonl")) == [bench_cells.cell("plain").key]
     _until(lambda: not list(scratch.iterdir()))  # the worker has noticed, too
+
+
+def test_an_interrupt_between_two_cells_ends_the_others(place, monkeypatch):
+    scratch = place / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def interrupted(_said):
+        _until((place / "began").exists)
+        raise KeyboardInterrupt
+
+    cells = [cell("plain"), cell("slow")]
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run_grid(
+            cells,
+            place / "results.jsonl",
+            data_dir=place,
+            workers=2,
+            say=interrupted,
+            work=bench_cells.first_is_slow,
+        )
+    assert raised.traceback  # it is on its way still, and holds what it went through
+    assert multiprocessing.active_children() == []
+    assert list(scratch.iterdir()) == []
+    assert list(store.read(place / "results.jsonl")) == [cells[0].key]
 
 
 def _until(condition):

@@ -13,8 +13,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -86,8 +86,11 @@ def run_grid(
         say(f"{outcome.skipped} of {len(cells)} cells are in {results} already")
     pending = pending[:limit]
     started = time.monotonic()
-    with TemporaryDirectory(prefix="clear-peft-bench-") as scratch:
-        finished = _in_processes(pending, work, Path(scratch), data_dir, workers)
+    with (
+        TemporaryDirectory(prefix="clear-peft-bench-") as scratch,
+        # closed before its folder goes, whatever happens here: its processes write there
+        closing(_in_processes(pending, work, Path(scratch), data_dir, workers)) as finished,
+    ):
         for number, (cell, record, seconds) in enumerate(finished, start=1):
             if isinstance(record, str):
                 outcome.failed[cell.name] = record
@@ -119,7 +122,7 @@ def _check_files(cells: Sequence[Cell], data_dir: Path) -> None:
 
 def _in_processes(
     cells: Sequence[Cell], work: Work, scratch: Path, data_dir: Path, workers: int
-) -> Iterator[tuple[Cell, dict[str, Any] | str, float]]:
+) -> Generator[tuple[Cell, dict[str, Any] | str, float]]:
     """Each cell with its record, or a sentence if it failed, and its seconds; in the order of their ends."""
     waiting = iter(cells)
     running: dict[Any, tuple[Cell, BaseProcess, Path, float]] = {}
