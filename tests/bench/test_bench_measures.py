@@ -69,6 +69,15 @@ def test_gap_recovered_by_hand():
     assert rows.loc[("clear", "sym40", "bitfit"), "difference"] == pytest.approx(-0.1)
 
 
+def test_times_of_two_machines_are_not_compared():
+    elsewhere = record(cell("clear", noise="sym40"), 0.85)
+    elsewhere["environment"] |= {"gpu": "slide rule"}
+    runs = figures([record(cell(), 0.9), record(cell(noise="sym40"), 0.8), elsewhere])
+    row = against_plain(runs).set_index("method").loc["clear"]
+    assert math.isnan(row["relative_seconds"])
+    assert row["gap_recovered"] == pytest.approx(0.5)
+
+
 def test_one_name_for_two_settings_is_two():
     records = [record(cell()), record(cell(epochs=9)), record(cell("other")), record(cell())]
     assert sorted(figures(records)["method"]) == ["other", "plain (as declared)", "plain (epochs=9)"]

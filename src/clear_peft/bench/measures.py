@@ -32,7 +32,7 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
         ``memorised`` (share of the wrong labels that the model of the selected epoch repeats); ``roc_auc``,
         ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``estimated``, the noise rate
-        by estimate; ``seconds`` and ``megabytes``. NaN where a run says nothing.
+        by estimate; ``seconds`` and ``megabytes``; the ``machine``. NaN where a run says nothing.
     """
     records = each_once(records)
     cells = [record["cell"] for record in records]
@@ -45,9 +45,18 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             "seed": [c["seed"] for c in cells],
             "kind": [c["noise_spec"].get("kind", c["noise"]) for c in cells],
             "needs": [_needs(c["method_settings"]["method"]) for c in cells],
+            "machine": [machine_of(record) for record in records],
         }
     )
     return frame.join(pd.DataFrame([_figures(record) for record in records]))
+
+
+def machine_of(record: Mapping[str, Any]) -> str:
+    """What a record was made on."""
+    made = record["environment"]
+    if made["gpu"]:
+        return f"{made['gpu']} with {made['processor']}"
+    return f"{made['processor']} (threads a cell: {made['threads']})"
 
 
 def each_once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -160,14 +169,15 @@ def against_plain(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The rows of noisy cells and seeds where plain PEFT was run, plain PEFT's own included, with
-        ``difference`` (accuracy over plain's, at the selected epoch), ``relative_seconds`` (over plain's),
+        ``difference`` (accuracy over plain's, at the selected epoch), ``relative_seconds`` (over plain's;
+        NaN where that ran on another machine),
         ``gap`` (plain PEFT on the true labels less plain PEFT; NaN where the former was not run) and
         ``gap_recovered``, difference over gap (NaN where the gap is below 0.01: there is next to nothing to
         recover).
     """
     plain = runs[runs["method"] == PLAIN]
     limit = plain.loc[plain["noise"] == TRUE_LABELS, ["data", "peft", "seed", "selected"]]
-    base = plain[[*CELL, "seed", "selected", "seconds"]]
+    base = plain[[*CELL, "seed", "selected", "seconds", "machine"]]
     merged = (
         runs[runs["noise"] != TRUE_LABELS]
         .merge(base, on=[*CELL, "seed"], suffixes=("", "_plain"))
@@ -175,9 +185,10 @@ def against_plain(runs: pd.DataFrame) -> pd.DataFrame:
     )
     gap = merged["limit"] - merged["selected_plain"]
     difference = merged["selected"] - merged["selected_plain"]
+    seconds = merged["seconds"] / merged["seconds_plain"]
     return merged.assign(
         difference=difference,
-        relative_seconds=merged["seconds"] / merged["seconds_plain"],
+        relative_seconds=seconds.where(merged["machine"] == merged["machine_plain"]),
         gap=gap,
         gap_recovered=(difference / gap).where(gap >= SMALLEST_GAP),
     )

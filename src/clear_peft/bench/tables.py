@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 
 from clear_peft.bench.grid import TRUE_LABELS
-from clear_peft.bench.measures import CELL, PLAIN, SMALLEST_GAP, against_plain, figures, mean_and_margin
+from clear_peft.bench.measures import (
+    CELL,
+    PLAIN,
+    SMALLEST_GAP,
+    against_plain,
+    figures,
+    machine_of,
+    mean_and_margin,
+)
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 
@@ -194,14 +202,7 @@ def write(path: Path, table: pd.DataFrame, text: str) -> None:
 
 def hardware_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """The machines on which results were made, each once."""
-    environments = [record["environment"] for record in records]
-    named = [
-        f"{e['gpu']} with {e['processor']}"
-        if e["gpu"]
-        else f"{e['processor']} (threads a cell: {e['threads']})"
-        for e in environments
-    ]
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(map(machine_of, records)))
 
 
 def tables_of(records: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, Summary]:
@@ -272,7 +273,8 @@ def _summary_markdown(summary: Summary) -> str:
         _markdown(headings, rows),
         f"On the {summary.runs} runs (cells × seeds) with noise that all these methods have. Gap recovered: "
         "(method − plain) / (plain on the true labels − plain), at the best noisy-validation epoch, mean "
-        f"over the {summary.gaps} runs where the gap is at least {100 * SMALLEST_GAP:.0f} point.",
+        f"over the {summary.gaps} runs where the gap is at least {100 * SMALLEST_GAP:.0f} point. Times count "
+        "where plain PEFT ran on the same machine.",
     ]
     if summary.left_out:
         lines.append(f"Without a gap to recover: {'; '.join(summary.left_out)}.")
