@@ -1,5 +1,7 @@
 """One real cell on a tiny model, in this process; and the rows that cells are given."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +57,9 @@ def test_a_cell_from_end_to_end(place, tmp_path):
     assert 0.2 < noise["rate"] < 0.6
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     assert all(epoch["test_accuracy"] is not None for epoch in metrics["epochs"])
+    assert not any({"step_losses", "gate_rates"} & set(epoch) for epoch in metrics["epochs"])
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert all("step_losses" in epoch for epoch in written["epochs"])
     assert 0 < metrics["test"]["accuracy"] <= 1
     assert metrics["detection"]["wrong"] == round(90 * noise["rate"])
     assert "torch" in back["environment"]["versions"]

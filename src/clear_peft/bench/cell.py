@@ -23,6 +23,8 @@ from clear_peft.runs.packages import minilm
 _SUBSET_SEED = 0
 # a class with fewer rows may lose all of them to the noise, and then nothing can be trained or tested on it
 _FEWEST_ROWS = 5
+# of each epoch; they are for the page of a run, and would be more than half of a store
+_LEFT_OUT = ("step_losses", "gate_rates")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,8 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
         data_dir: Where relative paths of data are looked up.
 
     Returns:
-        The record: key, cell, noise, metrics, environment.
+        The record: key, cell, noise, metrics (as in ``metrics.json``, without the losses of the steps and
+        the rates of the gates), environment.
 
     Raises:
         InputError: If the data or the settings are not what they should be.
@@ -83,6 +86,9 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
         )
     )
     versions = metrics.pop("versions")
+    for epoch in metrics["epochs"]:
+        for picture in _LEFT_OUT:
+            epoch.pop(picture, None)
     return {
         "key": cell.key,
         "cell": asdict(cell),
