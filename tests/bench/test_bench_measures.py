@@ -69,9 +69,10 @@ def test_gap_recovered_by_hand():
     assert rows.loc[("clear", "sym40", "bitfit"), "difference"] == pytest.approx(-0.1)
 
 
-def test_times_of_two_machines_are_not_compared():
+@pytest.mark.parametrize("other", [{"gpu": "slide rule"}, {"processor": "quipu"}, {"bf16": True}])
+def test_times_of_two_machines_are_not_compared(other):
     elsewhere = record(cell("clear", noise="sym40"), 0.85)
-    elsewhere["environment"] |= {"gpu": "slide rule"}
+    elsewhere["environment"] |= other
     runs = figures([record(cell(), 0.9), record(cell(noise="sym40"), 0.8), elsewhere])
     row = against_plain(runs).set_index("method").loc["clear"]
     assert math.isnan(row["relative_seconds"])

@@ -63,6 +63,7 @@ def test_a_cell_from_end_to_end(place, tmp_path):
     assert 0 < metrics["test"]["accuracy"] <= 1
     assert metrics["detection"]["wrong"] == round(90 * noise["rate"])
     assert "torch" in back["environment"]["versions"]
+    assert isinstance(back["environment"]["bf16"], bool)
     text = (tmp_path / "results.jsonl").read_text()
     assert table["text"][0] not in text
     assert str(tmp_path) not in text

@@ -195,10 +195,13 @@ def noisy_labels(cell: Cell, tables: Tables, model: str) -> tuple[np.ndarray, di
 def _environment(versions: dict[str, str]) -> dict[str, Any]:
     import torch
 
+    from clear_peft.runs.models import bf16_pays
+
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "bf16": bf16_pays(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
         "date": datetime.now(UTC).date().isoformat(),

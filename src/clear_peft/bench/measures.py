@@ -52,11 +52,12 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def machine_of(record: Mapping[str, Any]) -> str:
-    """What a record was made on."""
+    """What a record was made on; processors of one name may differ in the arithmetic that pays."""
     made = record["environment"]
     if made["gpu"]:
         return f"{made['gpu']} with {made['processor']}"
-    return f"{made['processor']} (threads a cell: {made['threads']})"
+    arithmetic = {True: ", bf16", False: ", float32"}.get(made.get("bf16"), "")  # older records lack it
+    return f"{made['processor']} (threads a cell: {made['threads']}{arithmetic})"
 
 
 def each_once(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -170,10 +171,9 @@ def against_plain(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The rows of noisy cells and seeds where plain PEFT was run, plain PEFT's own included, with
         ``difference`` (accuracy over plain's, at the selected epoch), ``relative_seconds`` (over plain's;
-        NaN where that ran on another machine),
-        ``gap`` (plain PEFT on the true labels less plain PEFT; NaN where the former was not run) and
-        ``gap_recovered``, difference over gap (NaN where the gap is below 0.01: there is next to nothing to
-        recover).
+        NaN where that ran on another machine), ``gap`` (plain PEFT on the true labels less plain PEFT; NaN
+        where the former was not run) and ``gap_recovered``, difference over gap (NaN where the gap is below
+        0.01: there is next to nothing to recover).
     """
     plain = runs[runs["method"] == PLAIN]
     limit = plain.loc[plain["noise"] == TRUE_LABELS, ["data", "peft", "seed", "selected"]]
