@@ -76,7 +76,7 @@ def _run(output: Output) -> int:
         output.error(f"{error}; free space or mend the rights, and carry a training run on with --resume.")
         return 1
     if status == _INTERRUPTED:
-        output.error("Interrupted; carry a training run on with train --resume.")
+        output.error("Interrupted; go on with train --resume, or the same bench run again.")
     return status or 0
 
 
