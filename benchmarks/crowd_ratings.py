@@ -11,7 +11,6 @@ raters. Rows on which two are equally frequent have none, and are left out.
 
 import argparse
 import ast
-import io
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clear_peft.data import write_table
+
+ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 SOURCES = ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")
 NAMES = {-1: "negative", 0: "neutral", 1: "positive"}
 TEST_ROWS = 5000
@@ -34,25 +36,48 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder for train.csv and test.csv")
     arguments = parser.parse_args()
 
+    try:
+        files = read_sdist(arguments.sdist)
+    except (OSError, tarfile.TarError):
+        parser.error(
+            f"{arguments.sdist} is not the sdist of vaderSentiment 3.3.2: download it with pip first."
+        )
     generator = np.random.default_rng(SEED)
-    rows = pd.DataFrame(rated_rows(arguments.sdist, generator)).drop_duplicates("text")
+    rows = pd.DataFrame(rated_rows(files, generator)).drop_duplicates("text")
     rows = rows.iloc[generator.permutation(len(rows))]
     test, train = rows.iloc[:TEST_ROWS], rows.iloc[TEST_ROWS:]
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    train.to_csv(arguments.output / "train.csv", index=False)
+    write_table(train, arguments.output / "train.csv")
     test = test.assign(label=test["clean_label"]).drop(columns="clean_label")
-    test.to_csv(arguments.output / "test.csv", index=False)
+    write_table(test, arguments.output / "test.csv")
     wrong = (train["label"] != train["clean_label"]).mean()
     print(f"{len(train)} training rows, {wrong:.3f} of them against the majority; {len(test)} test rows")
 
 
-def rated_rows(sdist: Path, generator: np.random.Generator) -> list[dict[str, str]]:
+def read_sdist(sdist: Path) -> dict[str, list[str]]:
+    """The lines of the text files in the archive that lies in the sdist, by name; nothing is unpacked."""
+    with tarfile.open(sdist) as outer:
+        inner = {Path(item.name).name: outer.extractfile(item) for item in outer if item.isfile()}.get(
+            ARCHIVE
+        )
+        if inner is None:
+            raise tarfile.TarError(ARCHIVE)
+        with tarfile.open(fileobj=inner) as archive:
+            return {
+                Path(item.name).name: content.read().decode("utf-8-sig").splitlines()
+                for item in archive
+                if item.name.endswith(("_GroundTruth.txt", "_anonDataRatings.txt"))
+                if (content := archive.extractfile(item)) is not None
+            }
+
+
+def rated_rows(files: dict[str, list[str]], generator: np.random.Generator) -> list[dict[str, str]]:
     """``text``, ``label`` and ``clean_label`` of each sentence that most raters agree on."""
     rows = []
     for source in SOURCES:
-        texts = dict(first_and_last(line) for line in lines(sdist, f"{source}_GroundTruth.txt"))
-        for line in lines(sdist, f"{source}_anonDataRatings.txt"):
+        texts = dict(first_and_last(line) for line in files[f"{source}_GroundTruth.txt"])
+        for line in files[f"{source}_anonDataRatings.txt"]:
             key, ratings = first_and_last(line)
             labels = [NAMES[int(np.sign(rating))] for rating in ast.literal_eval(ratings)]
             (clean, votes), *others = Counter(labels).most_common(2)
@@ -66,19 +91,6 @@ def first_and_last(line: str) -> tuple[str, str]:
     """Key and content of a line; what stands between them are statistics of the ratings."""
     parts = line.split("\t")
     return parts[0], parts[-1]
-
-
-def lines(sdist: Path, name: str) -> list[str]:
-    """The lines of a file in the archive that lies in the sdist."""
-    with tarfile.open(sdist) as outer:
-        inner = next(member for member in outer if member.name.endswith("hutto_ICWSM_2014.tar.gz"))
-        content = outer.extractfile(inner)
-        assert content is not None
-        with tarfile.open(fileobj=io.BytesIO(content.read())) as archive:
-            member = next(item for item in archive if item.name.endswith(f"/{name}"))
-            text = archive.extractfile(member)
-            assert text is not None
-            return text.read().decode("utf-8-sig").splitlines()
 
 
 if __name__ == "__main__":
