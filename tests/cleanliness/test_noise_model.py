@@ -45,6 +45,31 @@ def test_flips_between_pairs_are_found_to_be_such():
     assert knows.mean() > max(blind.mean(), (predicted.argmax(axis=1) == true).mean()) + 0.02
 
 
+@pytest.mark.parametrize(("size", "classes"), [(400, 6), (1000, 24), (2500, 60)])
+def test_flips_of_few_rows_or_many_classes_are_found(size, classes):
+    predicted, true, labels = rows(size, classes, 0.4, pair(classes))
+    noise = fit_noise_model(predicted, labels)
+    assert noise.drawn is not None
+    assert (noise.drawn.argmax(axis=1) == pair(classes).argmax(axis=1)).mean() > 0.8
+    assert np.allclose(noise.drawn.sum(axis=1), 1)
+    assert len(np.unique(noise.drawn.round(9))) == 2  # a class flips to one other, as often as all do
+    assert abs(1 - noise.clean_probability(predicted, labels).mean() - (labels != true).mean()) < 0.06
+
+
+def test_classes_of_which_each_draws_in_its_own_way_are_found_to():
+    drawn = np.random.default_rng(1).dirichlet(np.full(5, 0.5), 5)
+    predicted, _, labels = rows(4000, 5, 0.5, drawn)
+    noise = fit_noise_model(predicted, labels)
+    assert noise.drawn is not None
+    transition = (1 - noise.rate) * np.eye(5) + noise.rate * noise.drawn
+    assert np.abs(transition - (np.eye(5) + drawn) / 2).max() < 0.1
+
+
+def test_few_flips_are_not_believed():
+    predicted, _, labels = rows(3000, 12, 0.06, pair(12))
+    assert fit_noise_model(predicted, labels).drawn is None
+
+
 def test_few_rows_of_many_classes_say_nothing_of_each_class():
     predicted, _, labels = rows(200, 40, 0.4, pair(40))
     assert fit_noise_model(predicted, labels).drawn is None

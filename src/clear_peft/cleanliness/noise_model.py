@@ -1,6 +1,7 @@
 """How given labels come from true ones, and what follows for each label."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ Array = npt.NDArray[np.float64]
 _SMALLEST = 1e-12
 _STEPS = 200
 _CHANGE = 1e-6
+_MOST_FLIPS = 0.99
+_LEAST_FLIPPED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +52,11 @@ class NoiseModel:
 def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> NoiseModel:
     """The noise that makes given labels likeliest, by expectation maximisation (Dempster et al. 1977).
 
-    That each class draws labels in its own way, (C, C) numbers, is believed only where it makes them likelier
-    by more than so many parameters do by chance (Schwarz 1978, BIC).
+    Three kinds of noise are tried: all classes draw evenly; each class draws evenly or flips to one other
+    class; each class draws in its own way, (C, C) numbers. More than even noise is believed only where it
+    makes labels likelier by more than so many parameters do by chance (Schwarz 1978, BIC; which class each
+    flips to costs the logarithm of the choices); flips only where a tenth of all labels flipped, as fewer
+    look like what a probe confuses.
 
     Args:
         predicted: P(true class | row) of who has not seen the row's label, (N, C).
@@ -58,31 +64,69 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
     """
     size, classes = predicted.shape
     predicted = np.maximum(predicted.astype(np.float64), _SMALLEST)
-    chosen, likelihood = _fitted(predicted, labels, class_conditional=False)
-    price = classes * (classes - 1) / 2 * math.log(size)
-    if price < size * math.log(classes):  # more is not to be gained
-        other, reached = _fitted(predicted, labels, class_conditional=True)
-        if reached - likelihood > price:
-            chosen = other
-    return chosen
+    believed, even = _fitted(predicted, labels, None)
+    most, highest = size * math.log(classes), 0.0  # more is not to be gained
+    prices = {
+        _one_flip: classes * math.log(classes) + math.log(size) / 2,
+        _own_way: classes * (classes - 1) / 2 * math.log(size),
+    }
+    for redraw, price in prices.items():
+        if price < most:
+            noise, likelihood = _fitted(predicted, labels, redraw)
+            gained, seen = likelihood - even - price, redraw is _own_way or _flipped(noise) >= _LEAST_FLIPPED
+            if seen and gained > highest:
+                believed, highest = noise, gained
+    return believed
+
+
+def _own_way(counts: Array) -> Array:
+    """Each class as it drew; one label of each kind beforehand, so that none is impossible."""
+    return (counts + 1) / (counts + 1).sum(axis=1, keepdims=True)
+
+
+def _one_flip(counts: Array) -> Array:
+    """Each class evenly or, with a probability that all share, its one flip."""
+    classes = len(counts)
+    others = np.where(np.eye(classes, dtype=bool), -1, counts)
+    flips = np.eye(classes)[others.argmax(axis=1)]
+    share = np.clip(_beyond_even((counts * flips).sum() / counts.sum(), classes), 0, _MOST_FLIPS)
+    return (1 - share) / classes + share * flips
+
+
+def _flipped(noise: NoiseModel) -> float:
+    """Of all labels, those that flipped, by a model whose classes have one flip each."""
+    assert noise.drawn is not None
+    return noise.rate * _beyond_even(noise.drawn.max(axis=1).mean(), len(noise.drawn))
+
+
+def _beyond_even(share: float, classes: int) -> float:
+    """Of labels drawn anew those that flipped, where a share met the flips: even draws meet them as well."""
+    return (share - 1 / classes) / (1 - 1 / classes)
 
 
 def _fitted(
-    predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, class_conditional: bool
+    predicted: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    redraw: Callable[[Array], Array] | None,
 ) -> tuple[NoiseModel, float]:
-    """The model, and the log likelihood of the labels."""
+    """The model, and the log likelihood of the labels.
+
+    Args:
+        predicted: As for ``fit_noise_model``.
+        labels: The same.
+        redraw: P(label | class) of what is drawn anew, (C, C), from how often it was; None leaves it even.
+    """
     classes = predicted.shape[1]
     own, given = predicted[np.arange(len(labels)), labels], np.eye(classes)[labels]
     drawn, rate, likelihood = np.full((classes, classes), 1 / classes), 0.3, -math.inf
     for _ in range(_STEPS):
-        anew = predicted * drawn[:, labels].T if class_conditional else None
+        anew = None if redraw is None else predicted * drawn[:, labels].T
         total = np.full(len(labels), 1 / classes) if anew is None else anew.sum(axis=1)
         likelihoods = (1 - rate) * own + rate * total
         noise = rate * total / likelihoods
         before, likelihood, rate = likelihood, float(np.log(likelihoods).sum()), float(noise.mean())
-        if anew is not None:  # one label of each kind beforehand, so that none is impossible
-            counts = (anew * (noise / total)[:, None]).T @ given + 1
-            drawn = counts / counts.sum(axis=1, keepdims=True)
+        if redraw is not None and anew is not None:
+            drawn = redraw((anew * (noise / total)[:, None]).T @ given)
         if likelihood - before < _CHANGE * len(labels):
             break
-    return NoiseModel(rate, drawn if class_conditional else None), likelihood
+    return NoiseModel(rate, None if redraw is None else drawn), likelihood
