@@ -56,6 +56,16 @@ def test_flips_of_few_rows_or_many_classes_are_found(size, classes):
     assert abs(1 - noise.clean_probability(predicted, labels).mean() - (labels != true).mean()) < 0.06
 
 
+def test_flips_beside_even_noise_are_told_apart():
+    drawn = (pair(4) + 1 / 4) / 2
+    predicted, _, labels = rows(4000, 4, 0.5, drawn)
+    noise = fit_noise_model(predicted, labels)
+    assert noise.drawn is not None
+    assert len(np.unique(noise.drawn.round(9))) == 2
+    transition = (1 - noise.rate) * np.eye(4) + noise.rate * noise.drawn
+    assert np.abs(transition - (np.eye(4) + drawn) / 2).max() < 0.02
+
+
 def test_classes_of_which_each_draws_in_its_own_way_are_found_to():
     drawn = np.random.default_rng(1).dirichlet(np.full(5, 0.5), 5)
     predicted, _, labels = rows(4000, 5, 0.5, drawn)
