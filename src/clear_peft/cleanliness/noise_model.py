@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -63,20 +64,52 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
         labels: Given labels, (N,).
     """
     size, classes = predicted.shape
-    predicted = np.maximum(predicted.astype(np.float64), _SMALLEST)
-    believed, even = _fitted(predicted, labels, None)
+    likely: Array = np.maximum(predicted.astype(np.float64), _SMALLEST)
+    believed, even = _fitted(likely, labels)
     most, highest = size * math.log(classes), 0.0  # more is not to be gained
-    prices = {
-        _one_flip: classes * math.log(classes) + math.log(size) / 2,
-        _own_way: classes * (classes - 1) / 2 * math.log(size),
+    own_ways = partial(_fitted, redraw=_own_way)
+    prices: dict[Callable[..., tuple[NoiseModel, float]], float] = {
+        _fitted_flips: classes * math.log(classes) + math.log(size) / 2,
+        own_ways: classes * (classes - 1) / 2 * math.log(size),
     }
-    for redraw, price in prices.items():
+    for fit, price in prices.items():
         if price < most:
-            noise, likelihood = _fitted(predicted, labels, redraw)
-            gained, seen = likelihood - even - price, redraw is _own_way or _flipped(noise) >= _LEAST_FLIPPED
+            noise, likelihood = fit(likely, labels)
+            gained, seen = likelihood - even - price, fit is own_ways or _flipped(noise) >= _LEAST_FLIPPED
             if seen and gained > highest:
                 believed, highest = noise, gained
     return believed
+
+
+def _fitted_flips(predicted: Array, labels: npt.NDArray[np.integer]) -> tuple[NoiseModel, float]:
+    """As ``_fitted``, each class with one flip: where that rests, every other is tried.
+
+    Among few rows or many classes expectation maximisation alone ends with wrong flips.
+    """
+    noise, likelihood = _fitted(predicted, labels, _one_flip)
+    while True:
+        again = _fitted(predicted, labels, _one_flip, start=_each_flip_tried(noise, predicted, labels))
+        if again[1] < likelihood + _CHANGE * len(labels):
+            return noise, likelihood
+        noise, likelihood = again
+
+
+def _each_flip_tried(noise: NoiseModel, predicted: Array, labels: npt.NDArray[np.integer]) -> NoiseModel:
+    """The same, but each class, in turn, with the flip that makes labels likeliest, others as they are."""
+    assert noise.drawn is not None
+    drawn, given = noise.drawn.copy(), np.eye(len(noise.drawn))[labels]
+    least, flipped = drawn.min(), np.ptp(drawn)
+    own = predicted[np.arange(len(labels)), labels]
+    likelihoods = (1 - noise.rate) * own + noise.rate * (predicted * drawn[:, labels].T).sum(axis=1)
+    for true in range(len(drawn)):
+        more = noise.rate * flipped * predicted[:, true]
+        without = np.maximum(likelihoods - more * given[:, drawn[true].argmax()], _SMALLEST)
+        gains = np.log1p(more / without) @ given
+        gains[true] = -math.inf
+        drawn[true] = least
+        drawn[true, gains.argmax()] += flipped
+        likelihoods = without + more * given[:, gains.argmax()]
+    return NoiseModel(noise.rate, drawn)
 
 
 def _own_way(counts: Array) -> Array:
@@ -105,20 +138,24 @@ def _beyond_even(share: float, classes: int) -> float:
 
 
 def _fitted(
-    predicted: npt.NDArray[np.floating],
+    predicted: Array,
     labels: npt.NDArray[np.integer],
-    redraw: Callable[[Array], Array] | None,
+    redraw: Callable[[Array], Array] | None = None,
+    start: NoiseModel | None = None,
 ) -> tuple[NoiseModel, float]:
     """The model, and the log likelihood of the labels.
 
     Args:
-        predicted: As for ``fit_noise_model``.
+        predicted: As for ``fit_noise_model``, nowhere zero.
         labels: The same.
         redraw: P(label | class) of what is drawn anew, (C, C), from how often it was; None leaves it even.
+        start: Default: three labels of ten drawn anew, evenly.
     """
     classes = predicted.shape[1]
+    start = start or NoiseModel(0.3, None)
     own, given = predicted[np.arange(len(labels)), labels], np.eye(classes)[labels]
-    drawn, rate, likelihood = np.full((classes, classes), 1 / classes), 0.3, -math.inf
+    drawn = np.full((classes, classes), 1 / classes) if start.drawn is None else start.drawn
+    rate, likelihood = start.rate, -math.inf
     for _ in range(_STEPS):
         anew = None if redraw is None else predicted * drawn[:, labels].T
         total = np.full(len(labels), 1 / classes) if anew is None else anew.sum(axis=1)
