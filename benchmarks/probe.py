@@ -5,7 +5,7 @@ table with the columns text and label; a column clean_label, if there is one, ta
 Trains as the warm-up of `recommended` does, on all rows (MiniLM, LoRA r = 8, batches of 32, at most 64
 tokens, peak learning rate 1e-3 of a schedule over ten epochs). Prints how many true labels the model's own
 head predicts, and how many the probe, for rows that it has not seen; how well the probe ranks wrong labels
-(average precision); the noise rate that it estimates, and whether by its noise model classes differ in it.
+(average precision); the noise rate and the kind of noise that it estimates.
 """
 
 import argparse

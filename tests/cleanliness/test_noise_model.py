@@ -52,6 +52,7 @@ def test_flips_of_few_rows_or_many_classes_are_found(size, classes):
     assert noise.drawn is not None
     assert (noise.drawn.argmax(axis=1) == pair(classes).argmax(axis=1)).all()
     assert np.allclose(noise.drawn.sum(axis=1), 1)
+    assert noise.kind == "flips"
     assert len(np.unique(noise.drawn.round(9))) == 2  # a class flips to one other, as often as all do
     assert abs(1 - noise.clean_probability(predicted, labels).mean() - (labels != true).mean()) < 0.06
 
@@ -71,6 +72,7 @@ def test_classes_of_which_each_draws_in_its_own_way_are_found_to():
     predicted, _, labels = rows(4000, 5, 0.5, drawn)
     noise = fit_noise_model(predicted, labels)
     assert noise.drawn is not None
+    assert noise.kind == "class-conditional"
     transition = (1 - noise.rate) * np.eye(5) + noise.rate * noise.drawn
     assert np.abs(transition - (np.eye(5) + drawn) / 2).max() < 0.1
 
@@ -96,6 +98,7 @@ def test_the_posterior_is_bayes(classes, rate, even, seed):
     joint = predicted * transition[:, labels].T
     expected = joint / joint.sum(axis=1, keepdims=True)
     assert np.allclose(noise.posterior(predicted, labels), expected)
+    assert np.isclose(noise.log_likelihood(predicted, labels), np.log(joint.sum(axis=1)).sum())
     p = noise.clean_probability(predicted, labels)
     assert p.dtype == np.float64
     assert np.allclose(p, expected[np.arange(9), labels], atol=1e-6)

@@ -1,5 +1,7 @@
 """The probe: it judges rows that it has not seen, and knows classes that features tell apart."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,6 +35,27 @@ def test_most_classes_are_recognised_though_most_labels_are_wrong():
     for part, rows in ((inside, slice(1000)), (outside, slice(1000, None))):
         assert np.allclose(part.predicted.sum(axis=1), 1)
         assert roc_auc_score(labels[rows] == clean[rows], part.clean_probability) > 0.95
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_flips_come_to_light_little_by_little(seed, monkeypatch):
+    features, clean, _ = blobs(600, 10, 0.0, seed)
+    wrong = np.random.default_rng(seed + 1).random(600) < 0.4
+    labels = np.where(wrong, (clean + 1) % 10, clean)
+
+    def judged():
+        fitted = probe(features, labels, 10, ESTIMATOR)
+        assert fitted.noise.kind == "flips"
+        opinion = fitted.left_out
+        recognised = (opinion.predicted.argmax(axis=1) == clean).mean()
+        return 1 - opinion.clean_probability.mean(), recognised
+
+    share, recognised = judged()
+    assert abs(share - wrong.mean()) < 0.03
+    monkeypatch.setattr(inspect.getmodule(probe), "_MOST_FITS", 3)
+    of_three, recognised_by_three = judged()
+    assert of_three < share - 0.04
+    assert recognised_by_three < recognised - 0.04
 
 
 def test_rows_are_judged_by_probes_that_have_not_seen_them():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,18 @@ class NoiseModel:
     rate: float
     drawn: Array | None
 
+    @property
+    def kind(self) -> Literal["uniform", "flips", "class-conditional"]:
+        """How labels are drawn anew: evenly, but for one class that each flips to, or in other ways."""
+        if self.drawn is None:
+            return "uniform"
+        others = np.sort(self.drawn, axis=1)[:, :-1]
+        return "flips" if (others == others[:, :1]).all() else "class-conditional"
+
+    def log_likelihood(self, predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
+        """Of the given labels, in nats, their sum; arguments as for ``posterior``."""
+        return float(np.log(self._joint(predicted, labels).sum(axis=1)).sum())
+
     def posterior(self, predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Array:
         """P(true class | row, given label), (N, C) float64.
 
@@ -37,10 +50,7 @@ class NoiseModel:
             predicted: P(true class | row) of who has not seen the row's label, (N, C).
             labels: Given labels, (N,).
         """
-        predicted, own = np.maximum(predicted, _SMALLEST), (np.arange(len(labels)), labels)
-        even = 1 / predicted.shape[1]
-        joint = self.rate * predicted * (even if self.drawn is None else self.drawn[:, labels].T)
-        joint[own] += (1 - self.rate) * predicted[own]
+        joint = self._joint(predicted, labels)
         return joint / joint.sum(axis=1, keepdims=True)
 
     def clean_probability(
@@ -48,6 +58,14 @@ class NoiseModel:
     ) -> Array:
         """P(the given label is the true class | row, given label), (N,) float64; see ``posterior``."""
         return self.posterior(predicted, labels)[np.arange(len(labels)), labels]
+
+    def _joint(self, predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Array:
+        """P(true class, given label | row), (N, C)."""
+        predicted, own = np.maximum(predicted, _SMALLEST), (np.arange(len(labels)), labels)
+        even = 1 / predicted.shape[1]
+        joint = self.rate * predicted * (even if self.drawn is None else self.drawn[:, labels].T)
+        joint[own] += (1 - self.rate) * predicted[own]
+        return joint
 
 
 def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> NoiseModel:
@@ -99,8 +117,7 @@ def _each_flip_tried(noise: NoiseModel, predicted: Array, labels: npt.NDArray[np
     assert noise.drawn is not None
     drawn, given = noise.drawn.copy(), np.eye(len(noise.drawn))[labels]
     least, flipped = drawn.min(), np.ptp(drawn)
-    own = predicted[np.arange(len(labels)), labels]
-    likelihoods = (1 - noise.rate) * own + noise.rate * (predicted * drawn[:, labels].T).sum(axis=1)
+    likelihoods = noise._joint(predicted, labels).sum(axis=1)
     for true in range(len(drawn)):
         more = noise.rate * flipped * predicted[:, true]
         without = np.maximum(likelihoods - more * given[:, drawn[true].argmax()], _SMALLEST)

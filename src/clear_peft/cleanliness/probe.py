@@ -23,6 +23,9 @@ _CHUNK = 1 << 14
 _SMALLEST = 1e-12
 # a row that is surely wrong still counts a little: a class may have no other
 _LEAST_WEIGHT = 1e-3
+_MOST_FITS = 10
+# nats for each label
+_LIKELIER = 3e-3
 
 
 class Opinion(NamedTuple):
@@ -99,11 +102,13 @@ def probe(
 
     Least squares on one-hot labels give every row's prediction without that row in closed form (Allen 1974,
     PRESS), for all strengths of the penalty out of one decomposition; the strength taken has the least
-    squared error on the rows left out, and so grows with the noise. Three times: the second time each row
-    counts by the clean probability that the losses of the first give it, but by no less than the probability
-    of its label; the third time by what the second and a model of the noise make of it. So wrong labels that
-    have been found teach the next one nothing. Probabilities are a softmax of the predictions, as sharp as
-    makes the labels likeliest; of later fits, if a share of them, any share, is drawn at random.
+    squared error on the rows left out, and so grows with the noise. At least three times: the second time
+    each row counts by the clean probability that the losses of the first give it, but by no less than the
+    probability of its label; later by what the fit before and a model of the noise make of it. So wrong
+    labels that have been found teach the next one nothing. Where that model finds flips from class to class,
+    which come to light little by little, fits go on while labels become likelier. Probabilities are a softmax
+    of the predictions, as sharp as makes the labels likeliest; of later fits, if a share of them, any share,
+    is drawn at random.
 
     How many labels are wrong, and how surely, the last fit and its noise model say: p has the distribution of
     their posterior. Which ones, the mean of the first and the last fit's predictions says under the same
@@ -122,11 +127,15 @@ def probe(
     losses = losses_of(first, labels)
     mixture = estimator.estimate(losses.astype(np.float32), labels).clean_probability.astype(np.float64)
     belief = np.maximum(mixture, np.exp(-losses))
-    for _ in range(2):
+    likelihood = -math.inf
+    for fit in range(2, _MOST_FITS + 1):
         weights = np.maximum(belief, _LEAST_WEIGHT)
         left_out, coefficients = _fitted(rows, labels, num_classes, weights, some_random=True)
         noise = fit_noise_model(left_out, labels)
         belief = noise.clean_probability(left_out, labels)
+        before, likelihood = likelihood, noise.log_likelihood(left_out, labels) / len(labels)
+        if fit > 2 and not (noise.kind == "flips" and likelihood > before + _LIKELIER):
+            break
     scores, p = noise.clean_probability((first + left_out) / 2, labels), np.sort(belief)
     ascending = np.sort(scores)
     opinion = Opinion(left_out, np.interp(scores, ascending, p))

@@ -107,7 +107,7 @@ def judged_by_probe(
         parameters={
             "scale": "log_odds",
             "contradicted": contradicted / len(labels),
-            "noise": "uniform" if noise.drawn is None else "class-conditional",
+            "noise": noise.kind,
         },
         drawn=None if noise.drawn is None else torch.from_numpy(noise.drawn).float(),
     )
