@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from clear_peft.cleanliness import NoiseModel, fit_noise_model
 
 
-def rows(size, classes, rate, drawn, seed=0):
+def rows(size, classes, rate, drawn, seed=0, doubt=0.15):
     """Predictions that are right as often as they say, true classes, and labels with noise."""
     rng = np.random.default_rng(seed)
-    predicted = rng.dirichlet(np.full(classes, 0.15), size)
+    predicted = rng.dirichlet(np.full(classes, doubt), size)
     true = np.array([rng.choice(classes, p=p) for p in predicted])
     anew = np.array([rng.choice(classes, p=drawn[t]) for t in true])
     return predicted, true, np.where(rng.random(size) < rate, anew, true)
@@ -80,6 +80,11 @@ def test_classes_of_which_each_draws_in_its_own_way_are_found_to():
 def test_few_flips_are_not_believed():
     predicted, _, labels = rows(3000, 12, 0.06, pair(12))
     assert fit_noise_model(predicted, labels).drawn is None
+
+
+def test_flips_are_not_believed_where_predictions_hardly_see_them():
+    predicted, _, labels = rows(3000, 5, 0.2, pair(5), doubt=2)
+    assert fit_noise_model(predicted, labels).kind != "flips"
 
 
 def test_few_rows_of_many_classes_say_nothing_of_each_class():

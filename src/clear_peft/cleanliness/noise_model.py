@@ -16,6 +16,8 @@ _STEPS = 200
 _CHANGE = 1e-6
 _MOST_FLIPS = 0.99
 _LEAST_FLIPPED = 0.1
+# nats
+_LEAST_GAINED = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,8 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
     Three kinds of noise are tried: all classes draw evenly; each class draws evenly or flips to one other
     class; each class draws in its own way, (C, C) numbers. More than even noise is believed only where it
     makes labels likelier by more than so many parameters do by chance (Schwarz 1978, BIC; which class each
-    flips to costs the logarithm of the choices); flips only where a tenth of all labels flipped, as fewer
-    look like what a probe confuses.
+    flips to costs the logarithm of the choices). What a probe confuses looks like flips: they are believed
+    only where a tenth of all labels flipped, and each is likelier by .2 nats than as an even draw.
 
     Args:
         predicted: P(true class | row) of who has not seen the row's label, (N, C).
@@ -93,9 +95,9 @@ def fit_noise_model(predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.
     for fit, price in prices.items():
         if price < most:
             noise, likelihood = fit(likely, labels)
-            gained, seen = likelihood - even - price, fit is own_ways or _flipped(noise) >= _LEAST_FLIPPED
-            if seen and gained > highest:
-                believed, highest = noise, gained
+            gained = likelihood - even
+            if gained - price > highest and (fit is own_ways or _are_real(noise, gained / size)):
+                believed, highest = noise, gained - price
     return believed
 
 
@@ -143,10 +145,11 @@ def _one_flip(counts: Array) -> Array:
     return (1 - share) / classes + share * flips
 
 
-def _flipped(noise: NoiseModel) -> float:
-    """Of all labels, those that flipped, by a model whose classes have one flip each."""
-    assert noise.drawn is not None
-    return noise.rate * _beyond_even(noise.drawn.max(axis=1).mean(), len(noise.drawn))
+def _are_real(flips: NoiseModel, gained: float) -> bool:
+    """Whether these are enough, and gain enough for each label over even noise; see ``fit_noise_model``."""
+    assert flips.drawn is not None
+    flipped = flips.rate * _beyond_even(flips.drawn.max(axis=1).mean(), len(flips.drawn))
+    return flipped >= _LEAST_FLIPPED and gained >= _LEAST_GAINED * flipped
 
 
 def _beyond_even(share: float, classes: int) -> float:
