@@ -109,7 +109,7 @@ def _fitted_flips(predicted: Array, labels: npt.NDArray[np.integer]) -> tuple[No
     noise, likelihood = _fitted(predicted, labels, _one_flip)
     while True:
         again = _fitted(predicted, labels, _one_flip, start=_each_flip_tried(noise, predicted, labels))
-        if again[1] < likelihood + _CHANGE * len(labels):
+        if again[1] <= likelihood + _CHANGE * len(labels):
             return noise, likelihood
         noise, likelihood = again
 
