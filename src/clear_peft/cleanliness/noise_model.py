@@ -35,7 +35,7 @@ class NoiseModel:
 
     @property
     def kind(self) -> Literal["uniform", "flips", "class-conditional"]:
-        """How labels are drawn anew: evenly, but for one class that each flips to, or in other ways."""
+        """How labels are drawn anew: evenly, evenly but for one class that each flips to, or otherwise."""
         if self.drawn is None:
             return "uniform"
         others = np.sort(self.drawn, axis=1)[:, :-1]
