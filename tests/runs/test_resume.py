@@ -4,6 +4,7 @@ import json
 import signal
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,61 @@ def test_an_interrupted_overwrite_leaves_the_new_run_to_be_resumed(place, tmp_pa
     assert not (tmp_path / "run" / ".earlier").exists()
     train(other, resume=True)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 1
+
+
+def _reversed(table):
+    return table[::-1]
+
+
+def _renamed(table):
+    return table.replace({"label": {"farming": "zebra"}})
+
+
+@pytest.mark.parametrize("change", [_reversed, _renamed])
+@pytest.mark.parametrize("method", ["clear", "cleanlab"])
+def test_only_with_the_table_it_was_begun_with(place, tmp_path, change, method):
+    if method == "cleanlab":
+        pytest.importorskip("cleanlab")
+    table = keyword_table(60, seed=0, noise=0.2)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    data = {"data": str(tmp_path / "train.csv"), "epochs": 2, "method": method}
+    config = replace(_config(place, tmp_path / "run"), **data)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, reporter=_Interrupt(stage="Training" if method == "cleanlab" else "Writing"))
+    change(table).to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(InputError, match="not as they were when the run in .* was begun"):
+        train(config, resume=True)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    train(config, resume=True)
+
+
+class _Fails(Silent):
+    """A fault of ours, or of a library, when the training begins."""
+
+    def stage(self, text):
+        if text.startswith("Training"):
+            raise RuntimeError("out of memory")
+
+
+def test_a_crash_before_a_checkpoint_leaves_everything_as_it_was(place, tmp_path):
+    config = _config(place, tmp_path / "run", epochs=1, method="plain")
+    train(config)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, overwrite=True, reporter=_Fails())
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(_config(place, tmp_path / "other"), reporter=_Fails())
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_a_killed_overwrite_had_put_aside_goes_when_it_is_resumed(place, tmp_path):
+    config = _config(place, tmp_path / "run", epochs=2, method="plain")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, reporter=_Interrupt(epoch=2))
+    (tmp_path / "run" / ".earlier" / "adapter").mkdir(parents=True)
+    train(config, resume=True)
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 class _CtrlC(Silent):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clear_peft.errors import InputError
+from clear_peft.files import atomic_write
 from clear_peft.runs.config import CONFIG_NAME, RunConfig
 
 ADAPTER = "adapter"
@@ -18,6 +19,7 @@ EPOCHS = "epochs.json"
 LABEL_ISSUES = "label_issues.csv"
 PREDICTIONS = "predictions.safetensors"
 OUT_OF_SAMPLE = "out_of_sample.safetensors"
+DATA_DIGEST = "data.sha256"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 
@@ -33,6 +35,7 @@ _OURS = (
     LABEL_ISSUES,
     PREDICTIONS,
     OUT_OF_SAMPLE,
+    DATA_DIGEST,
     REPORT,
     TENSORBOARD,
     _PART,
@@ -93,11 +96,11 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def begin(config: RunConfig) -> Iterator[Path]:
+def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
     """Make the folder, with its ``config.yaml``; call :func:`check` first.
 
-    Where the body finds the input wrong before a checkpoint is there, everything is afterwards as it was
-    before, an earlier run that was to be replaced included; after any other end the run can be resumed.
+    Where the body fails before a checkpoint is there, everything is afterwards as it was before, an earlier
+    run that was to be replaced included; after any other end, Ctrl-C at any time, the run can be resumed.
 
     Raises:
         InputError: If it cannot be written.
@@ -116,11 +119,14 @@ def begin(config: RunConfig) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
         config.save(folder)
+        atomic_write(folder / DATA_DIGEST, data_digest)
         yield folder
-    except InputError as error:
+    except Exception as error:
         kept = last_checkpoint(folder)
         if kept is not None:
-            raise _carry_on(error, kept) from error
+            if isinstance(error, InputError):
+                raise _carry_on(error, kept) from error
+            raise
         for entry in _ours(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if earlier.is_dir():
@@ -136,12 +142,25 @@ def begin(config: RunConfig) -> Iterator[Path]:
 
 
 @contextmanager
-def carried_on(config: RunConfig) -> Iterator[Path]:
-    """The folder of a run that is resumed; the halves of files that it was writing when it died are gone."""
+def carried_on(config: RunConfig, data_digest: str) -> Iterator[Path]:
+    """The folder of a run that is resumed; what it was writing or replacing when it died is gone.
+
+    Raises:
+        InputError: If it was begun with other data: what it has kept goes by the positions of rows.
+    """
     folder = Path(config.output)
+    known = folder / DATA_DIGEST
+    if last_checkpoint(folder) is None and not (folder / OUT_OF_SAMPLE).is_file():
+        atomic_write(known, data_digest)  # it begins anew
+    elif not known.is_file() or known.read_text(encoding="utf-8", errors="replace") != data_digest:
+        raise InputError(
+            f"{config.data} or its validation rows are not as they were when the run in {folder} was begun: "
+            "put them back, or begin again with --overwrite."
+        )
     for name in _OURS:
         for half in folder.glob(f".{name}.*.tmp"):
             half.unlink()
+    shutil.rmtree(folder / _EARLIER, ignore_errors=True)
     try:
         yield folder
     except InputError as error:

@@ -1,5 +1,7 @@
 """The tables that a run reads."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,16 @@ class Tables:
     validation: Examples
     held_out: Examples | None  # the validation rows that come from the training file
     test: Examples | None
+
+    @property
+    def digest(self) -> str:
+        """Of what training keeps by the position of a row: another one, and a run cannot be carried on."""
+        digest = hashlib.sha256(json.dumps(self.names.names).encode())
+        for part in (self.train, self.validation):
+            assert part.labels is not None  # as read_tables reads them
+            for text, label in zip(part.texts, part.labels.tolist(), strict=True):
+                digest.update(json.dumps([label, text]).encode())
+        return digest.hexdigest()
 
 
 def read_tables(config: RunConfig) -> Tables:

@@ -80,8 +80,8 @@ def train(
     if method.folds:
         confident_learning.check_installed()
         processes.check_alone(f"The method {config.method}")
-    opening = run_folder.carried_on(config) if resume else run_folder.begin(config)
-    with processes.opened_by_first(opening, Path(config.output)) as folder:
+    opening = run_folder.carried_on if resume else run_folder.begin
+    with processes.opened_by_first(opening(config, tables.digest), Path(config.output)) as folder:
         started, found = time.perf_counter(), None
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
