@@ -147,6 +147,21 @@ OPTIONS = {
     "numbers in a list": (lambda d, p: {"config": _yaml(d, "target_modules: [5]")}, "a list of names"),
     "list for a name": (lambda d, p: {"config": _yaml(d, "data: [a, b]")}, "data is ['a', 'b']"),
     "text for options": (lambda d, p: {"config": _yaml(d, "peft_options: r=8")}, "peft_options is 'r=8'"),
+    "a date": (lambda d, p: {"config": _yaml(d, "peft_options: {r: 2024-01-01}")}, "as JSON can hold them"),
+    **{
+        f"training {words}": (lambda d, p, text=text: {"config": _yaml(d, f"training: {{{text}}}")}, words)
+        for text, words in {
+            "weight_decay: little": "training.weight_decay is 'little': give a number",
+            "bf16: 1": "training.bf16 is 1: give true or false",
+            "eval_strategy: 'no'": "What training holds does not fit",
+            "optim: foo": "foo is not a valid OptimizerNames",
+            "lr_scheduler_type: foo": "foo is not a valid SchedulerType",
+            "label_names: [x]": "training cannot set label_names",
+            "dataloader_drop_last: true": "training cannot set dataloader_drop_last",
+            "learning_rate: 1.0e-3": "training cannot set learning_rate: set learning_rate beside it",
+            "seed: 3": "training cannot set seed",
+        }.items()
+    },
     "code": (lambda d, p: {"config": _yaml(d, "data: !!python/object/apply:os.getcwd []")}, "is not YAML"),
 }
 OUTPUTS = {

@@ -50,8 +50,17 @@ def test_a_wrong_value_is_named(option, value):
 
 def test_yaml_takes_a_number_without_a_point_for_text(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("learning_rate: 1e-3\nvalidation_fraction: 1e-1")
-    assert read_yaml(path) == {"learning_rate": 1e-3, "validation_fraction": 0.1}
+    path.write_text(
+        "model: 1e3\nlearning_rate: 1e-3\nvalidation_fraction: 1.0e-1\n"
+        "training: {weight_decay: 1.5e2, optim: adamw_torch}\npeft_options: {nested: [.5e1]}"
+    )
+    assert read_yaml(path) == {
+        "model": "1e3",
+        "learning_rate": 1e-3,
+        "validation_fraction": 0.1,
+        "training": {"weight_decay": 150.0, "optim": "adamw_torch"},
+        "peft_options": {"nested": [5.0]},
+    }
 
 
 def test_functions_stay_functions_after_their_modules_are_imported():

@@ -155,7 +155,7 @@ def test_only_with_the_table_it_was_begun_with(place, tmp_path, change, method):
     with pytest.raises(KeyboardInterrupt):
         train(config, reporter=_Interrupt(stage="Training" if method == "cleanlab" else "Writing"))
     change(table).to_csv(tmp_path / "train.csv", index=False)
-    with pytest.raises(InputError, match="not as they were when the run in .* was begun"):
+    with pytest.raises(InputError, match=r"not as they were when the run in .* was begun"):
         train(config, resume=True)
     table.to_csv(tmp_path / "train.csv", index=False)
     train(config, resume=True)

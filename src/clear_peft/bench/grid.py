@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -16,7 +15,7 @@ import yaml
 from clear_peft.bench.packaged import PACKAGED
 from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec
-from clear_peft.runs.config import RunConfig
+from clear_peft.runs.config import RunConfig, with_numbers
 
 TRUE_LABELS, GIVEN_LABELS = "none", "given"
 TRUE_NOISE_RATE = "true noise rate"
@@ -49,7 +48,6 @@ _SET_BY_CELL = {
     "test_every_epoch",
 }
 _SETTINGS = [f.name for f in fields(RunConfig) if f.name not in _SET_BY_CELL]
-_SCIENTIFIC = re.compile(r"[+-]?\d+[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def read_grid(source: str) -> list[Cell]:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not YAML ({reason}): mend it there.") from error
     try:
-        cells = {cell.key: cell for cell in _cells(_numbers(values))}
+        cells = {cell.key: cell for cell in _cells(with_numbers(values))}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return sorted(cells.values(), key=lambda cell: cell.seed)
@@ -250,12 +248,3 @@ def with_noise_rate(settings: Any, rate: float) -> Any:
     if isinstance(settings, dict):
         return {key: with_noise_rate(value, rate) for key, value in settings.items()}
     return rate if settings == TRUE_NOISE_RATE else settings
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 takes 1e-3, without a point, for text: make it a number, at any depth."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value

@@ -26,7 +26,7 @@ def _from_file(context: typer.Context, path: Path | None) -> Path | None:
         for name in ("target_modules", "report_to"):
             if values.get(name) is not None:
                 values[name] = ",".join(values[name])
-        if "peft_options" in values:
+        if values.get("peft_options") is not None:
             values["peft_options"] = json.dumps(values["peft_options"])
         context.meta[_FILE_ALONE] = {name: values[name] for name in _NO_OPTION if name in values}
         context.default_map = {k: v for k, v in values.items() if v is not None}

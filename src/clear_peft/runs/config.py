@@ -1,8 +1,8 @@
 """What a run is told: the options of ``clear-peft train`` and the contents of ``config.yaml``."""
 
 import os
+import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
@@ -17,6 +17,7 @@ from clear_peft.tuners import available_methods
 
 CONFIG_NAME = "config.yaml"
 _MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
+_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse what can be refused before anything is loaded."""
         for option in fields(self):
-            _check_type(option.name, getattr(self, option.name), _TYPES[option.name])
+            check_type(option.name, getattr(self, option.name), _TYPES[option.name])
         find(self.method)
         for name, value, known in (
             ("peft", self.peft, available_methods()),
@@ -168,30 +169,46 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} has unknown keys ({', '.join(unknown[:5])}): choose from {', '.join(_TYPES)}."
         )
     for name, value in values.items():
-        if _TYPES[name] in (float, float | None) and isinstance(value, str):
-            # YAML 1.1 takes 1e-3, without a point, for text
-            with suppress(ValueError):
-                value = values[name] = float(value)
+        if _TYPES[name] not in (str, str | None):  # a model may be called 1e3
+            value = values[name] = with_numbers(value)
         if value is not None:
             try:
-                _check_type(name, value, _TYPES[name])
+                check_type(name, value, _TYPES[name])
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
     return values
+
+
+def with_numbers(value: Any) -> Any:
+    """YAML 1.1 takes 1e-3 and 1.0e3 for text: make it a number, at any depth."""
+    if isinstance(value, dict):
+        return {key: with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
 _TYPES: dict[str, Any] = get_type_hints(RunConfig)
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _check_type(name: str, value: object, kind: Any) -> None:
-    """Refuse a value of another type, of those that the options of a run have."""
+def check_type(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of another type, of those that the options of a run have.
+
+    Args:
+        name: Of the option, for the sentence.
+        value: Its value.
+        kind: ``str``, ``int``, ``float``, ``bool``, ``list[str]`` or ``dict[str, Any]``, or one or None.
+
+    Raises:
+        InputError: If it is of another type.
+    """
     if get_origin(kind) is UnionType:
         if value is None:
             return
         kind = get_args(kind)[0]
     if get_origin(kind) is dict:
-        fits, wanted = isinstance(value, dict) and all(isinstance(k, str) for k in value), "options by name"
+        fits, wanted = isinstance(value, dict) and _is_plain(value), "options by name, as JSON can hold them"
     elif get_origin(kind) is list:
         fits, wanted = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of names"
     else:
@@ -200,3 +217,11 @@ def _check_type(name: str, value: object, kind: Any) -> None:
         wanted = _TYPE_NAMES[kind]
     if not fits:
         raise InputError(f"{name} is {value!r}: give {wanted}.")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)

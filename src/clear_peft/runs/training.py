@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from clear_peft.methods import find
 from clear_peft.runs import confident_learning, processes
 from clear_peft.runs import folder as run_folder
 from clear_peft.runs.confident_learning import Findings
-from clear_peft.runs.config import RunConfig
+from clear_peft.runs.config import RunConfig, check_type
 from clear_peft.runs.inference import logits_of
 from clear_peft.runs.interrupts import saving_first
 from clear_peft.runs.loggers import check_loggers, keep_logs
@@ -38,8 +38,24 @@ from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
 from clear_peft.training.selection import BELIEVED_ACCURACY
 from clear_peft.tuners import build
 
-# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say
-_NOT_TRAINING = {"output_dir", "push_to_hub", "report_to", "resume_from_checkpoint"}
+# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
+# its labels, and judges every row
+_NOT_TRAINING = {
+    "output_dir",
+    "push_to_hub",
+    "report_to",
+    "resume_from_checkpoint",
+    "label_names",
+    "dataloader_drop_last",
+}
+# what has an option of its own
+_OPTIONS = {
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+}
+_TYPES = get_type_hints(CleaRConfig)
 
 
 @silently()
@@ -132,6 +148,11 @@ def _arguments(config: RunConfig) -> CleaRConfig:
     outside = config.training.keys() & _NOT_TRAINING
     if outside:
         raise InputError(f"training cannot set {', '.join(sorted(outside))}: leave it out.")
+    for name, value in config.training.items():
+        if name in _OPTIONS:
+            raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
+        if _TYPES.get(name) in (str, int, float, bool):
+            check_type(f"training.{name}", value, _TYPES[name])
     settings: dict[str, Any] = {
         "output_dir": config.output,
         "num_train_epochs": config.epochs,
@@ -161,7 +182,13 @@ def _arguments(config: RunConfig) -> CleaRConfig:
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")
-    return CleaRConfig(**settings)
+    try:
+        return CleaRConfig(**settings)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".:")
+        raise InputError(f"What training holds does not fit ({reason}): mend it there.") from error
 
 
 def _trainer(
