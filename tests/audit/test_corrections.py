@@ -47,6 +47,12 @@ def test_a_text_cut_by_a_browser(tmp_path):
     assert read_corrections(path, odd, LabelNames(tuple(NAMES))).keep == [0]
 
 
+def test_a_text_that_begins_with_a_screenful_of_white_space(tmp_path):
+    blank = Examples(["\n" * 210 + "x"], np.array([0]), np.arange(1))
+    path = _file(tmp_path / "c.csv", [(0, "keep", "")], text="\n" * 200)
+    assert read_corrections(path, blank, LabelNames(tuple(NAMES))).keep == [0]
+
+
 def test_line_ends_that_a_spreadsheet_has_changed(tmp_path):
     row = TEXTS.index("carriage\r\nreturn")
     assert _read(_file(tmp_path / "c.csv", [(row, "keep", "")], text="carriage\nreturn")).keep == [row]

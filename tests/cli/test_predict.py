@@ -1,6 +1,7 @@
 """``predict`` and ``evaluate`` on a finished run."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -38,6 +39,17 @@ def test_evaluate_measures_what_train_measured(cli, finished, place, method, pef
     assert end.status == 0
     measured = json.loads((run / "metrics.json").read_text())["test"]
     assert json.loads(end.out) == {**measured, "examples": 30}
+
+
+def test_what_is_predicted_from_is_never_overwritten(cli, finished, place, tmp_path):
+    data = tmp_path / "in.csv"
+    data.write_bytes(Path(place.test).read_bytes())
+    options = ("--run", finished("clear", "lora"), "--data", data, "--output", data, "--overwrite")
+    end = cli("predict", *options)
+    assert (end.status, "is the input itself" in end.err) == (2, True)
+    assert data.read_bytes() == Path(place.test).read_bytes()
+    end = cli("predict", *options[:-2], tmp_path / ("a" * 300 + ".csv"))
+    assert (end.status, "name too long" in end.err) == (2, True)
 
 
 def test_predictions_are_never_overwritten_unasked(cli, finished, place, tmp_path):

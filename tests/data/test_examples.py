@@ -84,6 +84,13 @@ FOUR = {"text": list("abcd"), "label": [0, 1, 0, 1]}
         ({**FOUR, "label": [1, 1, 1, 1]}, {}, "every row has the label '1'"),
         ({**FOUR, "label": [0, 1, 0, 2]}, {}, r"the labels '1', '2' have one row each, in 2 rows \(1, 3;"),
         ({**FOUR, "label": ["a", "b", "a ", "b"]}, {}, "'a' and 'a ' differ only in white space"),
+        ({**FOUR, "label": ["\xe9", "b", "e\u0301", "b"]}, {}, r"'e\\u0301' and '\\xe9' differ only in how"),
+        (
+            {**FOUR, "label": ["a\0", "b", "a\0", "b"]},
+            {},
+            r"'label': the label holds a NUL .* in 2 rows \(0, 2;",
+        ),
+        ({**FOUR, "id": ["a\0", "b", "c", "d"]}, {"id_column": "id"}, "'id': the id holds a NUL character"),
         (FOUR, {"names": LabelNames(("0", "2"))}, r"labels, '0', '2', lack '1', found in 2 rows \(1, 3;"),
         ({**FOUR, "gold": [0, 1, 0, 5]}, {"clean_label_column": "gold"}, "'gold': .* lack '5'"),
         (

@@ -12,6 +12,7 @@ from clear_peft.runs import RunConfig, train
 from clear_peft.runs import training as runs_training
 from clear_peft.runs.folder import last_checkpoint
 from clear_peft.runs.progress import Silent
+from clear_peft.runs.tables import read_tables
 from clear_peft.tuners import build
 from tiny_models import tiny
 
@@ -102,6 +103,23 @@ def test_a_full_disk_costs_an_epoch_at_most(config, tmp_path, kind):
     assert again["epochs"] == undisturbed["epochs"]
     adapter = "adapter/adapter_model.safetensors"
     assert (tmp_path / "run" / adapter).read_bytes() == (tmp_path / "a" / adapter).read_bytes()
+
+
+def test_a_row_whose_loss_is_not_finite_is_named_as_in_its_file(config, monkeypatch):
+    from clear_peft.training.trainer import CleaRTrainer
+
+    rows = read_tables(config()).train.rows
+    place = int((rows != range(len(rows))).argmax())  # behind the first row that is held out
+    plain_loss = CleaRTrainer.per_example_loss
+
+    def ruined(self, logits, labels, ids):
+        return plain_loss(self, logits, labels, ids).where(ids != place, torch.nan)
+
+    monkeypatch.setattr(CleaRTrainer, "per_example_loss", ruined)
+    with pytest.raises(
+        InputError, match=rf"loss is not finite at step \d+ \(training rows {rows[place]}, …\)"
+    ):
+        train(config())
 
 
 def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(config, tmp_path, monkeypatch):

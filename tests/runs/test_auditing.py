@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 from audit.written_run import NAMES, corrections_of, write_run
 from clear_peft.data import read_table, unescape_formulas, write_table
 from clear_peft.errors import InputError
+from clear_peft.runs import RunConfig
 from clear_peft.runs.auditing import apply_corrections, audit_run, write_audit
 
 
@@ -118,7 +120,7 @@ def test_the_audited_table(run, tmp_path):
     found = audit_run(run.folder)
     for ending in ("csv", "tsv", "jsonl", "parquet"):
         output = tmp_path / f"audited.{ending}"
-        write_audit(found, output)
+        write_audit(run.folder, found, output)
         back = read_table(output)
         if ending in ("csv", "tsv"):
             assert "'=SUM(A1:A9)" in back["text"].tolist()
@@ -126,8 +128,17 @@ def test_the_audited_table(run, tmp_path):
         assert back["text"].tolist() == found.issues["text"].tolist()
         assert list(back.columns) == list(found.issues.columns)
     with pytest.raises(InputError, match="is there already"):
-        write_audit(found, output)
-    write_audit(found, output, overwrite=True)
+        write_audit(run.folder, found, output)
+    write_audit(run.folder, found, output, overwrite=True)
+
+
+def test_what_it_is_about_is_never_overwritten(run):
+    found = audit_run(run.folder)
+    for kept in (run.folder / "label_issues.csv", Path(RunConfig.load(run.folder).data)):
+        before = kept.read_bytes()
+        with pytest.raises(InputError, match="is the input itself"):
+            write_audit(run.folder, found, kept, overwrite=True)
+        assert kept.read_bytes() == before
 
 
 DECISIONS = [(3, "relabel", "weaving"), (0, "relabel", "sailing"), (7, "drop", ""), (20, "keep", "")]

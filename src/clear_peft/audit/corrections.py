@@ -58,6 +58,8 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
             f"{source!r} lacks the column {listing(lacking)}: give {', '.join(_COLUMNS)}, as the report does."
         )
     cells = [[_text(value, source) for value in frame[column]] for column in _COLUMNS]
+    # what begins with a screenful of white space is no missing text
+    cells[-1] = [v if isinstance(v, str) else t for v, t in zip(frame["text"], cells[-1], strict=True)]
     rows = _rows(cells[0], len(examples), source)
     found = Corrections({}, [], [])
     for row, action, label, given, text in zip(rows, *cells[1:], strict=True):
@@ -103,8 +105,8 @@ def corrected(
     for row, label in corrections.relabel.items():
         if labels[row] != label:
             source[row] = row_of[np.searchsorted(ids, label)]
-    given = frame[label_column]
-    changed = frame.assign(**{label_column: given.iloc[source].set_axis(given.index)})
+    given, changed = frame[label_column], frame.copy()
+    changed[label_column] = given.iloc[source].set_axis(given.index)
     return changed.drop(index=changed.index[corrections.drop]).reset_index(drop=True)
 
 

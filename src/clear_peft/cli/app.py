@@ -31,6 +31,8 @@ for command in (
 app.add_typer(bench.bench, name="bench")
 
 _INTERRUPTED = 130
+# of the commands whose work is not lost
+_HOW_TO_GO_ON = {"train": "; --resume goes on from here", "bench": "; the same command goes on from here"}
 # how long torchrun takes, at the most, to end the other processes once one has failed
 _FIRST_TO_SPEAK = 5.0
 
@@ -46,6 +48,8 @@ def _root(
         typer.echo(__version__)
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    else:
+        context.ensure_object(Output).command = context.invoked_subcommand
 
 
 def main() -> None:
@@ -73,10 +77,10 @@ def _run(output: Output) -> int:
         output.error(f"{said.rstrip('.')}; see --help.")
         return 2
     except OSError as error:
-        output.error(f"{error}; free space or mend the rights, and carry a training run on with --resume.")
+        output.error(f"{error}; free space or mend the rights{_HOW_TO_GO_ON.get(output.command, '')}.")
         return 1
     if status == _INTERRUPTED:
-        output.error("Interrupted; go on with train --resume, or the same bench run again.")
+        output.error(f"Interrupted{_HOW_TO_GO_ON.get(output.command, '')}.")
     return status or 0
 
 

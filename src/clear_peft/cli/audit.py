@@ -51,7 +51,7 @@ def audit(
     out.stage(f"Auditing {run}")
     found = audit_run(run, threshold=threshold)
     if output is not None:
-        write_audit(found, output, overwrite=overwrite)
+        write_audit(run, found, output, overwrite=overwrite)
     values = _values(found)
     lines = _lines(found, values)
     if output is not None:

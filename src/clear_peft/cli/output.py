@@ -26,10 +26,12 @@ class Output:
 
     Attributes:
         format: ``json`` and ``quiet`` show no progress; ``quiet`` shows no results either.
+        command: Name of the command that speaks, once it is known.
     """
 
     def __init__(self) -> None:
         self.format = Format.human
+        self.command = ""
         self._bar: tuple[Progress, TaskID] | None = None
         self._progress = Console(stderr=True, highlight=False)
         self._results = Console(highlight=False)

@@ -175,10 +175,15 @@ def _texts(series: pd.Series, place: str) -> list[str]:
         raise InputError(
             f"{place}: the text is not a string but {kind} in {row_listing(other)}; name a column of text."
         )
-    nul = [i for i, value in enumerate(values) if "\0" in value]  # no CSV can hold it
-    if nul:
-        raise InputError(f"{place}: the text holds a NUL character in {row_listing(nul)}; remove it.")
+    _refuse_nul(values, place, "text")
     return values
+
+
+def _refuse_nul(values: list[str], place: str, kind: str) -> None:
+    """No CSV can hold it, and the list of label issues is one."""
+    nul = [i for i, value in enumerate(values) if "\0" in value]
+    if nul:
+        raise InputError(f"{place}: the {kind} holds a NUL character in {row_listing(nul)}; remove it.")
 
 
 def _names_in(series: pd.Series, place: str, kind: str) -> list[str]:
@@ -200,6 +205,7 @@ def _names_in(series: pd.Series, place: str, kind: str) -> list[str]:
         raise InputError(
             f"{place}: the {kind} is missing in {row_listing(missing)}; fill it in or remove the rows."
         )
+    _refuse_nul(names, place, kind)
     return names
 
 

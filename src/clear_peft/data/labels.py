@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,17 @@ class LabelNames:
             The distinct names, sorted; by number where all are whole numbers.
 
         Raises:
-            InputError: If a label is missing or of another type, or two names differ only in white space
-                around them.
+            InputError: If a label is missing or of another type, or two names look alike: they differ only
+                in white space around them or in how Unicode composes their letters.
         """
         names = {_name(value) for value in values}
-        stripped: dict[str, str] = {}
+        seen: dict[str, str] = {}
         for name in sorted(names):
-            twin = stripped.setdefault(name.strip(), name)
+            twin = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
+            if twin.strip() != name.strip():
+                raise InputError(
+                    f"Labels {twin!a} and {name!a} differ only in how Unicode composes them; make them one."
+                )
             if twin != name:
                 raise InputError(
                     f"Labels {brief(twin)} and {brief(name)} differ only in white space; write them alike."

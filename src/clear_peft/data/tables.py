@@ -84,6 +84,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     folder = os.path.dirname(os.path.realpath(name))  # noqa: PTH120  (as atomic_write resolves it)
     if not os.path.isdir(folder):  # noqa: PTH112
         raise InputError(f"Cannot write {name!r}: there is no folder {folder!r}; make it first.")
+    try:
+        os.stat(name)  # noqa: PTH116
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"Cannot write {name!r}: {reason}; choose another name.") from error
     if os.path.isdir(name) or not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112
         raise InputError(f"Cannot write {name!r}; choose a file in a folder that you may write to.")
 
@@ -101,9 +108,9 @@ def check_output(
     Raises:
         InputError: If it must not or cannot be written.
     """
-    if Path(output).exists():
+    if os.path.exists(output):  # noqa: PTH110  (see read_table)
         for source in inputs:
-            if os.path.exists(source) and Path(output).samefile(source):  # noqa: PTH110  (see read_table)
+            if os.path.exists(source) and Path(output).samefile(source):  # noqa: PTH110
                 raise InputError(f"{output} is the input itself: give another --output.")
         if not overwrite:
             raise InputError(f"{output} is there already: give another --output, or --overwrite.")

@@ -57,18 +57,22 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
     )
 
 
-def write_audit(found: Audit, output: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def write_audit(
+    folder: str | os.PathLike[str], found: Audit, output: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
     """Write the audited rows, most suspicious first; formulas are escaped where a spreadsheet may open them.
 
     Args:
-        found: The audit.
+        folder: Run folder; its list, and the table that it was trained on, are never overwritten.
+        found: Its audit.
         output: CSV, TSV, JSONL or Parquet file.
         overwrite: Whether it may be there already. Default False.
 
     Raises:
         InputError: If the output must not or cannot be written.
     """
-    check_output(output, [], overwrite=overwrite)
+    listed = Path(folder) / run_folder.LABEL_ISSUES
+    check_output(output, [RunConfig.load(folder).data, listed], overwrite=overwrite)
     risky = Path(output).suffix.lower() in _SPREADSHEETS
     write_table(escape_formulas(found.issues) if risky else found.issues, output)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding
 
-from clear_peft.data import Examples, LabelNames, check_writable, load_examples, tokenize, write_table
+from clear_peft.data import Examples, LabelNames, check_output, load_examples, tokenize, write_table
 from clear_peft.errors import InputError
 from clear_peft.methods import find
 from clear_peft.runs import folder as run_folder
@@ -130,9 +130,7 @@ def predict(
     Raises:
         InputError: If the folder or the table is not what it should be, or the output cannot be written.
     """
-    if Path(output).exists() and not overwrite:
-        raise InputError(f"{output} is there already: give another --output, or --overwrite.")
-    check_writable(output)
+    check_output(output, [data], overwrite=overwrite)
     config, _ = _finished(folder)
     table = load_examples(data, text_column=config.text_column, label_column=None)
     taken = {"predicted_label", "confidence"} & set(table.frame.columns)

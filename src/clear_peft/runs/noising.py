@@ -91,8 +91,8 @@ def add_noise(
     # each changed label is copied from a row that has it, so that values keep their type
     _, row_of = np.unique(labels, return_index=True)
     source = np.where(noisy.changed, row_of[noisy.labels], np.arange(len(labels)))
-    given = table.frame[label_column]
-    frame = table.frame.assign(**{label_column: given.iloc[source].set_axis(given.index), _CLEAN: given})
+    given, frame = table.frame[label_column], table.frame.copy()
+    frame[label_column], frame[_CLEAN] = given.iloc[source].set_axis(given.index), given
     write_table(frame, output)
     return {
         "rows": len(frame),

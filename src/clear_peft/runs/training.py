@@ -4,7 +4,8 @@ import copy
 import math
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from clear_peft.runs.tables import Tables, read_tables
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
 from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
 from clear_peft.training.selection import BELIEVED_ACCURACY
+from clear_peft.training.watch import NotFiniteError
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
@@ -102,13 +104,14 @@ def train(
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
             tokens = _only(tokens, found.kept)
+        rows = tables.train.rows if found is None else tables.train.rows[found.kept]
         trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
         keep_logs(trainer, folder / run_folder.TENSORBOARD)
         trainer.add_callback(Diary(partial(_write_down, folder)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = run_folder.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
-        with saving_first(trainer, reporter):
+        with saving_first(trainer, reporter), _named_by(rows):
             trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
@@ -239,7 +242,8 @@ def _findings(
             trainer = _trainer(
                 config, arguments, _only(tokens, rows), copy.deepcopy(model), tokenizer, reporter
             )
-            trainer.train()
+            with _named_by(tables.train.rows[rows]):
+                trainer.train()
         return logits_of(trainer.model, tokenizer, tables.train.select(held), config.max_length)
 
     logits = confident_learning.out_of_sample_logits(
@@ -252,6 +256,15 @@ def _findings(
         reporter,
     )
     return confident_learning.find_issues(labels, logits)
+
+
+@contextmanager
+def _named_by(rows: np.ndarray) -> Iterator[None]:
+    """Inside, a step that is not finite is told by rows of the file, given of each training row, (N,)."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise error.of_rows(rows.tolist()) from error
 
 
 def _test_curve(config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any) -> TestCurve:

@@ -1,5 +1,7 @@
 """Stopping at what is not finite, without a device that waits for us at every step."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,27 @@ from clear_peft.errors import InputError
 _ROWS = 5
 # steps between two looks at an accelerator, which has to finish its work for each
 _STEPS = 50
+
+
+class NotFiniteError(InputError):
+    """A step of the training was not finite.
+
+    Args:
+        what: What was not, as a sentence begins: ``The loss``.
+        step: Its number, counted from 1.
+        rows: Some of its examples, by their positions in the training set.
+    """
+
+    def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
+        super().__init__(
+            f"{what} is not finite at step {step} (training rows {', '.join(map(str, rows))}, …): lower the "
+            "learning rate, or train in bf16 or float32 instead of fp16."
+        )
+        self._what, self._step, self._rows = what, step, rows
+
+    def of_rows(self, numbers: Sequence[int]) -> "NotFiniteError":
+        """The same, but each row by the number that its table has for it, (N,)."""
+        return NotFiniteError(self._what, self._step, [numbers[row] for row in self._rows])
 
 
 class FiniteWatch:
@@ -38,7 +61,7 @@ class FiniteWatch:
             step: Its number.
 
         Raises:
-            InputError: If this step, or one that has not been looked at yet, is not finite.
+            NotFiniteError: If this step, or one that has not been looked at yet, is not finite.
         """
         ruined = ~finite
         worst = ruined.float().argsort(descending=True, stable=True)[:_ROWS]
@@ -55,13 +78,9 @@ class FiniteWatch:
         """Stop if a step was not finite.
 
         Raises:
-            InputError: Naming the step and up to five of its training rows.
+            NotFiniteError: Naming the step and up to five of its training rows.
         """
         self._steps_unseen = 0
         step = int(self._step)
         if step:
-            rows = ", ".join(str(row) for row in self._rows.tolist() if row >= 0)
-            raise InputError(
-                f"{self._what} is not finite at step {step} (training rows {rows}, …): lower the learning "
-                "rate, or train in bf16 or float32 instead of fp16."
-            )
+            raise NotFiniteError(self._what, step, [row for row in self._rows.tolist() if row >= 0])
