@@ -20,6 +20,8 @@ _PENALTIES = 10.0 ** np.arange(-2, 5, 0.5)
 _LOG_SHARPNESS = (-1.0, 6.0)
 _STEPS = 30
 _CHUNK = 1 << 14
+# of labels that are believed; were all random, any sharpness would fit what is left
+_MOST_RANDOM = 0.5
 _SMALLEST = 1e-12
 # a row that is surely wrong still counts a little: a class may have no other
 _LEAST_WEIGHT = 1e-3
@@ -240,7 +242,8 @@ def _fitted(
 def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array, some_random: bool) -> float:
     """The factor before the softmax that makes the labels likeliest, all of them or but for some random ones.
 
-    Of labels that are believed a few are wrong, and would flatten all probabilities if none could be random.
+    Of labels that are believed a few are wrong, and would flatten all probabilities if none could be random;
+    more than half are not.
     """
     total, random = weights.sum(), 1 / predicted.shape[1]
 
@@ -249,7 +252,8 @@ def _sharpness(predicted: Array, labels: npt.NDArray[np.integer], weights: Array
         own = np.exp(logs[np.arange(len(labels)), labels]).clip(np.finfo(float).tiny)
         share = 0.1 * some_random
         for _ in range(_STEPS if some_random else 0):
-            share = weights @ (share * random / ((1 - share) * own + share * random)) / total
+            drawn = weights @ (share * random / ((1 - share) * own + share * random)) / total
+            share = min(drawn, _MOST_RANDOM)
         return -float(weights @ np.log((1 - share) * own + share * random))
 
     grid = np.linspace(*_LOG_SHARPNESS, 29)

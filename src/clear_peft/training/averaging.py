@@ -22,7 +22,11 @@ class WeightAverage:
         self.decay = decay
         self.steps = 0
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._average = {name: p.detach().clone() for name, p in self._weights.items()}
+        # at least in float32: what a step adds to an average is lost in bf16
+        self._average = {
+            name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+            for name, p in self._weights.items()
+        }
         self._own: dict[str, Tensor] | None = None
 
     @torch.no_grad()
@@ -31,7 +35,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for name, weight in self._weights.items():
-            self._average[name].lerp_(weight, 1 - decay)
+            average = self._average[name]
+            average.lerp_(weight.to(average.dtype), 1 - decay)
 
     @torch.no_grad()
     def show(self) -> None:

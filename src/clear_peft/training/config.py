@@ -1,5 +1,6 @@
 """The settings of a run, and the two presets."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +66,7 @@ class CleaRConfig(TrainingArguments):
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
         objective: The loss of an example under its given label, out of ``clear_peft.objectives.OBJECTIVES``.
-        objective_options: Its options, by name.
+        objective_options: Its options by name, or as JSON.
         patience: Epochs without a better validation figure after which training stops; 0: it never does.
     """
 
@@ -87,12 +88,14 @@ class CleaRConfig(TrainingArguments):
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
     consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
     objective: str = field(default="cross_entropy", metadata={"help": f"one of {', '.join(OBJECTIVES)}"})
-    objective_options: dict | None = field(default=None, metadata={"help": "options of the objective"})
+    objective_options: dict | str | None = field(default=None, metadata={"help": "options of the objective"})
     patience: int = field(default=0, metadata={"help": "epochs without gain before stopping, 0: never"})
 
     def __post_init__(self) -> None:
         """Check what is ours, and then let transformers check its own."""
         super().__post_init__()
+        if isinstance(self.objective_options, str):  # as transformers' own options of options
+            self.objective_options = _parsed(self.objective_options)
         for name, low, high in (
             ("gate_ceiling", 0, 1),
             ("loss_smoothing", 0, 0.999),
@@ -114,6 +117,22 @@ class CleaRConfig(TrainingArguments):
             raise InputError(
                 f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
             )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the objective, none if there are none."""
+        assert not isinstance(self.objective_options, str)  # parsed
+        return self.objective_options or {}
+
+
+def _parsed(options: str) -> dict[str, Any]:
+    try:
+        values = json.loads(options)
+    except ValueError as error:
+        raise InputError(f'objective_options is no JSON ({error}): write e.g. {{"q": 0.5}}.') from error
+    if not isinstance(values, dict):
+        raise InputError(f"objective_options is {options!r}: write a JSON object.")
+    return values
 
 
 def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:

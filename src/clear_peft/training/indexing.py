@@ -24,6 +24,7 @@ class IdCollator:
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         self.collate = collate
+        self.tokenizer = getattr(collate, "tokenizer", None)  # transformers saves it with the model
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate, with the ids as an int64 tensor (B,) where the features have them."""
@@ -55,7 +56,7 @@ def with_ids(dataset: Any) -> Any:
     Raises:
         InputError: If the dataset has no length, and so no stable ids.
     """
-    if isinstance(dataset, HubDataset):
+    if isinstance(dataset, HubDataset) and dataset.format["type"] != "custom":
         if ID_COLUMN in dataset.column_names:
             dataset = dataset.remove_columns(ID_COLUMN)
         return dataset.add_column(ID_COLUMN, np.arange(len(dataset)))
@@ -69,11 +70,21 @@ def with_ids(dataset: Any) -> Any:
 
 def column(dataset: Any, name: str) -> np.ndarray | None:
     """One column of a dataset as an array, or None if it has none of that name."""
+    if isinstance(dataset, _Indexed):
+        dataset = dataset.dataset
     if isinstance(dataset, HubDataset):
-        return np.asarray(dataset[name]) if name in dataset.column_names else None
+        # as it is stored: a transform may want other columns too
+        return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
     if not len(dataset) or name not in dataset[0]:
         return None
     return np.asarray([dataset[i][name] for i in range(len(dataset))])
+
+
+def token_counts(dataset: Any) -> np.ndarray | None:
+    """Lengths of the ``input_ids`` of a dataset, (N,), or None if it has none."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return None
+    return np.asarray([len(ids) for ids in dataset.with_format(None)["input_ids"]])
 
 
 def labels_of(dataset: Any, num_labels: int) -> np.ndarray:

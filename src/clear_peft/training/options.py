@@ -1,7 +1,7 @@
 """Options of a method that is more than an objective."""
 
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from clear_peft.errors import InputError
 from clear_peft.training.config import CleaRConfig
@@ -24,7 +24,7 @@ def method_options(kind: type[Options], method: str, args: CleaRConfig) -> Optio
         raise InputError(f"{method} trains on cross entropy: leave out objective {args.objective!r}.")
     if args.clean_routing:
         raise InputError(f"{method} has no gates: set clean_routing=False.")
-    given: dict[str, Any] = args.objective_options or {}
+    given = args.options
     own = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := ", ".join(name for name in given if name not in own):
         raise InputError(f"{method} has no option {unknown}: choose from {', '.join(own)}.")

@@ -15,6 +15,7 @@ from clear_peft.training.indexing import (
     IdCollator,
     column,
     labels_of,
+    token_counts,
     with_ids,
 )
 from clear_peft.training.sampling import own_rows
@@ -43,6 +44,8 @@ class PassingTrainer(AdapterTrainer):
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
             self._lengths = column(train_dataset, args.length_column_name)
+            if self._lengths is None and args.train_sampling_strategy == "group_by_length":
+                self._lengths = token_counts(train_dataset)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.data_collator: Any = IdCollator(self.data_collator)
 
@@ -57,7 +60,7 @@ class PassingTrainer(AdapterTrainer):
         """
         args, labels = self.args, batch["labels"]
         full = args.dataloader_drop_last or args.train_sampling_strategy == "batch_rebalance"
-        if not full and self.accelerator.gradient_state.end_of_dataloader:
+        if args.world_size > 1 and not full and self.accelerator.gradient_state.end_of_dataloader:
             together = self._train_batch_size * (1 if self.accelerator.split_batches else args.world_size)
             batch["labels"] = labels[: own_rows(len(self._labels), together, len(labels), args.process_index)]
         return batch
@@ -108,17 +111,17 @@ class PassingTrainer(AdapterTrainer):
         return None if found is None else self.accelerator.reduce(found.to(self.args.device), "sum").cpu()
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
-        """By length, in an order that can be told again: transformers' own draws at random."""
-        return by_length(eval_dataset).tolist()
+        return self._order(eval_dataset).tolist()
+
+    def _order(self, dataset: Any) -> np.ndarray:
+        """Positions in a dataset in the order of its evaluation.
+
+        Short examples first, if like lengths are to go together: transformers' own order is random then.
+        """
+        lengths = token_counts(dataset) if self.args.train_sampling_strategy == "group_by_length" else None
+        return np.arange(len(dataset)) if lengths is None else np.argsort(lengths, kind="stable")
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if ID_COLUMN not in self._signature_columns:
             self._signature_columns.append(ID_COLUMN)
-
-
-def by_length(dataset: Any) -> np.ndarray:
-    """Positions in a dataset, short examples first; as they come where their lengths are not to be had."""
-    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
-        return np.arange(len(dataset))
-    return np.argsort([len(ids) for ids in dataset["input_ids"]], kind="stable")

@@ -9,15 +9,16 @@ import numpy as np
 BELIEVED_ACCURACY = "believed_accuracy"
 
 
-def believed_accuracy(prediction: Any, belief: np.ndarray | None) -> float:
+def believed_accuracy(logits: np.ndarray, labels: np.ndarray, belief: np.ndarray | None) -> float:
     """Accuracy under the given labels, each counted as far as it is believed.
 
     Args:
-        prediction: Transformers' ``EvalPrediction``: logits (M, C) and given labels (M,).
+        logits: (M, C).
+        labels: Given labels, (M,).
         belief: Their clean probabilities, (M,); None as long as nothing is known. Then, and where no row at
             all is believed, all count alike.
     """
-    hits = prediction.predictions.argmax(axis=1) == prediction.label_ids
+    hits = logits.argmax(axis=1) == labels
     return float(np.average(hits, weights=belief if belief is not None and belief.any() else None))
 
 

@@ -57,10 +57,7 @@ class StepTrainer(PassingTrainer):
         self._router = (
             Router(model, ceiling=args.gate_ceiling, seed=args.seed) if args.clean_routing else None
         )
-        if train_dataset is not None:
-            blocks = 0 if self._router is None else self._router.num_blocks
-            self._tally = Tally(self._labels, self._num_labels, blocks, args.device)
-            self._objective = self._make_objective(args)
+        self._begin_memory()
         self._unlogged = UnloggedLoss(self)
         self._watched_loss = FiniteWatch("The loss", args.device)
         self._watched_gradient = FiniteWatch("The gradient", args.device)
@@ -71,9 +68,14 @@ class StepTrainer(PassingTrainer):
     # What other trainers change
 
     def _make_objective(self, args: CleaRConfig) -> Objective:
-        return make_objective(
-            args.objective, len(self._labels), self._num_labels, args.objective_options or {}
-        )
+        return make_objective(args.objective, len(self._labels), self._num_labels, args.options)
+
+    def _begin_memory(self) -> None:
+        """Nothing is known of any example: before training, and before it begins once more."""
+        if self.train_dataset is not None:
+            blocks = 0 if self._router is None else self._router.num_blocks
+            self._tally = Tally(self._labels, self._num_labels, blocks, self.args.device)
+            self._objective = self._make_objective(self.args)
 
     def _shares(self) -> np.ndarray | None:
         """The proportions in which the examples of the next epoch are drawn, (N,) float; None: all alike."""
@@ -93,13 +95,21 @@ class StepTrainer(PassingTrainer):
 
     def _before_training(self) -> None:
         """Training begins, or goes on after a checkpoint."""
+        if self.state.global_step == 0:
+            self._begin_memory()
         self._unlogged.resume()
 
     def _before_epoch(self) -> None:
         """The evaluation and the checkpoint of the epoch before, if any, are over."""
 
+    def _before_step(self) -> None:
+        """What an optimizer step is made of begins."""
+
     def _after_step(self) -> None:
         """The optimizer has taken a step."""
+
+    def _before_evaluation(self) -> None:
+        """In the middle of an epoch: the model is evaluated or saved next, or it is the last one."""
 
     def _after_epoch(self) -> None:
         """An epoch is over, and is still to be evaluated and saved. Not called again on resume."""
@@ -119,7 +129,7 @@ class StepTrainer(PassingTrainer):
             len(self._labels),
             self.args.train_batch_size,
             self._lengths if strategy == "group_by_length" else None,
-            self.args.seed,
+            self.args.seed if self.args.data_seed is None else self.args.data_seed,
             epoch=lambda: int(self.state.epoch or 0),
             shares=self._shares,
         )
@@ -236,12 +246,17 @@ class _Turns(TrainerCallback):
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._before_epoch()
 
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer._before_step()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._after_step()
         if float(state.epoch).is_integer():
             self._waiting = {due for due in _DUE if getattr(control, due)}
             for due in self._waiting:
                 setattr(control, due, False)
+        elif control.should_training_stop or any(getattr(control, due) for due in _DUE):
+            self.trainer._before_evaluation()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer._after_epoch()

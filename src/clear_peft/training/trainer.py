@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues
+from clear_peft.errors import InputError
 from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
@@ -21,7 +22,6 @@ from clear_peft.training.figures import wrong_labels
 from clear_peft.training.fresh_start import FreshStart
 from clear_peft.training.head import HeadStart, head_inputs
 from clear_peft.training.judging import judged
-from clear_peft.training.passing_trainer import by_length
 from clear_peft.training.probing import blocks, probed
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
@@ -56,7 +56,8 @@ class CleaRTrainer(StepTrainer):
         **kwargs: Everything else that ``transformers.Trainer`` takes.
 
     Raises:
-        InputError: If the model cannot be gated or the training set has no stable ids or proper labels.
+        InputError: If the model cannot be gated, ``args`` are others, or the training set has no stable ids
+            or proper labels.
 
     Example:
         >>> trainer = CleaRTrainer(model=peft_model, args=CleaRConfig(output_dir="out"),
@@ -66,18 +67,23 @@ class CleaRTrainer(StepTrainer):
 
     def __init__(
         self,
-        model: Any,
-        args: CleaRConfig,
+        model: Any = None,
+        args: CleaRConfig | None = None,
         train_dataset: Any = None,
         *,
         estimator: CleanlinessEstimator | None = None,
         **kwargs: Any,
     ) -> None:
+        if model is None:
+            raise InputError("The gates need a model that is there: give model, and no model_init.")
+        if not isinstance(args, CleaRConfig):
+            kind = type(args).__name__
+            raise InputError(
+                f"args is a {kind}: give a CleaRConfig, which takes all that TrainingArguments takes."
+            )
+        self._epochs = args.num_train_epochs
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
-        self._steps: StepScores | None = None
-        if args.judge == "steps" and self._scores and train_dataset is not None:
-            self._steps = StepScores(len(self._labels), self._num_labels, args.device)
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
         self._average = self._new_average()
@@ -86,7 +92,6 @@ class CleaRTrainer(StepTrainer):
         if args.clean_routing and args.probe_head and train_dataset is not None:
             rows, *_ = blocks(self._labels, args.seed)
             self._head = HeadStart(self._head_inputs, self._labels, rows)
-        self._set_state(None)
 
     # What it found out
 
@@ -133,6 +138,14 @@ class CleaRTrainer(StepTrainer):
         return self._router is not None
 
     # The step
+
+    def _begin_memory(self) -> None:
+        super()._begin_memory()
+        self._set_state(None)
+        by_steps = self.args.judge == "steps" and self._scores and self.train_dataset is not None
+        self._steps: StepScores | None = None
+        if by_steps:
+            self._steps = StepScores(len(self._labels), self._num_labels, self.args.device)
 
     def _shares(self) -> np.ndarray | None:
         """Where the teacher knows little, as early with many classes, steps go to labels that look right.
@@ -188,11 +201,11 @@ class CleaRTrainer(StepTrainer):
 
     @property
     def _warm_up(self) -> int:
-        """Number of epochs before the clean probabilities are used.
+        """Number of epochs, of those that there are, before the clean probabilities are used.
 
         A probe knows something of a model that is not trained: of one epoch none is spent on it.
         """
-        share, epochs = self.args.warm_up_epochs, self.args.num_train_epochs
+        share, epochs = self.args.warm_up_epochs, self._epochs
         if share >= 1:
             return math.ceil(share)
         spared = self.args.judge == "probe"
@@ -216,11 +229,13 @@ class CleaRTrainer(StepTrainer):
     def _doubts(self) -> bool:
         """Whether wrong labels have been found, and epochs are left to make use of that."""
         found = self._state is not None and self._state.components == 2
-        return found and self._warm_up < self.args.num_train_epochs
+        return found and self._warm_up < self._epochs
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
         """Transformers' own; who was out of patience when its last checkpoint was saved has no epoch left."""
-        _, _, epochs, _, _ = args
+        steps, steps_per_epoch, epochs, _, _ = args
+        if self.args.max_steps > 0:
+            self._epochs = steps / steps_per_epoch
         done = super()._init_training_state(*args)
         return (epochs, 0) if self._out_of_patience else done
 
@@ -259,14 +274,23 @@ class CleaRTrainer(StepTrainer):
         decay = self.args.average_decay
         return WeightAverage(self.model, decay) if self.args.clean_routing and decay else None
 
+    def _before_step(self) -> None:
+        if self._average is not None:
+            self._average.hide()
+
     def _after_step(self) -> None:
         if self._average is not None:
             self._average.update()
 
+    def _before_evaluation(self) -> None:
+        """After a fresh start the average is evaluated, saved and selected, until the next step."""
+        if self._average is not None and self._found and (self.state.epoch or 0) > self._warm_up:
+            self._average.show()
+
     def _after_epoch(self) -> None:
         """Score and estimate, if it is time, and say so."""
         super()._after_epoch()
-        beyond = round(self.state.epoch or 0) - self._warm_up
+        beyond = (self.state.epoch or 0) - self._warm_up
         scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
         if self._steps is not None:
             self._steps.end_epoch(self.state.epoch or 0.0, self.accelerator)
@@ -274,8 +298,7 @@ class CleaRTrainer(StepTrainer):
             with nullcontext() if self._average is None else self._average.applied():
                 state = self._scored(self._steps)
             self._set_state(state)
-        if self._found and beyond > 0 and self._average is not None:
-            self._average.show()  # it is evaluated, saved and selected, until the next epoch begins
+        self._before_evaluation()
         wrong, afresh = wrong_labels(self._labels, self._clean_labels), self._found and beyond == 0
         figures = epoch_figures(self._tally, self._state, wrong)
         pictures = epoch_pictures(self._tally, self._state if scored else None, wrong, starts_afresh=afresh)
@@ -300,8 +323,7 @@ class CleaRTrainer(StepTrainer):
 
         Nor the one that has found them: it agrees with itself, and is left behind.
         """
-        first = self._warm_up + 1 if self._found else min(self._warm_up, self.args.num_train_epochs)
-        return not self._scores or round(epoch) >= first
+        return not self._scores or epoch >= min(self._warm_up + self._found, self._epochs)
 
     def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
         """What the judge makes of the labels; where steps say nothing yet, the model does."""
@@ -347,16 +369,22 @@ class CleaRTrainer(StepTrainer):
             self._drawn = None if state.drawn is None else state.drawn.to(device)
             self._certainty = self._certain() if self.args.soft_labels else self._probability
 
-    def _with_belief(self, measure: Callable[[Any], dict], prediction: Any) -> dict[str, float]:
-        """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p."""
-        metrics = measure(prediction)
-        if not (self.is_in_train and self.args.clean_routing):
+    def _with_belief(self, measure: Callable[..., dict], prediction: Any, **options: Any) -> dict[str, float]:
+        """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p.
+
+        Only where there are logits of all rows to take it from.
+        """
+        metrics, outputs = measure(prediction, **options), prediction.predictions
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        rows = len(prediction.label_ids)
+        whole = getattr(logits, "shape", None) == (rows, self._num_labels) and not options
+        if not (self.is_in_train and self.args.clean_routing and whole):
             return metrics
         state = self._state
         belief = state.validation_probability if state is not None and state.components == 2 else np.ones(0)
         known = len(belief) == len(prediction.label_ids)
-        figure = believed_accuracy(prediction, belief[by_length(self.eval_dataset)] if known else None)
-        return {**metrics, BELIEVED_ACCURACY: figure}
+        weights = belief[self._order(self.eval_dataset)] if known else None
+        return {**metrics, BELIEVED_ACCURACY: believed_accuracy(logits, prediction.label_ids, weights)}
 
     # Files
 
@@ -373,7 +401,9 @@ class CleaRTrainer(StepTrainer):
         state = self._state
         if not (name == BELIEVED_ACCURACY and self._found and state is not None):
             return super()._determine_best_metric(metrics, trial)
-        value = metrics[f"eval_{name}"]
+        value = metrics.get(f"eval_{name}")
+        if value is None:
+            return super()._determine_best_metric(metrics, trial)  # which says what there is
         best = max(value, value if self.state.best_metric is None else self.state.best_metric)
         self.state.best_metric = best
         if not within_standard_error(value, best, float(state.validation_probability.sum())):

@@ -97,7 +97,7 @@ def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLik
 
     Args:
         model: The model, adapter included, as it was when it was saved.
-        folder: Folder that its ``save_pretrained`` has written.
+        folder: Folder that its ``save_pretrained`` has written; named adapters have folders of their own.
 
     Raises:
         InputError: The weights are missing, damaged, or not this adapter's.
@@ -105,11 +105,15 @@ def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLik
     if isinstance(model, BottleneckModel):
         model.load_weights(folder)
         return
-    path = Path(folder) / _PEFT_WEIGHTS_NAME
+    for name in model.peft_config:
+        _restore(model, name, Path(folder) / ("" if name == "default" else name) / _PEFT_WEIGHTS_NAME)
+
+
+def _restore(model: PeftModel, name: str, path: Path) -> None:
     try:
         weights = load_file(path)
         with quiet():
-            outcome = set_peft_model_state_dict(model, weights)
+            outcome = set_peft_model_state_dict(model, weights, adapter_name=name)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:300]
         raise InputError(
