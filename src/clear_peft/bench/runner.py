@@ -133,7 +133,7 @@ def _in_processes(
                 folder.mkdir()
                 receiver, sender = _SPAWN.Pipe(duplex=False)
                 process = _SPAWN.Process(target=_child, args=(sender, work, cell, folder, data_dir))
-                with _threads((os.cpu_count() or 1) // workers):
+                with _threads(_cores() // workers):
                     process.start()
                 sender.close()
                 running[receiver] = cell, process, folder, time.monotonic()
@@ -156,6 +156,11 @@ def _in_processes(
         for _, process, _, _ in running.values():
             process.terminate()
             process.join()
+
+
+def _cores() -> int:
+    """Those that this process may use: of a cluster's node, or under taskset, they are not all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
