@@ -6,6 +6,7 @@ import pytest
 
 from bench_cells import cell, record
 from clear_peft.bench import store
+from clear_peft.bench.grid import shipped_grids
 
 GRID = """
 model: {model}
@@ -26,6 +27,11 @@ def results(tmp_path):
         store.add(path, record(cell(method, noise="sym40"), 0.7))
     store.add(path, record(cell(), 0.9))
     return path
+
+
+def test_help_names_the_grids(cli):
+    listed = " ".join(cli("bench", "run", "--help").out.replace("│", " ").split())
+    assert f"a grid that ships: {', '.join(shipped_grids())}." in listed
 
 
 def test_run_then_table_then_run_again(cli, place, tmp_path):

@@ -25,7 +25,11 @@ MethodsOption = Annotated[
 def run(
     context: typer.Context,
     grid: Annotated[
-        str, typer.Option(help="YAML file, or a grid that ships: smoke, cpu, peft, ablation, scoring, paper.")
+        str,
+        typer.Option(
+            help="YAML file, or a grid that ships: ablation, cpu, larger, paper, peft, scoring, settings, "
+            "smoke, unseen."
+        ),
     ],
     results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
     data_dir: Annotated[Path, typer.Option(help="Folder in which the grid's tables are looked up.")] = Path(),
