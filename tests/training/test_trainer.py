@@ -128,6 +128,12 @@ def test_estimates_once_when_the_warm_up_ends(tmp_path, warm_up, epochs, expecte
     assert [rate == 1.0 for rate in rates] == [True] * expected + [False] * (epochs - expected)
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 0), (2, 1), (5, 1), (6, 2), (10, 2), (60, 2)])
+def test_a_fifth_of_the_epochs_and_two_at_the_most_are_warm_up(tmp_path, epochs, expected):
+    made = trainer(tmp_path, num_train_epochs=epochs, warm_up_epochs=None, judge="probe")
+    assert made._warm_up == expected
+
+
 def test_targets_are_labels_and_predictions_mixed_by_the_clean_probability(tmp_path):
     class Doubts:
         def estimate(self, losses, labels=None):

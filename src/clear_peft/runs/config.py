@@ -42,7 +42,7 @@ class RunConfig:
         method: How to train, one of ``clear_peft.methods.METHODS``.
         preset: ``recommended`` or ``paper``.
         training: Further fields of ``CleaRConfig``, over the preset and the method.
-        epochs: Passes over the training rows; ``clear`` spends a fifth of them on finding wrong labels.
+        epochs: Passes over the training rows; ``clear`` spends up to two on finding wrong labels.
         batch_size: Examples per step.
         learning_rate: Peak of a linear schedule; by default 1e-3, and 5e-5 for ``full``.
         max_length: Tokens per text; what is longer is cut.

@@ -36,7 +36,8 @@ class CleaRConfig(TrainingArguments):
             and what the estimate does to targets and draws is seen alone.
         warm_up_epochs: Of ``num_train_epochs``, those of plain cross entropy, with gates of probability γ,
             before the clean probabilities are used; below 1, a share of them (rounded up; none of a single
-            epoch if the probe judges). The estimate is as good as the model that makes it.
+            epoch if the probe judges). The estimate is as good as the model that makes it, and a model that
+            is trained for long repeats wrong labels. Default: a fifth of them, two at the most.
         fresh_start: Whether, if wrong labels show when the warm-up ends, training begins anew from the
             initial adapter and head, for the epochs that are left: what was learnt from wrong labels is
             forgotten. The step size follows its schedule. If none show, training goes on.
@@ -75,7 +76,9 @@ class CleaRConfig(TrainingArguments):
     clean_routing: bool = field(default=True, metadata={"help": "score, estimate and route"})
     gate_ceiling: float = field(default=1.0, metadata={"help": "γ, routing ceiling"})
     route: bool = field(default=True, metadata={"help": "gates follow how sure a target is"})
-    warm_up_epochs: float = field(default=0.2, metadata={"help": "epochs, or share, before p is used"})
+    warm_up_epochs: float | None = field(
+        default=None, metadata={"help": "epochs, or share, before p is used [default: 0.2, 2 at the most]"}
+    )
     fresh_start: bool = field(default=True, metadata={"help": "begin anew after the warm-up"})
     probe_head: bool = field(default=True, metadata={"help": "the head begins as a linear probe"})
     average_decay: float = field(default=0.99, metadata={"help": "d of the weights that score"})
@@ -106,7 +109,7 @@ class CleaRConfig(TrainingArguments):
             ("consistency_temperature", 1e-6, float("inf")),
             ("patience", 0, float("inf")),
         ):
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
         for name, known in (("estimator", ESTIMATORS), ("judge", JUDGES)):
             if getattr(self, name) not in known:

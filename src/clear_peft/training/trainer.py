@@ -36,6 +36,8 @@ from clear_peft.training.steps import StepScores
 from clear_peft.training.targets import if_wrong, soft_targets
 
 _CHUNK = 1 << 16
+# of the epochs, and epochs
+_WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 
 
 class CleaRTrainer(StepTrainer):
@@ -205,11 +207,12 @@ class CleaRTrainer(StepTrainer):
 
         A probe knows something of a model that is not trained: of one epoch none is spent on it.
         """
-        share, epochs = self.args.warm_up_epochs, self._epochs
-        if share >= 1:
-            return math.ceil(share)
+        chosen, epochs = self.args.warm_up_epochs, self._epochs
+        if chosen is not None and chosen >= 1:
+            return math.ceil(chosen)
         spared = self.args.judge == "probe"
-        return min(math.ceil(share * epochs), max(0, math.ceil(epochs) - spared))
+        share = min(_WARM_UP * epochs, _LONGEST_WARM_UP) if chosen is None else chosen * epochs
+        return min(math.ceil(share), max(0, math.ceil(epochs) - spared))
 
     @property
     def _robust(self) -> bool:
