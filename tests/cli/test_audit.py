@@ -144,7 +144,8 @@ REFUSED = {
         ["--apply", "corrections.csv", "--output", "data.csv", "--overwrite"],
         "is the input itself",
     ),
-    "there already": (["--output", "data.csv"], "is there already"),
+    "its own table": (["--output", "data.csv", "--overwrite"], "is the input itself"),
+    "there already": (["--output", "corrections.csv"], "is there already"),
     "no ending": (["--output", "audited"], "no known format"),
 }
 

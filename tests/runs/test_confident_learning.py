@@ -161,6 +161,7 @@ def test_a_run(place, tmp_path, monkeypatch):
         "adapter",
         "checkpoint",
         "config.yaml",
+        "data.sha256",
         "epochs.json",
         "label_issues.csv",
         "predictions.safetensors",
