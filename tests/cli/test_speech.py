@@ -123,7 +123,7 @@ def test_ctrl_c(cli, place, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "train", interrupted)
     end = cli("train", *place.options(tmp_path / "run"))
     assert end.status == 130
-    assert end.err == "clear-peft: Interrupted; --resume goes on from here.\n"
+    assert end.err == "clear-peft: Interrupted; --resume goes on from the last checkpoint, if there is one.\n"
     monkeypatch.undo()
     assert cli("train", *place.options(tmp_path / "run", resume=True)).status == 0
 

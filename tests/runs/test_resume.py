@@ -181,6 +181,16 @@ def test_a_crash_before_a_checkpoint_leaves_everything_as_it_was(place, tmp_path
     assert not (tmp_path / "other").exists()
 
 
+def test_a_crash_after_the_folds_leaves_them_to_be_resumed(place, tmp_path):
+    pytest.importorskip("cleanlab")
+    config = _config(place, tmp_path / "run", epochs=1, method="cleanlab")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, reporter=_Fails())
+    folds = (tmp_path / "run" / "out_of_sample.safetensors").read_bytes()
+    train(config, resume=True)
+    assert (tmp_path / "run" / "out_of_sample.safetensors").read_bytes() == folds
+
+
 def test_what_a_killed_overwrite_had_put_aside_goes_when_it_is_resumed(place, tmp_path):
     config = _config(place, tmp_path / "run", epochs=2, method="plain")
     with pytest.raises(KeyboardInterrupt):

@@ -32,7 +32,10 @@ app.add_typer(bench.bench, name="bench")
 
 _INTERRUPTED = 130
 # of the commands whose work is not lost
-_HOW_TO_GO_ON = {"train": "; --resume goes on from here", "bench": "; the same command goes on from here"}
+_HOW_TO_GO_ON = {
+    "train": "; --resume goes on from the last checkpoint, if there is one",
+    "bench": "; the same command goes on from here",
+}
 # how long torchrun takes, at the most, to end the other processes once one has failed
 _FIRST_TO_SPEAK = 5.0
 

@@ -99,8 +99,8 @@ def _check_writable(folder: Path) -> None:
 def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
     """Make the folder, with its ``config.yaml``; call :func:`check` first.
 
-    Where the body fails before a checkpoint is there, everything is afterwards as it was before, an earlier
-    run that was to be replaced included; after any other end, Ctrl-C at any time, the run can be resumed.
+    Where the body fails before there is anything to resume from, everything is afterwards as it was before,
+    an earlier run that was to be replaced included; after any other end, and Ctrl-C, the run can be resumed.
 
     Raises:
         InputError: If it cannot be written.
@@ -123,9 +123,9 @@ def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
         yield folder
     except Exception as error:
         kept = last_checkpoint(folder)
-        if kept is not None:
-            if isinstance(error, InputError):
-                raise _carry_on(error, kept) from error
+        if kept is not None and isinstance(error, InputError):
+            raise _carry_on(error, kept) from error
+        if _resumable(folder) and not isinstance(error, InputError):
             raise
         for entry in _ours(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -150,7 +150,7 @@ def carried_on(config: RunConfig, data_digest: str) -> Iterator[Path]:
     """
     folder = Path(config.output)
     known = folder / DATA_DIGEST
-    if last_checkpoint(folder) is None and not (folder / OUT_OF_SAMPLE).is_file():
+    if not _resumable(folder):
         atomic_write(known, data_digest)  # it begins anew
     elif not known.is_file() or known.read_text(encoding="utf-8", errors="replace") != data_digest:
         raise InputError(
@@ -168,6 +168,11 @@ def carried_on(config: RunConfig, data_digest: str) -> Iterator[Path]:
         if kept is None or kept in str(error):
             raise
         raise _carry_on(error, kept) from error
+
+
+def _resumable(folder: Path) -> bool:
+    """Whether there is work that a resumed run would not do again."""
+    return last_checkpoint(folder) is not None or (folder / OUT_OF_SAMPLE).is_file()
 
 
 def _carry_on(error: InputError, checkpoint: str) -> InputError:
