@@ -57,12 +57,12 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
         raise InputError(
             f"{source!r} lacks the column {listing(lacking)}: give {', '.join(_COLUMNS)}, as the report does."
         )
-    cells = [[_text(value, source) for value in frame[column]] for column in _COLUMNS]
-    # what begins with a screenful of white space is no missing text
-    cells[-1] = [v if isinstance(v, str) else t for v, t in zip(frame["text"], cells[-1], strict=True)]
+    cells = [[_text(value, source) for value in frame[column]] for column in _COLUMNS[:-1]]
+    # a text that begins with a screenful of white space is there all the same
+    texts = [value if isinstance(value, str) else _text(value, source) for value in frame["text"]]
     rows = _rows(cells[0], len(examples), source)
     found = Corrections({}, [], [])
-    for row, action, label, given, text in zip(rows, *cells[1:], strict=True):
+    for row, action, label, given, text in zip(rows, *cells[1:], texts, strict=True):
         where = f"{source!r}, row {row}"
         assert examples.labels is not None  # the examples are labelled
         _check_same(where, names.names[examples.labels[row]], given, examples.texts[row], text)
