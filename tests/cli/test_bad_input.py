@@ -152,6 +152,7 @@ OPTIONS = {
         f"training {words}": (lambda d, p, text=text: {"config": _yaml(d, f"training: {{{text}}}")}, words)
         for text, words in {
             "weight_decay: little": "training.weight_decay is 'little': give a number",
+            "warm_up_epochs: long": "training.warm_up_epochs is 'long': give a number",
             "bf16: 1": "training.bf16 is 1: give true or false",
             "eval_strategy: 'no'": "What training holds does not fit",
             "optim: foo": "foo is not a valid OptimizerNames",

@@ -58,6 +58,7 @@ _OPTIONS = {
     "seed": "seed",
 }
 _TYPES = get_type_hints(CleaRConfig)
+_CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
 
 
 @silently()
@@ -154,7 +155,7 @@ def _arguments(config: RunConfig) -> CleaRConfig:
     for name, value in config.training.items():
         if name in _OPTIONS:
             raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
-        if _TYPES.get(name) in (str, int, float, bool):
+        if _TYPES.get(name) in _CHECKED:
             check_type(f"training.{name}", value, _TYPES[name])
     settings: dict[str, Any] = {
         "output_dir": config.output,

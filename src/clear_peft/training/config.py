@@ -1,6 +1,7 @@
 """The settings of a run, and the two presets."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ ESTIMATORS: dict[str, CleanlinessEstimator] = {
     # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
+# of the epochs, and epochs
+_WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 JUDGES = ("probe", "model", "steps")
 
 
@@ -120,6 +123,15 @@ class CleaRConfig(TrainingArguments):
             raise InputError(
                 f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
             )
+
+    def warm_up(self, epochs: float) -> int:
+        """The number of warm-up epochs, of so many that there are; see ``warm_up_epochs``."""
+        chosen = self.warm_up_epochs
+        if chosen is not None and chosen >= 1:
+            return math.ceil(chosen)
+        few = math.ceil(min(_WARM_UP * epochs, _LONGEST_WARM_UP) if chosen is None else chosen * epochs)
+        # a probe knows something of a model that is not trained: of one epoch none is spent on it
+        return min(few, max(0, math.ceil(epochs) - (self.judge == "probe")))
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``CleaRTrainer``: transformers' Trainer with clean routing."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -36,8 +35,6 @@ from clear_peft.training.steps import StepScores
 from clear_peft.training.targets import if_wrong, soft_targets
 
 _CHUNK = 1 << 16
-# of the epochs, and epochs
-_WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 
 
 class CleaRTrainer(StepTrainer):
@@ -203,16 +200,8 @@ class CleaRTrainer(StepTrainer):
 
     @property
     def _warm_up(self) -> int:
-        """Number of epochs, of those that there are, before the clean probabilities are used.
-
-        A probe knows something of a model that is not trained: of one epoch none is spent on it.
-        """
-        chosen, epochs = self.args.warm_up_epochs, self._epochs
-        if chosen is not None and chosen >= 1:
-            return math.ceil(chosen)
-        spared = self.args.judge == "probe"
-        share = min(_WARM_UP * epochs, _LONGEST_WARM_UP) if chosen is None else chosen * epochs
-        return min(math.ceil(share), max(0, math.ceil(epochs) - spared))
+        """Number of epochs before the clean probabilities are used."""
+        return self.args.warm_up(self._epochs)
 
     @property
     def _robust(self) -> bool:
