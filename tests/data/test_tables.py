@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,34 @@ def test_parquet_keeps_whole_numbers_beside_missing_ones(tmp_path):
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"text": ["a", "b"], "label": [1, None]}), path)
     assert read_table(path)["label"].tolist() == [1, None]
+
+
+def test_parquet_columns_keep_their_types(tmp_path):
+    table = pa.table(
+        {
+            "text": ["a", "b", "c"],
+            "narrow": pa.array([1, None, 3], pa.int32()),
+            "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int16())),
+            "list": pa.array([[1, None], None, []], pa.list_(pa.int8())),
+            "struct": pa.array([{"a": 1}, None, {"a": None}], pa.struct([("a", pa.int8())])),
+            "price": pa.array([Decimal("1.50"), None, Decimal("2.00")], pa.decimal128(10, 2)),
+            "category": pa.array(["x", None, "y"]).dictionary_encode(),
+            "nothing": pa.nulls(3),
+        }
+    )
+    source, copy = tmp_path / "source.parquet", tmp_path / "copy.parquet"
+    pq.write_table(table, source)
+    frame = read_table(source)
+    frame["text"] = frame["text"].iloc[[2, 1, 0]].set_axis(frame.index)
+    write_table(frame.drop(index=0).reset_index(drop=True), copy)
+    copied = pq.read_table(copy)
+    assert copied.schema.equals(table.schema)
+    assert copied.drop(["text"]).to_pylist() == table.slice(1).drop(["text"]).to_pylist()
+    assert copied["text"].to_pylist() == ["b", "a"]
+
+    frame["narrow"] = ["other", "values", "by now"]
+    write_table(frame, copy)
+    assert pq.read_table(copy)["narrow"].to_pylist() == ["other", "values", "by now"]
 
 
 def test_parquet_mistakes(tmp_path):

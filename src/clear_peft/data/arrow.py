@@ -7,6 +7,9 @@ import pandas as pd
 from clear_peft.data.checks import check_columns
 from clear_peft.errors import InputError
 
+# attribute of a frame: the Arrow type that each column was read with; pandas does not have them all
+_TYPES = "clear_peft.arrow_types"
+
 
 def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
     """Parse a Parquet file.
@@ -40,7 +43,8 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
         source: Where it is from, for sentences.
 
     Returns:
-        Table in which whole numbers stay whole numbers, also beside missing values.
+        Table in which whole numbers stay whole numbers, also beside missing values;
+        :func:`render_parquet` gives its columns the types back that they have here.
 
     Raises:
         InputError: If it has no rows, or two columns of one name, or values that pandas cannot hold.
@@ -51,18 +55,21 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
     if not table.num_rows:
         raise InputError(f"{source!r} has no rows; give at least one.")
     try:
-        return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
         raise InputError(
             f"{source!r} holds values that pandas cannot represent; write it as JSONL."
         ) from error
+    frame.attrs[_TYPES] = dict(zip(table.column_names, table.schema.types, strict=True))
+    return frame
 
 
 def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
     """Write a table as Parquet.
 
     Args:
-        frame: Table in which each column holds values of one type.
+        frame: Table in which each column holds values of one type. One that was read from Arrow keeps its
+            Arrow type, as long as its values still have it.
         source: Name of the file to be, for sentences.
 
     Returns:
@@ -74,12 +81,24 @@ def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    named = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    types = frame.attrs.get(_TYPES, {})
     try:
-        table = pa.Table.from_pandas(named, preserve_index=False)
+        columns = {str(name): _column(values, types.get(name)) for name, values in frame.items()}
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(pa.table(columns), sink)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"Cannot write {source!r}: {reason}; write JSONL instead.") from error
     return sink.getvalue().to_pybytes()
+
+
+def _column(values: pd.Series, kept: Any) -> Any:
+    """Arrow array of a column: of the type that it was read with, or else of the one its values have."""
+    import pyarrow as pa
+
+    if kept is not None:
+        try:
+            return pa.array(values, kept, from_pandas=True)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            pass  # it holds something else by now
+    return pa.array(values, from_pandas=True)
