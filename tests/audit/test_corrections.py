@@ -38,6 +38,11 @@ def test_every_kind_of_text_comes_through(tmp_path):
     assert sorted(found.drop) == list(range(2, len(TEXTS), 3))
 
 
+def test_the_given_label_is_no_correction(tmp_path):
+    found = _read(_file(tmp_path / "c.csv", [(1, "relabel", NAMES[LABELS[1]])]))
+    assert (found.relabel, found.keep) == ({}, [1])
+
+
 def test_a_text_cut_by_a_browser(tmp_path):
     # 200 units of UTF-16 are a hundred faces; an odd one before them cuts the last in halves
     faces = TEXTS.index("😀" * 150)
@@ -113,6 +118,7 @@ def test_nothing_else_changes(values, labels, data):
     relabel = data.draw(
         st.dictionaries(st.sampled_from(rows).filter(lambda row: row not in drop), st.integers(0, 2))
     )
+    relabel = {row: label for row, label in relabel.items() if label != labels[row]}
     column = pd.Series([values[label] for label in labels], dtype=object)
     extra = [[row] if row % 2 else {"row": row} for row in rows]
     frame = pd.DataFrame({"x": extra, "label": column, "y": [f"0{row}" for row in rows]})

@@ -109,6 +109,12 @@ def test_corrections_are_applied_and_the_next_command_named(cli, run, correction
     }
 
 
+def test_the_next_run_is_never_inside_this_one(cli, run, corrections, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    end = cli("audit", "--run", ".", "--apply", corrections, "--output", tmp_path / "fixed.csv")
+    assert shlex.split(end.out.splitlines()[-1])[-1] == f"{run.folder}-corrected"
+
+
 def test_the_named_command_trains_on_the_result(cli, finished, tmp_path):
     folder = finished("clear", "lora")
     issues = read_table(folder / "label_issues.csv").iloc[:5]

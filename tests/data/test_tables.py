@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 import os
 from decimal import Decimal
 
@@ -222,8 +223,9 @@ def test_parquet_columns_keep_their_types(tmp_path):
             "price": pa.array([Decimal("1.50"), None, Decimal("2.00")], pa.decimal128(10, 2)),
             "category": pa.array(["x", None, "y"]).dictionary_encode(),
             "nothing": pa.nulls(3),
+            "undefined": [1.0, math.nan, math.inf],
         }
-    )
+    ).replace_schema_metadata({"of": "a data set"})
     source, copy = tmp_path / "source.parquet", tmp_path / "copy.parquet"
     pq.write_table(table, source)
     frame = read_table(source)
@@ -231,11 +233,13 @@ def test_parquet_columns_keep_their_types(tmp_path):
     write_table(frame.drop(index=0).reset_index(drop=True), copy)
     copied = pq.read_table(copy)
     assert copied.schema.equals(table.schema)
-    assert copied.drop(["text"]).to_pylist() == table.slice(1).drop(["text"]).to_pylist()
+    assert copied.schema.metadata == table.schema.metadata
+    assert repr(copied.drop(["text"]).to_pylist()) == repr(table.slice(1).drop(["text"]).to_pylist())
     assert copied["text"].to_pylist() == ["b", "a"]
 
     frame["narrow"] = ["other", "values", "by now"]
-    write_table(frame, copy)
+    write_table(frame.assign(another=1), copy)
+    assert pq.read_schema(copy).metadata is None  # that of all columns, and no others
     assert pq.read_table(copy)["narrow"].to_pylist() == ["other", "values", "by now"]
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from browser import KEY, PER_PAGE, current, downloaded, listed, progress, row_numbers, search, table
 from records import NEWS, audit_of, issues_of, small_record
 
@@ -92,6 +93,14 @@ def test_sorting(page, issues):
         assert page.locator("#headings [aria-sort=none]").count() == 5
 
 
+def test_labels_sort_in_their_order(reports):
+    labels = tuple(map(str, range(12)))
+    audit = audit_of(issues_of(["text"] * 12, range(12), [0] * 12, [0.1] * 12, labels=labels), labels)
+    page = reports.open(reports.write(small_record(audit=audit)))
+    page.click("#headings th.c-given button")
+    assert row_numbers(page) == list(range(12))
+
+
 def test_sorting_by_suspicion_and_by_decision(page, issues):
     rows = listed(issues)["row"].tolist()
     page.click("#headings th.c-wrong button")
@@ -175,6 +184,44 @@ def test_nothing_is_decided_on_a_row_out_of_sight(reports, news):
     assert page.is_enabled("#download")
 
 
+def test_nor_where_the_list_is_in_sight_below_the_row(reports, news):
+    page = reports.open(reports.write(news[1]), viewport={"width": 390, "height": 800})
+    page.locator("#body tr").nth(40).scroll_into_view_if_needed()
+    page.keyboard.press("d")
+    assert page.is_disabled("#download")
+    page.keyboard.press("d")
+    assert page.is_enabled("#download")
+
+
+def test_a_key_that_is_held_decides_once(page, issues):
+    for _ in range(4):
+        page.keyboard.down("j")
+    assert current(page) == listed(issues)["row"][4]
+    for _ in range(3):
+        page.keyboard.down("d")  # without an up: what a held key sends
+    assert ": 0 keep, 0 relabel, 1 drop" in progress(page)
+    page.keyboard.up("d")
+    page.keyboard.up("j")
+    page.locator("#new-label").focus()
+    for _ in range(2):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    assert ": 0 keep, 1 relabel, 1 drop" in progress(page)
+
+
+@pytest.mark.parametrize(("shift", "moves", "kept"), [(False, -1, 0), (True, 1, 1)])
+def test_with_caps_lock_k_goes_back_all_the_same(page, issues, shift, moves, kept):
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.evaluate(
+        "shiftKey => document.body.dispatchEvent("
+        "new KeyboardEvent('keydown', {key: shiftKey ? 'k' : 'K', shiftKey, bubbles: true}))",
+        shift,
+    )
+    assert current(page) == listed(issues)["row"][2 + moves]
+    assert page.is_enabled("#download") == bool(kept)
+
+
 def test_help_and_switching_the_keys_off(page, issues):
     page.locator("#body tr").first.focus()
     page.keyboard.press("?")
@@ -232,6 +279,12 @@ def test_a_row_whose_prediction_is_its_label_has_to_be_told_its_class(reports):
     page.select_option("#new-label", label="y")
     page.keyboard.press("Enter")
     assert table(page)[0][3] == "→ y"
+
+
+def test_relabelling_to_the_given_label_keeps_it(page, issues):
+    page.select_option("#new-label", label=listed(issues)["given_label"][0])
+    page.click("#relabel")
+    assert table(page)[0][3] == "✓ keep"
 
 
 def test_decisions_outlive_a_reload_but_belong_to_their_run(reports, news):
@@ -304,5 +357,8 @@ def test_near_duplicates_with_other_labels_are_flagged_and_lead_to_each_other(pa
     twin = group.iloc[0]
     assert f"Row {twin['row']}: {twin['given_label']}" in page.inner_text("#inspector-twins")
     page.select_option("#split", index=0)
-    page.click("#inspector-twins button")
+    page.locator("#inspector-twins button").first.focus()
+    page.keyboard.press("Enter")
     assert current(page) == twin["row"]
+    assert page.evaluate("document.activeElement.id") == "inspector-text"
+    assert f"Row {twin['row']}: given" in page.inner_text("#announcement")

@@ -95,6 +95,7 @@ def test_the_heat_map_is_walked_through_and_leads_to_its_rows(page, issues):
     page.click("#heat-readout button")
     wanted = issues.query("given_label == 'entertainment' and predicted_label == 'business'")
     assert row_numbers(page) == wanted["row"].tolist()[:PER_PAGE]
+    assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"  # keys go on there
     page.click("#heat tbody tr:nth-child(2) td:nth-of-type(1)")
     assert "truly “entertainment” were given “business”" in page.inner_text("#heat-readout")
     assert page.locator("#heat td").nth(2).get_attribute("aria-label") is not None

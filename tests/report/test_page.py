@@ -28,7 +28,7 @@ from clear_peft.report import render
 from clear_peft.report.page.charts import confusion, epoch_charts
 from clear_peft.report.page.embedding import embedded_json, showable
 from clear_peft.report.page.rows import TEXT_CHARACTERS, row_columns
-from clear_peft.report.page.summary import facts, headline, percent
+from clear_peft.report.page.summary import facts, headline, percent, whole_configuration
 
 BREAKING_OUT = [
     "<script>alert(1)</script>",
@@ -226,8 +226,11 @@ def test_a_test_measured_once_stands_at_the_selected_epoch():
 )
 def test_of_an_absolute_path_the_end_is_shown(source, shown):
     record = small_record()
-    named = dict(facts(replace(record, config={**record.config, "model": source, "data": source})))
+    config = {**record.config, **dict.fromkeys(("model", "data", "output"), source), "validation": None}
+    named = dict(facts(replace(record, config=config)))
     assert named["Model"] == named["Training table"] == shown
+    whole = json.loads(whole_configuration(config))
+    assert whole == {**config, **dict.fromkeys(("model", "data", "output"), shown)}
 
 
 def test_a_run_that_has_only_begun():

@@ -23,7 +23,7 @@ class Corrections:
     """Decisions about rows of a table, all different.
 
     Attributes:
-        relabel: New class id of each row that gets one, by row.
+        relabel: New class id of each row that gets another one, by row.
         drop: Rows to leave out.
         keep: Rows that were looked at and found right.
     """
@@ -77,7 +77,10 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
             if label not in names.names:
                 what = f"{brief(label)} is none of the labels" if label else "the new label is missing"
                 raise InputError(f"{where}: {what}; give one of {listing(names.names, shown=20)}.")
-            found.relabel[row] = names.names.index(label)
+            if label == given:
+                found.keep.append(row)
+            else:
+                found.relabel[row] = names.names.index(label)
         else:
             {"keep": found.keep, "drop": found.drop}[action].append(row)
     if len(found.drop) == len(examples):
@@ -103,8 +106,7 @@ def corrected(
     # each new label is copied from a row that has it, so that values keep their type
     source = np.arange(len(labels))
     for row, label in corrections.relabel.items():
-        if labels[row] != label:
-            source[row] = row_of[np.searchsorted(ids, label)]
+        source[row] = row_of[np.searchsorted(ids, label)]
     given, changed = frame[label_column], frame.copy()
     changed[label_column] = given.iloc[source].set_axis(given.index)
     return changed.drop(index=changed.index[corrections.drop]).reset_index(drop=True)

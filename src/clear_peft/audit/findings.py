@@ -33,9 +33,9 @@ _PREDICTIONS = {
         "something else. " + _HELD_OUT
     ),
     ("final_model", False): (
-        "The predictions are those of the final model. It was trained on the labels as given, so they lean "
-        "towards those labels, the wrong ones too: read the list as a ranking, and the rates as too low "
-        "rather than too high. " + _HELD_OUT
+        "The predictions are those of the final model. It was trained on the given labels, as far as its "
+        "method does not leave some out or replace them, so they lean towards those labels, the wrong ones "
+        "too: read the list as a ranking, and the rates as too low rather than too high. " + _HELD_OUT
     ),
     **{("probe", doubted): _PROBE for doubted in (True, False)},
     **{("out_of_sample", doubted): _UNSEEN for doubted in (True, False)},

@@ -79,7 +79,7 @@ def _correct(
 
     out.stage(f"Correcting the table of {run}")
     made = apply_corrections(run, corrections, output, data=data, overwrite=overwrite)
-    trained = ["--data", str(output), "--output", f"{run}-corrected"]
+    trained = ["--data", str(output), "--output", f"{run if run.name else run.resolve()}-corrected"]
     again = shlex.join(["clear-peft", "train", "--config", str(run / "config.yaml"), *trained])
     counts = f"{made['relabelled']} relabelled, {made['dropped']} dropped, {made['kept']} kept as they were"
     lines = [f"{made['rows']} rows: {output} ({counts})", f"Train on them: {again}"]

@@ -7,8 +7,8 @@ import pandas as pd
 from clear_peft.data.checks import check_columns
 from clear_peft.errors import InputError
 
-# attribute of a frame: the Arrow type that each column was read with; pandas does not have them all
-_TYPES = "clear_peft.arrow_types"
+# attribute of a frame: the Arrow schema that it was read with; pandas does not have all types, and no null
+_SCHEMA = "clear_peft.arrow_schema"
 
 
 def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
@@ -44,7 +44,8 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
 
     Returns:
         Table in which whole numbers stay whole numbers, also beside missing values;
-        :func:`render_parquet` gives its columns the types back that they have here.
+        :func:`render_parquet` gives its columns the types back that they have here. Where a column of
+        floating-point numbers has missing values, those that are not a number (NaN) become missing too.
 
     Raises:
         InputError: If it has no rows, or two columns of one name, or values that pandas cannot hold.
@@ -60,7 +61,13 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
         raise InputError(
             f"{source!r} holds values that pandas cannot represent; write it as JSONL."
         ) from error
-    frame.attrs[_TYPES] = dict(zip(table.column_names, table.schema.types, strict=True))
+    frame.attrs[_SCHEMA] = pa.schema(
+        [
+            field.with_nullable(column.null_count > 0)
+            for field, column in zip(table.schema, table.columns, strict=True)
+        ],
+        table.schema.metadata,
+    )
     return frame
 
 
@@ -69,7 +76,8 @@ def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
 
     Args:
         frame: Table in which each column holds values of one type. One that was read from Arrow keeps its
-            Arrow type, as long as its values still have it.
+            Arrow type, as long as its values still have it; with all columns, the table its metadata, such as
+            the names of classes in a ``datasets.ClassLabel``.
         source: Name of the file to be, for sentences.
 
     Returns:
@@ -81,24 +89,27 @@ def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = frame.attrs.get(_TYPES, {})
+    schema = frame.attrs.get(_SCHEMA, pa.schema([]))
+    fields = {field.name: field for field in schema}
     try:
-        columns = {str(name): _column(values, types.get(name)) for name, values in frame.items()}
+        table = pa.table({str(name): _column(cells, fields.get(name)) for name, cells in frame.items()})
+        if table.column_names == schema.names:
+            table = table.replace_schema_metadata(schema.metadata)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink)
+        pq.write_table(table, sink)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"Cannot write {source!r}: {reason}; write JSONL instead.") from error
     return sink.getvalue().to_pybytes()
 
 
-def _column(values: pd.Series, kept: Any) -> Any:
+def _column(values: pd.Series, field: Any) -> Any:
     """Arrow array of a column: of the type that it was read with, or else of the one its values have."""
     import pyarrow as pa
 
-    if kept is not None:
+    if field is not None:
         try:
-            return pa.array(values, kept, from_pandas=True)
+            return pa.array(values, field.type, from_pandas=field.nullable)
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             pass  # it holds something else by now
     return pa.array(values, from_pandas=True)

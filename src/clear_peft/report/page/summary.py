@@ -10,6 +10,7 @@ from clear_peft.files import plain_json
 from clear_peft.report.page.embedding import showable
 from clear_peft.report.record import RunRecord
 
+_PATHS = ("model", "data", "validation", "test", "output")
 _SOURCES = (("data", "training table"), ("validation", "validation table"), ("test", "test table"))
 
 
@@ -66,8 +67,9 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def whole_configuration(config: Mapping[str, Any]) -> str:
-    """The configuration as indented JSON."""
-    return showable(json.dumps(plain_json(config), indent=2, ensure_ascii=False, default=str))
+    """The configuration as indented JSON, paths as brief as in ``facts``."""
+    paths = {name: _brief_path(config[name]) for name in _PATHS if config.get(name)}
+    return showable(json.dumps(plain_json({**config, **paths}), indent=2, ensure_ascii=False, default=str))
 
 
 def percent(share: float) -> str:
@@ -103,7 +105,7 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
         {
             "name": "Estimated wrong labels",
             "value": percent(audit.noise_rate),
-            "detail": f"95 % interval {percent(low)} to {percent(high)}",
+            "detail": f"95 % interval {percent(low)} to {percent(high)}, if the model judges well",
         },
         {
             "name": "Rows to check",
@@ -156,9 +158,8 @@ def _where_truth_is_known(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
         text = f"{detection['found']:,} of {detection['wrong']:,}"
         if detection.get("precision") is not None:
             text += f"; {percent(detection['precision'])} of the list are wrong"
-        found.append(
-            ("Wrong labels on the list", f"{text}; average precision {detection['average_precision']:.3f}")
-        )
+        text += f"; average precision {detection['average_precision']:.3f}"
+        found.append(("Wrong labels on the list (label_issues.csv)", text))
     if metrics.get("memorised") is not None:
         found.append(("Wrong labels that the model repeats", percent(metrics["memorised"])))
     return found

@@ -64,9 +64,10 @@ function mountKeys({ next, back, decide, undo, choose }) {
   const help = find("help");
   // nothing is decided on a row that is out of sight
   const seen = (act) => () => {
-    const { top, bottom } = find("review").getBoundingClientRect();
+    const shown = find("inspector").hidden ? find("review") : find("inspector");
+    const { top, bottom } = shown.getBoundingClientRect();
     if (bottom > 0 && top < innerHeight) act();
-    else find("rows").scrollIntoView();
+    else shown.scrollIntoView();
   };
   const keys = {
     j: next, ArrowDown: next, k: back, ArrowUp: back,
@@ -84,15 +85,19 @@ function mountKeys({ next, back, decide, undo, choose }) {
     }
     if (event.target.id === "new-label" && event.key === "Enter") {
       event.preventDefault();
+      if (event.repeat) return;
       find("new-label").blur();
       return decide("relabel");
     }
     if (typing(event.target) || (event.key.startsWith("Arrow") && arrowsTaken(event.target))) return;
     if (!find("keys-on").checked && !event.key.startsWith("Arrow")) return;
-    const act = keys[event.key] ?? keys[event.key.toLowerCase()];
+    // Caps Lock writes capitals without Shift
+    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const act = keys[name === "k" && event.shiftKey ? "K" : name];
     if (!act || (event.key.startsWith("Arrow") && event.target === document.body)) return;
     event.preventDefault();
-    act();
+    // a key that is held goes through rows, and decides on one of them
+    if (!event.repeat || act === next || act === back) act();
   });
   find("help-open").addEventListener("click", () => help.showModal());
   find("help-close").addEventListener("click", () => help.close());

@@ -10,7 +10,7 @@ function wrongness(rows, i) {
   return rows.clean[i] < 0.005 ? ">\u00a099\u00a0%" : percent(1 - rows.clean[i]);
 }
 
-function makeInspector(rows, decisions, { goTo }) {
+function makeInspector(rows, decisions, { jump }) {
   const select = find("new-label");
   select.append(make("option", { value: "" }, "choose a class"),
     ...rows.labels.map((label, i) => make("option", { value: i }, brief(label))));
@@ -23,9 +23,9 @@ function makeInspector(rows, decisions, { goTo }) {
   function showTwins(i) {
     const others = twins(i);
     const entries = others.slice(0, 5).map((other) => {
-      const jump = make("button", { type: "button", class: "link" }, `Row ${rows.row[other]}`);
-      jump.addEventListener("click", () => goTo(rows.row[other]));
-      return make("li", {}, jump, ": ", make("bdi", {}, brief(rows.labels[rows.given[other]])));
+      const link = make("button", { type: "button", class: "link" }, `Row ${rows.row[other]}`);
+      link.addEventListener("click", () => jump(rows.row[other]));
+      return make("li", {}, link, ": ", make("bdi", {}, brief(rows.labels[rows.given[other]])));
     });
     const more = others.length > 5 ? [make("p", {}, `and ${number(others.length - 5)} more`)] : [];
     find("inspector-twins").replaceChildren(...(others.length ? ["Near duplicates, and their given labels:", make("ul", {}, ...entries), ...more] : []));

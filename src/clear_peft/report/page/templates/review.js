@@ -15,7 +15,7 @@ function makeReview(rows, key) {
   let place = 0; // of the row that is looked at, in the view
   let built = ""; // which rows the table's body holds
   let version = 0;
-  const inspector = makeInspector(rows, decisions, { goTo });
+  const inspector = makeInspector(rows, decisions, { jump });
 
   function choose({ reset = true } = {}) {
     view = ordered(rows, matching(rows, filter, decisions), sort, decisions);
@@ -130,6 +130,7 @@ function makeReview(rows, key) {
       inspector.chooseLabel();
       return announce(`Row ${row} has no other predicted label: choose a class.`);
     }
+    if (label === rows.labels[rows.given[i]]) return decide("keep");
     const before = decisions.of(row);
     if (before?.action === action && (action !== "relabel" || before.label === label)) {
       decisions.decide(row, "");
@@ -157,6 +158,12 @@ function makeReview(rows, key) {
     announce(`Undone. ${describe()}`);
   }
 
+  function jump(row) {
+    goTo(row);
+    find("inspector-text").focus({ preventScroll: true });
+    announce(describe());
+  }
+
   function goTo(row) {
     const i = rows.row.indexOf(row);
     choose({ reset: false });
@@ -174,7 +181,7 @@ function makeReview(rows, key) {
   function showPair(given, predicted) {
     setFilter({ ...NO_FILTER, given: String(given), predicted: String(predicted) });
     find("rows").scrollIntoView();
-    find("table").focus({ preventScroll: true });
+    move(0, { focus: true, scroll: false });
     announce(`${find("count").textContent}. ${describe()}`);
   }
 

@@ -42,8 +42,9 @@ function matching(rows, filter, decisions) {
 const COLUMNS = [
   { key: "row", name: "Row", value: (rows, i) => rows.row[i] },
   { key: "text", name: "Text", value: (rows, i) => rows.text[i] },
-  { key: "given", name: "Given", value: (rows, i) => rows.labels[rows.given[i]] },
-  { key: "predicted", name: "Predicted", value: (rows, i) => rows.labels[rows.predicted[i]] },
+  // labels are in their order, numbers by value
+  { key: "given", name: "Given", value: (rows, i) => rows.given[i] },
+  { key: "predicted", name: "Predicted", value: (rows, i) => rows.predicted[i] },
   // rows are ranked by this, most suspicious first
   { key: "wrong", name: "Wrong", value: (rows, i) => i },
   { key: "decision", name: "Decision", value: (rows, i, decisions) => decisions.of(rows.row[i])?.action ?? "~" },
