@@ -92,6 +92,7 @@ def test_as_a_person_reads_it(records):
     assert "| fields, sym40 (41.0 % of labels wrong), lora | 0.00 (3) | 0.50 (3) |  |" in overview
     assert "peak (oracle)" in text
     assert text.endswith("Made on abacus (threads a cell: 1).\n")
+    assert "| a\\|b | 1 | 80.0 |" in as_markdown(*tables_of([record(cell("a|b"))]), [])
     one, _ = tables_of([record(cell())])
     assert "| plain | 1 | 80.0 | – |" in as_markdown(one, summary, [])  # no interval for one seed
 

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clear_peft.bench import packaged as packaged_module
 from clear_peft.bench import store
-from clear_peft.bench.cell import load_tables, noisy_labels, run_cell
+from clear_peft.bench.cell import _every_class_given, load_tables, noisy_labels, run_cell
 from clear_peft.bench.grid import Cell
 from clear_peft.bench.packaged import packaged
 from clear_peft.errors import InputError
+from clear_peft.noise import NoiseSpec, corrupt
 from tiny_text import keyword_table, tiny_checkpoint
 
 NAMES = {"train": "train.csv", "test": "test.csv", "clean_label_column": "clean_label"}
@@ -127,6 +130,27 @@ def test_classes_with_hardly_a_row_are_left_out_of_both_tables(place, tmp_path):
     tables = load_tables({"train": "train.csv", "test": "test.csv"}, tmp_path)
     assert "rare" not in set(tables.train["label"]) | set(tables.test["label"])
     assert (len(tables.train), len(tables.test)) == (120, 45)
+
+
+@pytest.mark.parametrize("lonely", ["train.csv", "test.csv"])
+def test_a_class_of_one_row_is_left_out_too(place, tmp_path, lonely):
+    for name in ("train.csv", "test.csv"):
+        frame = pd.read_csv(place / name)[["text", "label"]]
+        if name == lonely:
+            frame = pd.concat([frame, pd.DataFrame({"text": ["alone"], "label": "rare"})])
+        frame.to_csv(tmp_path / name, index=False)
+    tables = load_tables({"train": "train.csv", "test": "test.csv"}, tmp_path)
+    assert (len(tables.train), len(tables.test)) == (120, 45)
+
+
+@given(st.integers(2, 40), st.integers(0, 1000), st.sampled_from(["symmetric", "pair"]))
+@settings(max_examples=30, deadline=None)
+def test_noise_leaves_every_class_enough_rows_to_train_on(classes, seed, kind):
+    true = np.repeat(np.arange(classes), 5)
+    drawn = corrupt(true, classes, NoiseSpec(kind, 0.6), seed).labels
+    labels = _every_class_given(drawn, true)
+    assert np.bincount(labels, minlength=classes).min() >= 2
+    assert (labels == true)[labels != drawn].all()
 
 
 HEADER = "Category\tText\nd\tstring\nclass\t\n"

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import date
 
 import pytest
 import yaml
@@ -101,6 +102,8 @@ def test_yaml_without_a_point_is_a_number_still(grid, tmp_path):
         (lambda g: g["data"]["a"].pop("train"), "data.a lacks train"),
         (lambda g: [g["data"]["a"].pop(key) for key in ("test", "train_rows")], "data.a lacks test"),
         (lambda g: g["data"]["a"].update(train_rows=0), "data.a.train_rows is 0"),
+        (lambda g: g["data"]["a"].update(train_rows=-5), "data.a.train_rows is -5"),
+        (lambda g: g["data"]["a"].update(text_column=""), "data.a.text_column is ''"),
         (lambda g: g["data"]["a"].update(train_rows=True), "data.a.train_rows is True"),
         (lambda g: g["data"]["a"].update(rows=3), "data.a has the unknown key 'rows'"),
         (lambda g: g["data"]["bbc"].update(package="ccb"), "data.bbc.package is 'ccb'"),
@@ -108,6 +111,8 @@ def test_yaml_without_a_point_is_a_number_still(grid, tmp_path):
         (lambda g: g["noise"].update(none={"kind": "pair", "rate": 0.1}), "noise.none is a reserved name"),
         (lambda g: g["noise"].update(sym={"rate": 0.1}), "noise.sym lacks its kind"),
         (lambda g: g["noise"]["sym"].update(rate=2), "noise.sym: "),
+        (lambda g: g["noise"].update(m={"kind": "map", "mapping": {"a": "b"}}), "noise.m: The class map"),
+        (lambda g: g["noise"].update(m={"kind": "map", "mapping": {0: date(2020, 1, 1)}}), "The class map"),
         (lambda g: g["noise"]["sym"].update(kind="white"), "noise.sym: There is no noise 'white'"),
         (lambda g: g["train"].update(seed=3), "train has the unknown key 'seed'"),
         (lambda g: g["train"].update(epochs=0), "epochs is 0"),
@@ -133,12 +138,23 @@ def test_what_is_wrong_is_said_with_file_and_key(grid, change, said):
     assert "\n" not in str(caught.value)
 
 
+def test_without_an_adapter_all_peft_methods_are_one(grid):
+    def change(g):
+        g["methods"]["all weights"] = {"method": "full"}
+        g["cells"] = [{"data": ["a"], "noise": ["none"], "methods": ["plain", "all weights"]}]
+        g["cells"][0]["peft"] = ["lora", "bitfit"]
+
+    cells = [(cell.method, cell.peft) for cell in read_grid(grid(change))]
+    assert sorted(cells) == [("all weights", "lora"), ("plain", "bitfit"), ("plain", "lora")]
+
+
 def test_no_grid_and_no_yaml(tmp_path):
     with pytest.raises(InputError, match="smoke"):
         read_grid(str(tmp_path / "none.yaml"))
-    (tmp_path / "grid.yaml").write_text("a: [")
-    with pytest.raises(InputError, match="not YAML"):
-        read_grid(str(tmp_path / "grid.yaml"))
+    for text in ("a: [", "train: &a {training: *a}"):
+        (tmp_path / "grid.yaml").write_text(text)
+        with pytest.raises(InputError, match="not YAML"):
+            read_grid(str(tmp_path / "grid.yaml"))
 
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "peft", "paper", "unseen"])

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from bench_cells import cell, losses, record
-from clear_peft.bench.plots import write_plots
+from clear_peft.bench.measures import curves, figures
+from clear_peft.bench.plots import _by_noise, _carried_on, _styles, write_plots
 from clear_peft.errors import InputError
 
 GAUSSIANS = {
@@ -58,6 +59,18 @@ def test_every_plot_has_all_its_panels(records, tmp_path):
     titles = {f"fields, {noise}, epoch {epoch}" for noise in ("sym40", "sym60") for epoch in (2, 4)}
     assert titles | {"right labels", "wrong labels", "fitted mixture"} <= said["losses"]
     assert {"plain", "recommended", "gap recovered"} <= said["cost"]
+
+
+def test_a_seed_that_stopped_early_counts_to_the_end():
+    stopped = [record(cell(seed=0), curve=[0.2, 0.4]), record(cell(seed=1), curve=[0.6, 0.6, 0.6, 0.8])]
+    shown = _carried_on(curves(stopped)).groupby("epoch")["test_accuracy"].mean()
+    assert shown.to_dict() == pytest.approx({1: 0.4, 2: 0.5, 3: 0.5, 4: 0.6})
+
+
+def test_bands_stay_on_the_scale():
+    wide = figures([record(cell(seed=seed, noise=n), seed) for seed in range(2) for n in ("none", "sym40")])
+    (panel,) = _by_noise(wide, _styles(["plain"])).axes
+    assert [panel.dataLim.y0, panel.dataLim.y1] == [0, 100]
 
 
 def test_the_same_results_give_the_same_files(records, tmp_path):

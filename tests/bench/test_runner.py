@@ -69,7 +69,7 @@ def test_a_failing_cell_is_reported_and_the_others_go_on(place):
     assert by_method["paper"] == "The paper is out of stock: order more."
     assert by_method["bug"].startswith("RuntimeError: never mind (bench_cells.py, line ")
     assert "died with status 9" in by_method["killed"]
-    assert "failed" in said[0]
+    assert "paper seed 0: failed: The paper is out of stock: order more. (" in said[0]
 
 
 def test_a_table_that_is_missing_is_said_before_anything_runs(tmp_path):

@@ -1,4 +1,6 @@
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -35,8 +37,34 @@ def test_results_that_another_has_added_meanwhile_are_kept(tmp_path):
     assert {r["cell"]["seed"] for r in store.read(path).values()} == {0, 1, 7}
 
 
+def test_results_of_two_processes_at_once_are_kept(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(_add_some, [path] * 2, [0, 40]))
+    assert {r["cell"]["seed"] for r in store.read(path).values()} == set(range(80))
+
+
+def _add_some(path, first):
+    for seed in range(first, first + 40):
+        store.add(path, record(cell(seed=seed)))
+
+
+def test_names_may_hold_other_line_separators(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for name in ("a\u2028b", "a\x85b"):
+        store.add(path, record(cell(data=name)))
+    assert {r["cell"]["data"] for r in store.read(path).values()} == {"a\u2028b", "a\x85b"}
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda t: t[:-40], lambda t: "<<<<<<< HEAD", lambda t: "[]", lambda t: t.replace("0.4", "0.5")]
+    "damage",
+    [
+        lambda t: t[:-40],
+        lambda t: "<<<<<<< HEAD",
+        lambda t: "[]",
+        lambda t: "[" * 100_000,
+        lambda t: t.replace("0.4", "0.5"),
+    ],
 )
 def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "results.jsonl"

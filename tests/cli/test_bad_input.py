@@ -136,6 +136,10 @@ NUMBERS = {
 }
 OPTIONS = {
     "no such file": (lambda d, p: {"config": d / "none.yaml"}, "no such file"),
+    "YAML that holds itself": (
+        lambda d, p: {"config": _yaml(d, "training: &a {x: *a}")},
+        "training holds itself",
+    ),
     "no YAML": (lambda d, p: {"config": _yaml(d, "a: [")}, "is not YAML"),
     "not UTF-8": (lambda d, p: {"config": [d / "r", (d / "r").write_bytes(b"\xff\xfe")][0]}, "is not YAML"),
     "no mapping": (lambda d, p: {"config": _yaml(d, "- 1")}, "holds no options"),

@@ -23,6 +23,7 @@ from clear_peft.runs.packages import minilm
 _SUBSET_SEED = 0
 # a class with fewer rows may lose all of them to the noise, and then nothing can be trained or tested on it
 _FEWEST_ROWS = 5
+_FEWEST_GIVEN = 2
 # of each epoch; they are for the page of a run, and would be more than half of a store
 _LEFT_OUT = ("step_losses", "gate_rates")
 
@@ -144,7 +145,7 @@ def locate(name: str, data_dir: Path) -> str:
 
 
 def _frame(source: str, **columns: Any) -> pd.DataFrame:
-    table = load_examples(source, **columns)
+    table = load_examples(source, rows_per_class=1, **columns)
     examples, names = table.examples, table.names
     assert names is not None  # a label column was asked for
     known = np.asarray(names.names, dtype=object)
@@ -186,10 +187,21 @@ def noisy_labels(cell: Cell, tables: Tables, model: str) -> tuple[np.ndarray, di
             from clear_peft.runs.embedding import embed
 
             features = embed(tables.train["text"].tolist(), model)
-        made = corrupt(true, len(names.names), spec, cell.seed, features=features)
+        drawn = corrupt(true, len(names.names), spec, cell.seed, features=features).labels
+        made = Corruption.between(true, _every_class_given(drawn, true), len(names.names))
     known = tables.truth_known or cell.noise != GIVEN_LABELS
     rate = made.rate if known else None
     return np.asarray(names.names, dtype=object)[made.labels], {"rate": rate, **counts}
+
+
+def _every_class_given(labels: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The same, but every class has two rows, as training needs: one that lost more gets its own back."""
+    labels, classes = labels.copy(), true.max() + 1
+    while (counts := np.bincount(labels, minlength=classes)).min() < _FEWEST_GIVEN:
+        rarest = counts.argmin()
+        lost = np.flatnonzero((true == rarest) & (labels != rarest))
+        labels[lost[counts[labels[lost]].argmax()]] = rarest
+    return labels
 
 
 def _environment(versions: dict[str, str]) -> dict[str, Any]:

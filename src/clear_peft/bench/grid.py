@@ -14,6 +14,7 @@ import yaml
 
 from clear_peft.bench.packaged import PACKAGED
 from clear_peft.errors import InputError
+from clear_peft.methods import METHODS
 from clear_peft.noise import NoiseSpec
 from clear_peft.runs.config import RunConfig, with_numbers
 
@@ -124,12 +125,12 @@ def read_grid(source: str) -> list[Cell]:
             )
         path = shipped[source]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = with_numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not YAML ({reason}): mend it there.") from error
     try:
-        cells = {cell.key: cell for cell in _cells(with_numbers(values))}
+        cells = {cell.key: cell for cell in _cells(values)}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return sorted(cells.values(), key=lambda cell: cell.seed)
@@ -178,6 +179,8 @@ def _cells(content: Any) -> Iterator[Cell]:
         for data_name, noise_name, peft, label, seed in product(
             axes["data"], axes["noise"], axes["peft"], axes["methods"], axes["seeds"]
         ):
+            if peft != axes["peft"][0] and not METHODS[methods[label]["method"]].adapter:
+                continue  # without an adapter, all of them are one run
             yield Cell(
                 model=grid["model"],
                 data=data_name,
@@ -204,8 +207,10 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] | list[str] | None =
 def _check_source(value: Any, where: str) -> None:
     source = _mapping(value, where, list(_SOURCE_KEYS))
     for key, item in source.items():
-        if not isinstance(item, _SOURCE_KEYS[key]) or isinstance(item, bool) or item in ("", 0):
-            wanted = "text" if _SOURCE_KEYS[key] is str else "a whole number of at least 1"
+        kind = _SOURCE_KEYS[key]
+        fits = isinstance(item, kind) and not isinstance(item, bool)
+        if not fits or item == "" or (kind is int and item < 1):
+            wanted = "text" if kind is str else "a whole number of at least 1"
             raise InputError(f"{where}.{key} is {item!r}: give {wanted}.")
     if "package" in source:
         if source["package"] not in PACKAGED:

@@ -1,6 +1,8 @@
 """What a record yields: figures for tables, comparisons between methods."""
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,8 +27,9 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         records: Of one or more stores; one that occurs twice counts once.
 
     Returns:
-        ``data``, ``noise``, ``peft``, ``method`` and ``seed`` of the cell, where names that stand for
-        different settings have these behind them; ``kind`` of the noise; what the method ``needs`` besides
+        ``data``, ``noise``, ``peft``, ``method`` and ``seed`` of the cell; where a name stands for different
+        settings, the rarer of them have what they differ in behind it; ``kind`` of the noise, all of it but
+        its rate; what the method ``needs`` besides
         the data and one training; ``noise_rate`` as realised; accuracies on true test labels
         as fractions: ``selected`` (at the epoch that is best on the noisy validation rows), ``last``,
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
@@ -43,7 +46,7 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             "peft": _names([(c["peft"], {_PEFT_OPTIONS: c["train"].get(_PEFT_OPTIONS)}) for c in cells]),
             "method": _names([(c["method"], c["method_settings"]) for c in cells]),
             "seed": [c["seed"] for c in cells],
-            "kind": [c["noise_spec"].get("kind", c["noise"]) for c in cells],
+            "kind": [_kind(c["noise"], c["noise_spec"]) for c in cells],
             "needs": [_needs(c["method_settings"]["method"]) for c in cells],
             "machine": [machine_of(record) for record in records],
         }
@@ -102,6 +105,11 @@ def _setting(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": cell["model"], **cell["data_source"], **train}
 
 
+def _kind(noise: str, spec: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in spec.items() if name not in ("kind", "rate")}
+    return f"{spec.get('kind', noise)}{' ' + json.dumps(others, sort_keys=True) if others else ''}"
+
+
 def _needs(method: str) -> str:
     return METHODS[method].needs if method in METHODS else ""
 
@@ -111,16 +119,17 @@ def _number(value: float | None) -> float:
 
 
 def _names(described: list[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Names as they are; one that stands for different settings with those that make the difference."""
-    settings: dict[str, list[set[str]]] = {}
-    items = [{f"{key}={value}" for key, value in description.items()} for _, description in described]
+    """Names as they are; where one stands for different settings, the rarer ones with what they differ in."""
+    settings: dict[str, list[frozenset[str]]] = {}
+    items = [frozenset(f"{key}={value}" for key, value in settings.items()) for _, settings in described]
     for (name, _), own in zip(described, items, strict=True):
         settings.setdefault(name, []).append(own)
+    # plain PEFT is found by its name, and most runs are to be compared with it
+    usual = {name: Counter(known).most_common(1)[0][0] for name, known in settings.items()}
     names = []
     for (name, _), own in zip(described, items, strict=True):
-        alike = set.intersection(*settings[name])
-        several = any(other != own for other in settings[name])
-        names.append(f"{name} ({', '.join(sorted(own - alike)) or 'as declared'})" if several else name)
+        different = sorted(own - usual[name]) or [f"without {item}" for item in sorted(usual[name] - own)]
+        names.append(name if own == usual[name] else f"{name} ({', '.join(different)})")
     return names
 
 

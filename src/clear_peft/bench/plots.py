@@ -85,9 +85,9 @@ def _lines(
             look.pop("marker")
         panel.plot(places, mean, label=str(method), linewidth=1.4, markersize=4, **look)
         if margin.any():
-            panel.fill_between(
-                places, mean - margin, mean + margin, color=look["color"], alpha=0.15, linewidth=0
-            )
+            # an interval of few seeds goes beyond the ends of the scale, and would set that of the panel
+            band = np.clip([mean - margin, mean + margin], 0, 100)
+            panel.fill_between(places, *band, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _titles(frame: pd.DataFrame, by: list[str]) -> Callable[[Any], str]:
@@ -100,7 +100,7 @@ def _titles(frame: pd.DataFrame, by: list[str]) -> Callable[[Any], str]:
 def _by_epoch(
     frame: pd.DataFrame, quantity: str, heading: str, style: Mapping[str, Mapping[str, Any]]
 ) -> "Figure | None":
-    frame = frame.dropna(subset=[quantity])
+    frame = _carried_on(frame.dropna(subset=[quantity]))
     if frame.empty:
         return None
     groups = list(frame.groupby(CELL, sort=False))
@@ -112,6 +112,17 @@ def _by_epoch(
     figure.supylabel(heading, fontsize=9)
     legend(figure, axes)
     return figure
+
+
+def _carried_on(frame: pd.DataFrame) -> pd.DataFrame:
+    """A run that has stopped stays where it was as long as another seed goes on: means are of all seeds."""
+    parts = [frame]
+    for _, runs in frame.groupby([*CELL, "method"], sort=False):
+        for _, run in runs.groupby("seed"):
+            last = run.loc[[run["epoch"].idxmax()]]
+            later = range(run["epoch"].max() + 1, runs["epoch"].max() + 1)
+            parts += [last.assign(epoch=epoch) for epoch in later]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _by_noise(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Figure | None":

@@ -94,7 +94,7 @@ def run_grid(
         for number, (cell, record, seconds) in enumerate(finished, start=1):
             if isinstance(record, str):
                 outcome.failed[cell.name] = record
-                figure = "failed"
+                figure = f"failed: {record}"
             else:
                 store.add(results, record)
                 outcome.done += 1

@@ -6,7 +6,8 @@ machines have added. Nothing in it but numbers and names: no text of any example
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
     if not file.exists():
         return {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): names may hold other line separators, such as U+2028
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read {file}: {error}; give a results file that bench has written."
@@ -37,7 +39,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or record.keys() != _PARTS or record["key"] != key_of(record["cell"]):
             raise InputError(
@@ -79,12 +81,33 @@ def add(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
         InputError: If the store is damaged or cannot be written.
     """
     figures = {part: _rounded(plain_json(record[part])) for part in ("noise", "metrics")}
-    records = read(path) | {record["key"]: {**record, **figures}}
-    lines = (
-        json.dumps(records[key], sort_keys=True, ensure_ascii=False, allow_nan=False)
-        for key in sorted(records)
-    )
-    atomic_write(path, "".join(f"{line}\n" for line in lines))
+    with _alone(Path(path).parent):
+        records = read(path) | {record["key"]: {**record, **figures}}
+        lines = (
+            json.dumps(records[key], sort_keys=True, ensure_ascii=False, allow_nan=False)
+            for key in sorted(records)
+        )
+        atomic_write(path, "".join(f"{line}\n" for line in lines))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process add to a store of the folder meanwhile: what it adds would be lost.
+
+    On Windows and on file systems without such locks nothing is locked.
+    """
+    try:
+        from fcntl import LOCK_EX, flock
+    except ImportError:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            flock(lock, LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _rounded(value: Any) -> Any:

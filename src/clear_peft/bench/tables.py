@@ -283,7 +283,8 @@ def _summary_markdown(summary: Summary) -> str:
 
 def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _percent(value: float, margin: float = math.nan, *, signed: bool = False) -> str:

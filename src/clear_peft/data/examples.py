@@ -86,11 +86,13 @@ def load_examples(
     clean_label_column: str | None = None,
     id_column: str | None = None,
     names: LabelNames | None = None,
+    rows_per_class: int = 2,
 ) -> LoadedTable:
     """Read examples from a file or the hub and check them.
 
     Without ``names`` the table is training data: its labels define the classes, of which there must be two
-    with two rows each. With ``names``, as for validation and test data, its labels must be among them.
+    with two rows each, so that one can be held out. With ``names``, as for validation and test data, its
+    labels must be among them.
 
     Args:
         source: What :func:`read_table` takes.
@@ -99,6 +101,7 @@ def load_examples(
         clean_label_column: Column of the true labels, if they are known; needs ``label_column``.
         id_column: Column of ids that differ from row to row.
         names: Classes known from the training data.
+        rows_per_class: Fewest rows of each class, without ``names``: 2, the default, or 1.
 
     Returns:
         The table, its examples and the names of their labels.
@@ -126,7 +129,7 @@ def load_examples(
         series, place = column(label_column)
         given = _names_in(series, place, "label")
         if names is None:
-            names = _training_names(given, place)
+            names = _training_names(given, place, rows_per_class)
         labels = _encode(names, given, place)
         if clean_label_column is not None:
             series, place = column(clean_label_column)
@@ -222,7 +225,7 @@ def _ids(series: pd.Series, place: str) -> list[str]:
     return ids
 
 
-def _training_names(given: list[str], place: str) -> LabelNames:
+def _training_names(given: list[str], place: str, rows_per_class: int) -> LabelNames:
     try:
         names = LabelNames.fit(given)
     except InputError as error:
@@ -232,7 +235,7 @@ def _training_names(given: list[str], place: str) -> LabelNames:
         raise InputError(
             f"{place}: every row has the label {brief(given[0])}; give rows of at least two classes."
         )
-    single = [i for i, name in enumerate(given) if counts[name] == 1]
+    single = [i for i, name in enumerate(given) if counts[name] < rows_per_class]
     if single:
         labels = [given[i] for i in single]
         raise InputError(

@@ -48,8 +48,8 @@ class NoiseSpec:
                 raise InputError(
                     f"The noise {self.kind!r} takes no {what}: leave it out, or choose {kind!r}."
                 )
-        if not isinstance(self.mapping, Mapping | None):
-            raise InputError(f"The class map is {self.mapping!r}: give pairs such as {{0: 1}}.")
+        if not (self.mapping is None or _is_class_map(self.mapping)):
+            raise InputError(f"The class map is {self.mapping!r}: give pairs of class ids, such as {{0: 1}}.")
         if self.matrix is not None:
             check_matrix(self.matrix)
             if self.rate:
@@ -59,6 +59,11 @@ class NoiseSpec:
     def needs_features(self) -> bool:
         """Whether the noise looks at the examples themselves."""
         return self.kind == "instance"
+
+
+def _is_class_map(value: object) -> bool:
+    ids = (*value.keys(), *value.values()) if isinstance(value, Mapping) else (None,)
+    return all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in ids)
 
 
 def corrupt(

@@ -169,13 +169,15 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} has unknown keys ({', '.join(unknown[:5])}): choose from {', '.join(_TYPES)}."
         )
     for name, value in values.items():
-        if _TYPES[name] not in (str, str | None):  # a model may be called 1e3
-            value = values[name] = with_numbers(value)
-        if value is not None:
-            try:
+        try:
+            if _TYPES[name] not in (str, str | None):  # a model may be called 1e3
+                value = values[name] = with_numbers(value)
+            if value is not None:
                 check_type(name, value, _TYPES[name])
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except RecursionError as error:
+            raise InputError(f"{path}: {name} holds itself: write out what it is to hold.") from error
     return values
 
 
