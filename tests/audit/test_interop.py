@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict
 
 from audit.written_run import NAMES, issues_of, judged
 from clear_peft.audit import add_to_datalab, audit, from_pred_probs
+from clear_peft.cleanliness import GaussianMixtureCleanliness
 from clear_peft.errors import InputError
 
 # of datasets, which Datalab keeps its table in
@@ -95,12 +96,45 @@ def test_a_datalab_of_another_table():
         ([0.5, 1], [[0.5, 0.5]] * 2, None, "class ids"),
         ([0, 1], [[0.5, 0.9]] * 2, None, "sum to 1"),
         ([0, 1], [[1.5, -0.5]] * 2, None, "sum to 1"),
-        ([0, 1], [[0.5, 0.5]] * 2, ["a"], "name each class"),
+        ([0, 1], [[0.5, 0.5]] * 2, ["a"], "1 names and 2 classes: name each"),
+        ([0, 1], [[0.5, 0.5]] * 2, ["a", "a"], "1 names and 2 classes: name each"),
     ],
 )
 def test_wrong_input(labels, pred_probs, names, sentence):
     with pytest.raises(InputError, match=sentence):
         from_pred_probs(labels, pred_probs, names=names)
+
+
+def test_labels_that_are_all_right_are_believed_by_who_had_to_learn_them():
+    features, true = make_classification(
+        900, n_features=12, n_informative=8, n_classes=3, class_sep=2.0, random_state=0
+    )
+    pred_probs = cross_val_predict(LogisticRegression(), features, true, cv=5, method="predict_proba")
+    issues = from_pred_probs(true, pred_probs)
+    assert issues["is_label_issue"].mean() < 0.01
+    assert (1 - issues["clean_probability"]).mean() < 0.02
+
+
+def test_right_labels_are_not_listed():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 4, 200)
+    sure = rng.uniform(0.667, 1, 200)
+    pred_probs = np.tile(((1 - sure) / 3)[:, None], (1, 4))
+    pred_probs[np.arange(200), label] = sure
+    assert not from_pred_probs(label, pred_probs)["is_label_issue"].any()
+
+
+def test_labels_may_be_true_or_false():
+    issues = from_pred_probs([True, False, True], [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2]])
+    assert issues["row"].tolist()[0] == 2
+
+
+def test_an_estimator_of_ones_own(cross_validated):
+    label, _, pred_probs = cross_validated
+    mixture = from_pred_probs(label, pred_probs, estimator=GaussianMixtureCleanliness())
+    losses = -np.log(pred_probs[np.arange(900), label])
+    wanted = GaussianMixtureCleanliness().estimate(losses).clean_probability
+    np.testing.assert_allclose(mixture.set_index("row").sort_index()["clean_probability"], wanted, atol=1e-6)
 
 
 def test_impossible_and_certain_labels():

@@ -47,6 +47,14 @@ TABLES = {
     "a folder": (lambda d, p: {"data": d}, "is a folder"),
     "missing column": (lambda d, p: {"text_column": "txt"}, "has no column 'txt'"),
     "missing label column": (lambda d, p: {"label_column": "lable"}, "did you mean 'label'"),
+    "semicolons": (
+        lambda d, p: {"data": _text(d, "text;label\n" + "a b;x\n" * 6, "bad.csv")},
+        "look separated by ';'; save it with commas",
+    ),
+    "semicolons, and commas in cells": (
+        lambda d, p: {"data": _text(d, "text;label\n" + "a, b;x\n" * 6, "bad.csv")},
+        "look separated by ';'; save it with commas",
+    ),
     "missing id column": (lambda d, p: {"id_column": "key"}, "has no column 'key'"),
     "one column twice": (lambda d, p: {"text_column": "label"}, "cannot be both"),
     "empty file": (lambda d, p: {"data": _text(d, "")}, "is empty"),

@@ -116,7 +116,7 @@ def test_only_with_the_options_it_was_begun_with(place, tmp_path):
     config = _config(place, tmp_path / "run", epochs=2)
     with pytest.raises(KeyboardInterrupt):
         train(config, reporter=_Interrupt(epoch=1))
-    with pytest.raises(InputError, match="other options: resume it with --config"):
+    with pytest.raises(InputError, match=r"other options \(epochs\): resume it with --config"):
         train(_config(place, tmp_path / "run", epochs=3), resume=True)
     same = _config(place, f"{tmp_path}/./run/", epochs=2)
     train(same, resume=True)
@@ -157,8 +157,10 @@ def test_only_with_the_table_it_was_begun_with(place, tmp_path, change, method):
     change(table).to_csv(tmp_path / "train.csv", index=False)
     with pytest.raises(InputError, match=r"not as they were when the run in .* was begun"):
         train(config, resume=True)
-    table.to_csv(tmp_path / "train.csv", index=False)
-    train(config, resume=True)
+    # the same rows, by another name
+    table.to_csv(tmp_path / "moved.csv", index=False)
+    train(replace(config, data=str(tmp_path / "moved.csv")), resume=True)
+    assert RunConfig.load(tmp_path / "run").data == str(tmp_path / "moved.csv")
 
 
 class _Fails(Silent):

@@ -8,7 +8,13 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import WeightedRandomSampler
-from transformers import DataCollatorWithPadding, HfArgumentParser, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForTokenClassification,
+    DataCollatorWithPadding,
+    HfArgumentParser,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from clear_peft.cleanliness.probe import readout
 from clear_peft.errors import InputError
@@ -239,6 +245,66 @@ def test_what_cannot_be_taken_is_said(tmp_path):
         CleaRTrainer(model(), args, rows())
     with pytest.raises(InputError, match="give model, and no model_init"):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"label": [2, 1, 0] * 4}, "training set has different labels in its columns labels and label: keep"),
+        ({"labels": [[0], [1, 2]] * 6}, "labels of the training set are of several lengths"),
+    ],
+)
+def test_labels_that_cannot_be_told_are_refused(tmp_path, labels, said):
+    table = rows(12)
+    for name, values in labels.items():
+        table = Dataset.from_dict({**table.to_dict(), name: values})
+    with pytest.raises(InputError, match=said):
+        trainer(tmp_path, train_dataset=table)
+
+
+def test_two_columns_that_agree_are_one(tmp_path):
+    table = rows(12)
+    trained(tmp_path, train_dataset=table.add_column("label", table["labels"][:]))
+
+
+def test_validation_labels_are_looked_at_before_training(tmp_path):
+    beyond = Dataset.from_dict({**rows(12).to_dict(), "labels": [9] * 12})
+    with pytest.raises(InputError, match="labels of the validation set must lie in"):
+        trainer(tmp_path, eval_dataset=beyond, compute_metrics=accuracy)
+
+
+def test_rows_without_labels_are_no_validation_rows(tmp_path):
+    bare = rows(12).remove_columns("labels")
+    made = trained(tmp_path, eval_dataset=bare, compute_metrics=accuracy, **RECIPE)
+    assert len(made.cleanliness.validation_probability) == 0
+
+
+def test_belief_is_that_of_the_validation_rows_alone(tmp_path):
+    seen = []
+
+    class Elsewhere(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **_):
+            figures = made.evaluate(rows(12, seed=5), metric_key_prefix="other")
+            seen.append((figures["other_accuracy"], figures["other_believed_accuracy"]))
+
+    made = trainer(tmp_path, eval_dataset=rows(12), compute_metrics=accuracy, **RECIPE)
+    made.add_callback(Elsewhere())
+    made.train()
+    assert seen
+    assert all(plain == pytest.approx(believed) for plain, believed in seen)
+
+
+def test_a_model_with_a_label_for_each_token_is_refused(tmp_path):
+    start = AutoModelForTokenClassification.from_config(model().get_base_model().config)
+    tokens = peft.get_peft_model(start, peft.LoraConfig(task_type="TOKEN_CLS", target_modules=["query"]))
+    with pytest.raises(InputError, match="one label"):
+        trained(tmp_path, start=tokens, **RECIPE)
+
+
+def test_without_training_rows_there_is_nothing_to_list(tmp_path):
+    made = CleaRTrainer(model(), CleaRConfig(str(tmp_path), use_cpu=True), eval_dataset=rows(12))
+    with pytest.raises(InputError, match="no labels to judge: give train_dataset"):
+        made.label_issues()
 
 
 def test_options_of_the_objective_from_a_command_line(tmp_path):

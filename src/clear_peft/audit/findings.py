@@ -9,7 +9,7 @@ import pandas as pd
 from clear_peft.audit.duplicates import duplicate_groups
 from clear_peft.audit.joint import estimated_joint
 from clear_peft.audit.noise_rate import cross_entropies, noise_rate_interval
-from clear_peft.cleanliness import GaussianMixtureCleanliness
+from clear_peft.cleanliness import GaussianMixtureCleanliness, clean_probability_out_of_sample
 from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
 
@@ -34,8 +34,9 @@ _PREDICTIONS = {
     ),
     ("final_model", False): (
         "The predictions are those of the final model. It was trained on the given labels, as far as its "
-        "method does not leave some out or replace them, so they lean towards those labels, the wrong ones "
-        "too: read the list as a ranking, and the rates as too low rather than too high. " + _HELD_OUT
+        "method does not leave some out or replace them: wrong labels that it has learnt by heart look "
+        "right, and right ones that it has not learnt look wrong. So read the list as a ranking, and trust "
+        "no rate. " + _HELD_OUT
     ),
     **{("probe", doubted): _PROBE for doubted in (True, False)},
     **{("out_of_sample", doubted): _UNSEEN for doubted in (True, False)},
@@ -94,7 +95,7 @@ def audit(
 
     Predictions of models that have not seen the row carry no clean probability of their own (what
     ``label_issues.csv`` has there is the belief in the given label, which is below 1 also for right labels):
-    it is estimated here, from their losses.
+    it is estimated here, by a noise model fitted to them, or where they were not kept by a mixture of losses.
 
     Args:
         issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
@@ -122,8 +123,7 @@ def audit(
         _check(probabilities, len(issues), len(labels))
     quality = issues["label_quality"].to_numpy(np.float64)
     if source == "out_of_sample":
-        estimate = GaussianMixtureCleanliness().estimate(cross_entropies(quality))
-        issues = issues.assign(clean_probability=estimate.clean_probability.astype(np.float64))
+        issues = issues.assign(clean_probability=_believed(issues, quality, probabilities, labels))
     order = np.lexsort((quality, issues["clean_probability"]))
     ranked = issues.iloc[order].reset_index(drop=True)
     row, p = ranked["row"].to_numpy(), ranked["clean_probability"].to_numpy(np.float64)
@@ -151,6 +151,18 @@ def audit(
         expected_precision=float(np.mean(1 - p[listed])) if listed.any() else None,
         predictions=_PREDICTIONS[source, doubted],
     )
+
+
+def _believed(
+    issues: pd.DataFrame, quality: np.ndarray, probabilities: np.ndarray | None, labels: Sequence[str]
+) -> np.ndarray:
+    """Clean probabilities (N,) by who has not seen the rows: a noise model's, or a mixture's of losses."""
+    if probabilities is None:
+        estimate = GaussianMixtureCleanliness().estimate(cross_entropies(quality))
+        return estimate.clean_probability.astype(np.float64)
+    given = LabelNames(tuple(labels)).encode(issues["given_label"])
+    predicted = probabilities[issues["row"]].astype(np.float64)
+    return clean_probability_out_of_sample(predicted, given)
 
 
 def _check(probabilities: np.ndarray, rows: int, classes: int) -> None:

@@ -9,7 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from clear_peft.audit.noise_rate import cross_entropies
-from clear_peft.cleanliness import CleanlinessEstimator, GaussianMixtureCleanliness, rank_label_issues
+from clear_peft.cleanliness import (
+    CleanlinessEstimator,
+    clean_probability_out_of_sample,
+    rank_label_issues,
+)
 from clear_peft.errors import InputError
 
 _ISSUE = "clear_label"
@@ -28,7 +32,8 @@ def from_pred_probs(
         labels: Given labels, (N,) class ids from 0.
         pred_probs: By models that have not seen the row, (N, C) in [0, 1], rows sum to 1.
         names: Names of the classes; by default their ids as text.
-        estimator: What turns losses into clean probabilities. Default ``GaussianMixtureCleanliness()``.
+        estimator: What turns losses into clean probabilities. Default: none, but a noise model of
+            probabilities and labels, see ``clear_peft.cleanliness.clean_probability_out_of_sample``.
 
     Returns:
         What ``clear_peft.cleanliness.rank_label_issues`` returns; ``label_quality`` is cleanlab's
@@ -43,18 +48,22 @@ def from_pred_probs(
             f"labels have shape {given.shape} and pred_probs {probabilities.shape}: give (N,) and (N, C)."
         )
     classes = probabilities.shape[1]
+    given = given.astype(np.int64) if given.dtype == bool else given
     if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= classes:
         raise InputError(f"labels are not all whole numbers from 0 to {classes - 1}: give class ids.")
     if not ((probabilities >= 0) & (probabilities <= 1)).all() or not np.allclose(
         probabilities.sum(axis=1), 1, atol=1e-2
     ):
         raise InputError("pred_probs are no probabilities: give rows of numbers from 0 to 1 that sum to 1.")
-    if names is not None and len(names) != classes:
-        raise InputError(f"There are {len(names)} names and {classes} classes: name each class.")
+    if names is not None and not len(names) == len(set(names)) == classes:
+        raise InputError(f"There are {len(set(names))} names and {classes} classes: name each by another.")
     losses = cross_entropies(probabilities[np.arange(len(given)), given])
-    estimate = (estimator or GaussianMixtureCleanliness()).estimate(losses, given)
+    if estimator is None:
+        clean_probability = clean_probability_out_of_sample(probabilities, given)
+    else:
+        clean_probability = estimator.estimate(losses, given).clean_probability.astype(np.float64)
     return rank_label_issues(
-        estimate.clean_probability,
+        clean_probability,
         losses,
         given=given,
         predicted=probabilities.argmax(axis=1),

@@ -5,7 +5,14 @@ from clear_peft.cleanliness.estimate import CleanlinessEstimate, CleanlinessEsti
 from clear_peft.cleanliness.folds import stratified_folds
 from clear_peft.cleanliness.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
 from clear_peft.cleanliness.noise_model import NoiseModel, fit_noise_model
-from clear_peft.cleanliness.probe import Opinion, Probe, Readout, probe, readout
+from clear_peft.cleanliness.probe import (
+    Opinion,
+    Probe,
+    Readout,
+    clean_probability_out_of_sample,
+    probe,
+    readout,
+)
 from clear_peft.cleanliness.ranking import rank_label_issues
 from clear_peft.cleanliness.scale import log_odds
 from clear_peft.cleanliness.smoothing import smooth
@@ -19,6 +26,7 @@ __all__ = [
     "Opinion",
     "Probe",
     "Readout",
+    "clean_probability_out_of_sample",
     "fit_noise_model",
     "log_odds",
     "moved_to",

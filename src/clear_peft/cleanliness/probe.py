@@ -164,6 +164,29 @@ def readout(
     return _unstandardised(coefficients, center, scale)
 
 
+def clean_probability_out_of_sample(
+    predicted: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+) -> Array:
+    """How believable labels are by any classifier that was fitted to such labels, but not to the row's.
+
+    It predicts given labels, of which a share is wrong, and so is too flat for true ones. As for ``probe``,
+    its predictions are made as sharp as makes the labels likeliest, if a share of them, any share, is drawn
+    at random; a noise model then weighs them against the labels.
+
+    Args:
+        predicted: Class probabilities, out of sample, (N, C).
+        labels: Given labels, (N,).
+
+    Returns:
+        p, (N,) float64.
+    """
+    logs = np.log(np.maximum(predicted.astype(np.float64), _SMALLEST))
+    sample = slice(None, None, math.ceil(len(labels) / _CHUNK))
+    sharpness = _sharpness(logs[sample], labels[sample], np.ones(len(labels[sample])), some_random=True)
+    true = softmax(sharpness * logs, axis=1)
+    return fit_noise_model(true, labels).clean_probability(true, labels)
+
+
 def losses_of(probabilities: Array, labels: npt.NDArray[np.integer]) -> Array:
     """Cross entropies under labels, (N,), from class probabilities, (N, C)."""
     return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST))

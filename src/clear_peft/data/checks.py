@@ -50,3 +50,13 @@ def row_listing(rows: Sequence[int]) -> str:
     """Row numbers for a sentence, as in ``3 rows (0, 4, 7; counted from 0 without the header)``."""
     count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
     return f"{count} ({listing(rows)}; counted from 0 without the header)"
+
+
+def separated_otherwise(columns: Sequence[str]) -> str:
+    """How to mend a table whose one column holds what separates others; empty where it does not look so.
+
+    Excel writes semicolons where the comma is the decimal sign.
+    """
+    signs = [sign for sign in (";", "\t", "|", ",") if len(columns) == 1 and sign in columns[0]]
+    mend = "save it with commas as .csv, or with tabs as .tsv."
+    return f"its cells look separated by {signs[0]!r}; {mend}" if signs else ""

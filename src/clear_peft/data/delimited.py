@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 
-from clear_peft.data.checks import check_columns, decode_utf8
+from clear_peft.data.checks import check_columns, decode_utf8, separated_otherwise
 from clear_peft.errors import InputError
 from clear_peft.files import plain_json
 
@@ -44,9 +44,10 @@ def parse(data: bytes, source: str, delimiter: str) -> pd.DataFrame:
     for line, row in rows:
         if len(row) != len(header):
             sign = "tab" if delimiter == "\t" else "comma"
+            mend = f"put double quotes around a cell that contains a {sign}."
             raise InputError(
                 f"{source!r}, line {line}: the row has {len(row)} cells but the header has {len(header)}; "
-                f"put double quotes around a cell that contains a {sign}."
+                f"{separated_otherwise(header) or mend}"
             )
         cells.append(row)
     if not cells:

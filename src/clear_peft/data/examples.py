@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from clear_peft.data.checks import brief, listing, row_listing
+from clear_peft.data.checks import brief, listing, row_listing, separated_otherwise
 from clear_peft.data.labels import LabelNames, label_text
 from clear_peft.data.tables import read_table
 from clear_peft.errors import InputError
@@ -159,7 +159,10 @@ def _check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
     by_lower = {name.lower(): name for name in columns}
     nearest = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
     hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else "name one of them."
-    raise InputError(f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: {hint}")
+    raise InputError(
+        f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: "
+        f"{separated_otherwise(columns) or hint}"
+    )
 
 
 def _texts(series: pd.Series, place: str) -> list[str]:

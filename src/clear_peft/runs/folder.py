@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from clear_peft.errors import InputError
@@ -74,9 +74,13 @@ def _check_resumable(config: RunConfig, folder: Path, overwrite: bool) -> None:
     begun = RunConfig.load(folder)
     if (folder / METRICS).is_file():
         raise InputError(f"The run in {folder} is finished: there is nothing to resume.")
-    if replace(begun, output=config.output) != config:
+    # the rows are told by what they hold
+    moved = replace(begun, **{name: getattr(config, name) for name in ("output", "data", "validation")})
+    others = [f.name for f in fields(config) if getattr(moved, f.name) != getattr(config, f.name)]
+    if others:
         raise InputError(
-            f"{folder} holds a run with other options: resume it with --config {folder}/{CONFIG_NAME}."
+            f"{folder} holds a run with other options ({', '.join(others)}): resume it with --config "
+            f"{folder}/{CONFIG_NAME}."
         )
 
 
@@ -157,6 +161,7 @@ def carried_on(config: RunConfig, data_digest: str) -> Iterator[Path]:
             f"{config.data} or its validation rows are not as they were when the run in {folder} was begun: "
             "put them back, or begin again with --overwrite."
         )
+    config.save(folder)  # its tables may lie elsewhere by now
     for name in _OURS:
         for half in folder.glob(f".{name}.*.tmp"):
             half.unlink()

@@ -14,7 +14,7 @@ from clear_peft.data import Examples, LabelNames, check_output, load_examples, t
 from clear_peft.errors import InputError
 from clear_peft.methods import find
 from clear_peft.runs import folder as run_folder
-from clear_peft.runs.config import RunConfig
+from clear_peft.runs.config import CONFIG_NAME, RunConfig
 from clear_peft.runs.measures import accuracy_and_f1
 from clear_peft.runs.models import bf16_pays, load_classifier, load_tokenizer
 from clear_peft.training.indexing import IdCollator, with_ids
@@ -54,7 +54,12 @@ def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False)
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
     tuned = find(config.method).adapter
     base = config.model if tuned else str(adapter)
-    model = load_classifier(base, names, tokenizer, trust_remote_code=trust_remote_code, new_head=tuned)
+    try:
+        model = load_classifier(base, names, tokenizer, trust_remote_code=trust_remote_code, new_head=tuned)
+    except InputError as error:
+        config_file = Path(folder) / CONFIG_NAME
+        hint = f"if the model has moved, write its place into {config_file}."
+        raise InputError(f"{str(error).rstrip('.')}; {hint}") from error
     return Run(config, names, load_adapter(model, adapter) if tuned else model, tokenizer)
 
 

@@ -59,6 +59,11 @@ def head_inputs(
     def read(inputs: dict[str, Any]) -> Tensor:
         seen.clear()
         logits = model(**inputs).logits.float()
+        if logits.dim() != 2:
+            raise InputError(
+                f"The model gives logits of shape {tuple(logits.shape)}: load one that gives each example "
+                "one label (AutoModelForSequenceClassification)."
+            )
         given, outputs = (tensor.float() for tensor in seen[-1]) if seen else (logits[:, :0], logits)
         if outputs.dim() == 3 and len(outputs) == len(logits):
             token = (outputs - logits.unsqueeze(1)).abs().amax(dim=2).argmin(dim=1)

@@ -87,23 +87,44 @@ def token_counts(dataset: Any) -> np.ndarray | None:
     return np.asarray([len(ids) for ids in dataset.with_format(None)["input_ids"]])
 
 
-def labels_of(dataset: Any, num_labels: int) -> np.ndarray:
-    """The given labels of a training set, (N,) int64.
+def has_labels(dataset: Any) -> bool:
+    """Whether a hub dataset has a column of labels."""
+    return not set(_LABEL_COLUMNS).isdisjoint(dataset.column_names)
+
+
+def labels_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarray:
+    """The given labels of a dataset, (N,) int64.
+
+    Args:
+        dataset: With one of the columns that collators take for labels, or several that agree.
+        num_labels: Outputs of the model's head.
+        name: Which set it is, for sentences. Default ``training``.
 
     Raises:
         InputError: If there are none, or they are not one class index per example.
     """
-    found = next((a for name in _LABEL_COLUMNS if (a := column(dataset, name)) is not None), None)
-    if found is None:
-        raise InputError(f"The training set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    try:
+        columns = {c: a for c in _LABEL_COLUMNS if (a := column(dataset, c)) is not None}
+    except ValueError:
+        raise InputError(
+            "Clean routing needs one class index per example (single-label classification); the labels of "
+            f"the {name} set are of several lengths."
+        ) from None
+    if not columns:
+        raise InputError(f"The {name} set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    found, *others = columns.values()
+    if not all(np.array_equal(found, other) for other in others):
+        raise InputError(  # collators take the last of them, and judged would be the first
+            f"The {name} set has different labels in its columns {' and '.join(columns)}: keep one of them."
+        )
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise InputError(
-            "Clean routing needs one class index per example (single-label classification); the labels are "
-            f"{found.dtype} of shape {found.shape}."
+            "Clean routing needs one class index per example (single-label classification); the labels of "
+            f"the {name} set are {found.dtype} of shape {found.shape}."
         )
     if len(found) == 0 or found.min() < 0 or found.max() >= num_labels:
         raise InputError(
-            f"The labels must lie in 0…{num_labels - 1}, as many as the model's head has outputs: load the "
-            "model with num_labels=…, and encode the labels."
+            f"The labels of the {name} set must lie in 0…{num_labels - 1}, as many as the model's head has "
+            "outputs: load the model with num_labels=…, and encode the labels."
         )
     return found.astype(np.int64)

@@ -14,6 +14,7 @@ from clear_peft.training.indexing import (
     ID_COLUMN,
     IdCollator,
     column,
+    has_labels,
     labels_of,
     token_counts,
     with_ids,
@@ -47,6 +48,8 @@ class PassingTrainer(AdapterTrainer):
             if self._lengths is None and args.train_sampling_strategy == "group_by_length":
                 self._lengths = token_counts(train_dataset)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        if train_dataset is not None:
+            _ = self._held_out_labels  # refused now, and not after the warm-up
         self.data_collator: Any = IdCollator(self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, Any]:
@@ -67,15 +70,16 @@ class PassingTrainer(AdapterTrainer):
 
     @property
     def _validation(self) -> HubDataset | None:
-        """Validation rows, if each can be told from the others."""
+        """Validation rows, if each can be told from the others and has a label."""
         dataset = self.eval_dataset
-        return dataset if isinstance(dataset, HubDataset) and self.compute_metrics is not None else None
+        known = isinstance(dataset, HubDataset) and has_labels(dataset) and self.compute_metrics is not None
+        return dataset if known else None
 
     @property
     def _held_out_labels(self) -> np.ndarray:
         """Given labels of the validation rows, (M,)."""
         rows = self._validation
-        return self._labels[:0] if rows is None else labels_of(rows, self._num_labels)
+        return self._labels[:0] if rows is None else labels_of(rows, self._num_labels, "validation")
 
     def _everywhere(self, read: Callable) -> tuple[Any, Any]:
         """What a pass reads off the training set, (N, D), and off the validation rows, (M, D), if any."""

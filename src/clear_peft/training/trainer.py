@@ -85,6 +85,7 @@ class CleaRTrainer(StepTrainer):
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
+        self._on_validation = False
         self._average = self._new_average()
         self._start = FreshStart(model) if self._fresh_start else None
         self._head: HeadStart | None = None
@@ -98,6 +99,8 @@ class CleaRTrainer(StepTrainer):
     def cleanliness(self) -> CleanlinessState:
         """What the last judgement made of the labels; made now if there has been none (plain training)."""
         if self._state is None:
+            if self.train_dataset is None:
+                raise InputError("There are no labels to judge: give train_dataset.")
             self._set_state(self._scored())
         assert self._state is not None
         return self._state
@@ -361,6 +364,14 @@ class CleaRTrainer(StepTrainer):
             self._drawn = None if state.drawn is None else state.drawn.to(device)
             self._certainty = self._certain() if self.args.soft_labels else self._probability
 
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As transformers' Trainer; in believed accuracy rows of other sets than its own count alike."""
+        self._on_validation = eval_dataset is None or eval_dataset is self.eval_dataset
+        try:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        finally:
+            self._on_validation = False
+
     def _with_belief(self, measure: Callable[..., dict], prediction: Any, **options: Any) -> dict[str, float]:
         """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p.
 
@@ -374,7 +385,7 @@ class CleaRTrainer(StepTrainer):
             return metrics
         state = self._state
         belief = state.validation_probability if state is not None and state.components == 2 else np.ones(0)
-        known = len(belief) == len(prediction.label_ids)
+        known = self._on_validation and len(belief) == len(prediction.label_ids)
         weights = belief[self._order(self.eval_dataset)] if known else None
         return {**metrics, BELIEVED_ACCURACY: believed_accuracy(logits, prediction.label_ids, weights)}
 
