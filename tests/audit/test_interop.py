@@ -96,8 +96,8 @@ def test_a_datalab_of_another_table():
         ([0.5, 1], [[0.5, 0.5]] * 2, None, "class ids"),
         ([0, 1], [[0.5, 0.9]] * 2, None, "sum to 1"),
         ([0, 1], [[1.5, -0.5]] * 2, None, "sum to 1"),
-        ([0, 1], [[0.5, 0.5]] * 2, ["a"], "1 names and 2 classes: name each"),
-        ([0, 1], [[0.5, 0.5]] * 2, ["a", "a"], "1 names and 2 classes: name each"),
+        ([0, 1], [[0.5, 0.5]] * 2, ["a"], "1 different names and 2 classes: give each"),
+        ([0, 1], [[0.5, 0.5]] * 2, ["a", "a"], "1 different names and 2 classes: give each"),
     ],
 )
 def test_wrong_input(labels, pred_probs, names, sentence):

@@ -49,6 +49,19 @@ def _add_some(path, first):
         store.add(path, record(cell(seed=seed)))
 
 
+def test_an_empty_file_is_an_empty_store(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.touch()
+    assert store.read(path) == {}
+    store.add(path, record(cell()))
+    assert len(store.read(path)) == 1
+
+
+def test_a_store_in_no_folder_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="Cannot write"):
+        store.add(tmp_path / "none" / "results.jsonl", record(cell()))
+
+
 def test_names_may_hold_other_line_separators(tmp_path):
     path = tmp_path / "results.jsonl"
     for name in ("a\u2028b", "a\x85b"):

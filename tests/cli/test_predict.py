@@ -1,12 +1,15 @@
 """``predict`` and ``evaluate`` on a finished run."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from clear_peft.data import read_table, write_table
+from clear_peft.runs import RunConfig
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -39,6 +42,16 @@ def test_evaluate_measures_what_train_measured(cli, finished, place, method, pef
     assert end.status == 0
     measured = json.loads((run / "metrics.json").read_text())["test"]
     assert json.loads(end.out) == {**measured, "examples": 30}
+
+
+def test_where_a_model_that_has_moved_is_to_be_written(cli, finished, place, tmp_path):
+    run = shutil.copytree(finished("clear", "lora"), tmp_path / "run")
+    replace(RunConfig.load(run), model=str(tmp_path / "gone")).save(run)
+    end = cli("evaluate", "--run", run, "--data", place.test)
+    assert end.status == 2
+    assert f"if the model has moved, write its place into {run / 'config.yaml'}." in end.err
+    replace(RunConfig.load(run), model=RunConfig.load(finished("clear", "lora")).model).save(run)
+    assert cli("evaluate", "--run", run, "--data", place.test).status == 0
 
 
 def test_what_is_predicted_from_is_never_overwritten(cli, finished, place, tmp_path):

@@ -237,6 +237,7 @@ def test_parquet_columns_keep_their_types(tmp_path):
     assert repr(copied.drop(["text"]).to_pylist()) == repr(table.slice(1).drop(["text"]).to_pylist())
     assert copied["text"].to_pylist() == ["b", "a"]
 
+    frame[["text", "narrow"]].to_parquet(copy)  # by pandas, which writes attributes too
     frame["narrow"] = ["other", "values", "by now"]
     write_table(frame.assign(another=1), copy)
     assert pq.read_schema(copy).metadata is None  # that of all columns, and no others

@@ -56,7 +56,9 @@ def from_pred_probs(
     ):
         raise InputError("pred_probs are no probabilities: give rows of numbers from 0 to 1 that sum to 1.")
     if names is not None and not len(names) == len(set(names)) == classes:
-        raise InputError(f"There are {len(set(names))} names and {classes} classes: name each by another.")
+        raise InputError(
+            f"There are {len(set(names))} different names and {classes} classes: give each class its own."
+        )
     losses = cross_entropies(probabilities[np.arange(len(given)), given])
     if estimator is None:
         clean_probability = clean_probability_out_of_sample(probabilities, given)

@@ -120,12 +120,12 @@ def _number(value: float | None) -> float:
 
 def _names(described: list[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Names as they are; where one stands for different settings, the rarer ones with what they differ in."""
-    settings: dict[str, list[frozenset[str]]] = {}
+    known: dict[str, list[frozenset[str]]] = {}
     items = [frozenset(f"{key}={value}" for key, value in settings.items()) for _, settings in described]
     for (name, _), own in zip(described, items, strict=True):
-        settings.setdefault(name, []).append(own)
+        known.setdefault(name, []).append(own)
     # plain PEFT is found by its name, and most runs are to be compared with it
-    usual = {name: Counter(known).most_common(1)[0][0] for name, known in settings.items()}
+    usual = {name: Counter(sets).most_common(1)[0][0] for name, sets in known.items()}
     names = []
     for (name, _), own in zip(described, items, strict=True):
         different = sorted(own - usual[name]) or [f"without {item}" for item in sorted(usual[name] - own)]

@@ -30,7 +30,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
         return {}
     try:
         # not splitlines(): names may hold other line separators, such as U+2028
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = file.read_text(encoding="utf-8")
+        lines = text.removesuffix("\n").split("\n") if text else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read {file}: {error}; give a results file that bench has written."
@@ -96,18 +97,17 @@ def _alone(folder: Path) -> Iterator[None]:
 
     On Windows and on file systems without such locks nothing is locked.
     """
-    try:
+    lock = None
+    with suppress(ImportError, OSError):
         from fcntl import LOCK_EX, flock
-    except ImportError:
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
+
+        lock = os.open(folder, os.O_RDONLY)
+        flock(lock, LOCK_EX)
     try:
-        with suppress(OSError):
-            flock(lock, LOCK_EX)
         yield
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _rounded(value: Any) -> Any:

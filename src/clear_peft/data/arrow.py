@@ -7,7 +7,8 @@ import pandas as pd
 from clear_peft.data.checks import check_columns
 from clear_peft.errors import InputError
 
-# attribute of a frame: the Arrow schema that it was read with; pandas does not have all types, and no null
+# attribute of a frame: the Arrow schema that it was read with; pandas does not have all types, and no null.
+# Hexadecimal, as pandas writes attributes as JSON.
 _SCHEMA = "clear_peft.arrow_schema"
 
 
@@ -61,13 +62,9 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
         raise InputError(
             f"{source!r} holds values that pandas cannot represent; write it as JSONL."
         ) from error
-    frame.attrs[_SCHEMA] = pa.schema(
-        [
-            field.with_nullable(column.null_count > 0)
-            for field, column in zip(table.schema, table.columns, strict=True)
-        ],
-        table.schema.metadata,
-    )
+    columns = zip(table.schema, table.columns, strict=True)
+    fields = [field.with_nullable(column.null_count > 0) for field, column in columns]
+    frame.attrs[_SCHEMA] = pa.schema(fields, table.schema.metadata).serialize().to_pybytes().hex()
     return frame
 
 
@@ -89,7 +86,8 @@ def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = frame.attrs.get(_SCHEMA, pa.schema([]))
+    kept = frame.attrs.get(_SCHEMA)
+    schema = pa.schema([]) if kept is None else pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(kept)))
     fields = {field.name: field for field in schema}
     try:
         table = pa.table({str(name): _column(cells, fields.get(name)) for name, cells in frame.items()})
