@@ -43,7 +43,7 @@ def off_by(found, expected):
 def test_logits_and_gradients_are_those_of_the_cpu(peft, attention):
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
-        minilm(), num_labels=5, attn_implementation=attention
+        minilm(), num_labels=5, attn_implementation=attention, dtype=torch.float32
     )
     model = build(model, peft).eval()
     for parameter in model.parameters():
