@@ -97,6 +97,21 @@ def test_as_a_person_reads_it(records):
     assert "| plain | 1 | 80.0 | – |" in as_markdown(one, summary, [])  # no interval for one seed
 
 
+def test_the_first_and_the_last_verdict_of_those_who_judge_again():
+    once, twice = record(cell("clear", noise="sym40"), 0.84), record(cell("paper", noise="sym40"), 0.84)
+    judged = [(0.5, 0.9), (0.45, 0.95), (0.3, None)]
+    for epoch, (rate, area) in zip(twice["metrics"]["epochs"], judged, strict=False):
+        epoch |= {"noise_rate": rate} | ({} if area is None else {"detection_auc": area})
+    for epoch in once["metrics"]["epochs"][1:]:
+        epoch |= {"noise_rate": 0.4, "detection_auc": 0.9}
+    table, summary = tables_of([record(cell(noise="sym40"), 0.8), once, twice])
+    text = as_markdown(table, summary, ["abacus"])
+    section = text.partition("### Judged epoch after epoch")[2].partition("###")[0].strip().splitlines()
+    assert section[4:] == ["| fields sym40 lora paper | 1 | 41.0 | 50.0 | 30.0 | 90.0 | – |"]
+    table, summary = tables_of([once])
+    assert "Judged epoch after epoch" not in as_markdown(table, summary, ["abacus"])
+
+
 def test_files_and_values(records, tmp_path):
     table, summary = tables_of(records)
     write(tmp_path / "t.csv", table, "text")

@@ -98,3 +98,13 @@ def test_several_stores_as_one(tmp_path):
     assert sorted(r["cell"]["seed"] for r in store.read_all([one, two])) == [0, 1, 2]
     with pytest.raises(InputError, match="holds no results"):
         store.read_all([one, tmp_path / "3.jsonl"])
+
+
+def test_results_of_some_data_and_methods(tmp_path):
+    path = tmp_path / "1.jsonl"
+    for of in (cell(), cell(data="woods"), cell("paper", data="woods")):
+        store.add(path, record(of))
+    found = store.read_all([path], methods=["plain"], data=["woods"])
+    assert [(r["cell"]["method"], r["cell"]["data"]) for r in found] == [("plain", "woods")]
+    with pytest.raises(InputError, match="no results of lakes: choose from fields, woods"):
+        store.read_all([path], data=["woods", "lakes"])

@@ -104,6 +104,14 @@ def test_table_of_some_methods(cli, results):
     assert "no results of magic: choose from clear, plain" in end.err
 
 
+def test_table_of_some_data(cli, results):
+    end = cli("bench", "table", "--results", results, "--data", "fields", "--format", "json")
+    assert {row["data"] for row in json.loads(end.out)["cells"]} == {"fields"}
+    end = cli("bench", "table", "--results", results, "--data", "woods")
+    assert end.status == 2
+    assert "no results of woods: choose from fields" in end.err
+
+
 def test_plot(cli, results, tmp_path):
     plots = tmp_path / "plots"
     options = ("--output", plots, "--plot-format", "png", "--format", "json")

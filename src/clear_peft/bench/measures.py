@@ -35,7 +35,9 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
         ``memorised`` (share of the wrong labels that the model of the selected epoch repeats); ``roc_auc``,
         ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``estimated``, the noise rate
-        by estimate; ``seconds`` and ``megabytes``; the ``machine``. NaN where a run says nothing.
+        by estimate; ``first_estimated``, ``last_estimated``, ``first_roc_auc`` and ``last_roc_auc`` of a run
+        that judged its labels more than once; ``seconds`` and ``megabytes``; the ``machine``. NaN where a
+        run says nothing.
     """
     records = each_once(records)
     cells = [record["cell"] for record in records]
@@ -137,6 +139,9 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float]:
     metrics = record["metrics"]
     curve = [e["test_accuracy"] for e in metrics["epochs"] if e.get("test_accuracy") is not None]
     detection = metrics.get("detection") or {}
+    judged = [e for e in metrics["epochs"] if e.get("noise_rate") is not None]
+    again = len({e["noise_rate"] for e in judged}) > 1  # a verdict that stands is repeated
+    ends = {"first": judged[0], "last": judged[-1]} if again else {"first": {}, "last": {}}
     values = {
         "noise_rate": record["noise"]["rate"],
         "selected": metrics["test"]["accuracy"],
@@ -146,6 +151,8 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float]:
         "memorised": metrics.get("memorised"),
         "estimated": metrics.get("noise_rate_estimate"),
         **{name: detection.get(name) for name in ("roc_auc", "average_precision", "precision", "recall")},
+        **{f"{end}_estimated": epoch.get("noise_rate") for end, epoch in ends.items()},
+        **{f"{end}_roc_auc": epoch.get("detection_auc") for end, epoch in ends.items()},
         "seconds": metrics.get("train_seconds"),
         "megabytes": (metrics.get("peak_memory_bytes") or math.nan) / 1e6,
     }

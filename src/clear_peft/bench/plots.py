@@ -186,9 +186,9 @@ def _cost(runs: pd.DataFrame, style: Mapping[str, Mapping[str, Any]]) -> "Figure
     for _, row in methods.iterrows():
         look = style[row["method"]]
         place = row["relative_seconds"], row["gap_recovered"]
-        panel.plot(*place, color=look["color"], marker=look["marker"], linestyle="")
-        panel.annotate(row["method"], place, xytext=(5, 4), textcoords="offset points", fontsize=8)
+        panel.plot(*place, label=row["method"], color=look["color"], marker=look["marker"], linestyle="")
     panel.set_xlabel("training time, times that of plain PEFT")
     panel.set_ylabel("gap recovered")
     panel.margins(x=0.15, y=0.1)
+    legend(figure, [panel])
     return figure

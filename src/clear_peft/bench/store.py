@@ -50,15 +50,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
     return records
 
 
-def read_all(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Record]:
+def read_all(paths: Sequence[Path], methods: Sequence[str] = (), data: Sequence[str] = ()) -> list[Record]:
     """Read the records of several stores, each once.
 
     Args:
         paths: The stores.
         methods: Labels of the methods that are wanted. Default: all.
+        data: Names of the data sets that are wanted. Default: all.
 
     Raises:
-        InputError: If a store is missing, empty or damaged, or a method is in none of them.
+        InputError: If a store is missing, empty or damaged, or a method or data set is in none of them.
     """
     records: dict[str, Record] = {}
     for path in paths:
@@ -66,13 +67,19 @@ def read_all(paths: Sequence[Path], methods: Sequence[str] = ()) -> list[Record]
         if not found:
             raise InputError(f"{path} holds no results: fill it with clear-peft bench run --results {path}.")
         records |= found
-    there = {record["cell"]["method"] for record in records.values()}
-    missing = [method for method in methods if method not in there]
-    if missing:
-        raise InputError(
-            f"There are no results of {', '.join(missing)}: choose from {', '.join(sorted(there))}."
-        )
-    return [r for r in records.values() if not methods or r["cell"]["method"] in methods]
+    wanted = {"method": methods, "data": data}
+    for part, names in wanted.items():
+        there = {record["cell"][part] for record in records.values()}
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise InputError(
+                f"There are no results of {', '.join(missing)}: choose from {', '.join(sorted(there))}."
+            )
+    return [
+        record
+        for record in records.values()
+        if all(not names or record["cell"][part] in names for part, names in wanted.items())
+    ]
 
 
 def add(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

@@ -38,6 +38,13 @@ _SHARES = {
     "recall": "recall",
     "estimated": "labels wrong by estimate",
 }
+# of methods that judge the labels more than once
+_VERDICTS = {
+    "first_estimated": "by the first estimate",
+    "last_estimated": "by the last",
+    "first_roc_auc": "detection ROC AUC, first",
+    "last_roc_auc": "last",
+}
 _COSTS = {"seconds": "training s", "megabytes": "peak memory MB"}
 _WITH_MARGIN = ("selected", "difference", "average_precision")
 # column → title of its table over all cells
@@ -85,7 +92,7 @@ def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
     paired["difference"] = paired["selected"] - paired["selected_plain"]
     gaps = against_plain(runs)[[*CELL, "method", "seed", "gap_recovered"]]
     paired = paired.merge(gaps, on=[*CELL, "method", "seed"], how="left")
-    columns = ["noise_rate", *_ACCURACIES, "gap_recovered", *_SHARES, *_COSTS]
+    columns = ["noise_rate", *_ACCURACIES, "gap_recovered", *_SHARES, *_COSTS, *_VERDICTS]
     rows = []
     for names, group in paired.groupby([*CELL, "method"], sort=False):
         row = dict(zip([*CELL, "method"], names, strict=True)) | {"seeds": len(group)}
@@ -178,6 +185,8 @@ def as_markdown(table: pd.DataFrame, summary: Summary, hardware: Iterable[str]) 
         for column, title in _OVERVIEWS.items()
         if table[column].notna().any()
     ]
+    if table["first_estimated"].notna().any():
+        parts.append(_verdicts_markdown(table[table["first_estimated"].notna()]))
     for _, group in table.groupby(CELL, sort=False):
         parts.append(f"### {_cell_name(group)}\n\n{_cell_markdown(group)}")
     parts.append(
@@ -228,6 +237,16 @@ def _overview_markdown(table: pd.DataFrame, column: str) -> str:
         own = {row["method"]: f"{_figure(row, column)} ({row[seeds]})" for _, row in group.iterrows()}
         rows.append([_cell_name(group), *(own.get(method, "") for method in methods)])
     return _markdown(["", *methods], rows)
+
+
+def _verdicts_markdown(judged: pd.DataFrame) -> str:
+    columns = ["noise_rate", *_VERDICTS]
+    rows = [
+        [" ".join(row[[*CELL, "method"]]), str(row["seeds"]), *(_percent(row[column]) for column in columns)]
+        for _, row in judged.iterrows()
+    ]
+    title = "### Judged epoch after epoch: the first and the last verdict"
+    return f"{title}\n\n{_markdown(['', 'seeds', 'labels wrong', *_VERDICTS.values()], rows)}"
 
 
 def _figure(row: pd.Series, column: str) -> str:

@@ -19,6 +19,10 @@ MethodsOption = Annotated[
     list[str] | None,
     typer.Option("--method", help="Method to show; may be repeated. Default: all."),
 ]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Data set of the grid to show; may be repeated. Default: all."),
+]
 
 
 @bench.command()
@@ -70,6 +74,7 @@ def table(
     context: typer.Context,
     results: ResultsOption,
     methods: MethodsOption = None,
+    data: DataOption = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write, .md, or .csv for the figures alone.")
     ] = None,
@@ -79,7 +84,7 @@ def table(
     from clear_peft.bench import tables
     from clear_peft.bench.store import read_all
 
-    records = read_all(results, methods or ())
+    records = read_all(results, methods or (), data or ())
     cells, summary = tables.tables_of(records)
     text = tables.as_markdown(cells, summary, tables.hardware_of(records))
     if output is not None:
@@ -96,6 +101,7 @@ def plot(
     results: ResultsOption,
     output: Annotated[Path, typer.Option(help="Folder for the plots.")],
     methods: MethodsOption = None,
+    data: DataOption = None,
     plot_format: PlotFormatOption = PlotFormat.svg,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
@@ -103,6 +109,6 @@ def plot(
     from clear_peft.bench.plots import write_plots
     from clear_peft.bench.store import read_all
 
-    files = write_plots(read_all(results, methods or ()), output, plot_format.value)
+    files = write_plots(read_all(results, methods or (), data or ()), output, plot_format.value)
     out: Output = context.obj
     out.result({"files": [str(file) for file in files]}, [str(file) for file in files])
