@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clear_peft.bench import packaged as packaged_module
 from clear_peft.bench import store
-from clear_peft.bench.cell import _every_class_given, load_tables, noisy_labels, run_cell
+from clear_peft.bench.cell import _every_class_given, digests, load_tables, noisy_labels, run_cell
 from clear_peft.bench.grid import Cell
 from clear_peft.bench.packaged import packaged
 from clear_peft.errors import InputError
@@ -67,6 +67,8 @@ def test_a_cell_from_end_to_end(place, tmp_path):
     assert metrics["detection"]["wrong"] == round(90 * noise["rate"])
     assert "torch" in back["environment"]["versions"]
     assert isinstance(back["environment"]["bf16"], bool)
+    assert back["environment"]["tables"] == digests(of.data_source, place)
+    assert set(back["environment"]["tables"]) == {"train", "test"}
     text = (tmp_path / "results.jsonl").read_text()
     assert table["text"][0] not in text
     assert str(tmp_path) not in text

@@ -77,6 +77,15 @@ def test_a_table_that_is_missing_is_said_before_anything_runs(tmp_path):
         run([cell()], tmp_path)
 
 
+def test_a_table_that_has_changed_is_another(place):
+    run([cell()], place, bench_cells.with_tables)
+    run([cell(), cell("paper")], place, bench_cells.with_tables)
+    (place / "test.csv").write_text("text,label\n")
+    with pytest.raises(InputError, match=r"data\.fields\.test: test\.csv in .* is not the table that"):
+        run([cell("gce")], place, bench_cells.with_tables)
+    assert len(store.read(place / "results.jsonl")) == 2
+
+
 def test_a_store_elsewhere_than_in_jsonl_is_refused(place):
     with pytest.raises(InputError, match=r"ends in \.jsonl"):
         run_grid([cell()], place / "results.csv", data_dir=place, say=print)

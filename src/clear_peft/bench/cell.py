@@ -1,5 +1,6 @@
 """One cell of a benchmark: data, noise, training, a record."""
 
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
 
     Returns:
         The record: key, cell, noise, metrics (as in ``metrics.json``, without the losses of the steps and
-        the rates of the gates), environment.
+        the rates of the gates), environment (``tables`` in it: see :func:`digests`).
 
     Raises:
         InputError: If the data or the settings are not what they should be.
@@ -61,6 +62,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
     from clear_peft.runs import train
 
     model = str(minilm()) if cell.model == "package:minilm" else cell.model
+    made_of = digests(cell.data_source, data_dir)
     tables = load_tables(cell.data_source, data_dir)
     given, noise = noisy_labels(cell, tables, model)
     write_table(tables.train.assign(label=given), folder / "train.csv")
@@ -95,7 +97,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
         "cell": asdict(cell),
         "noise": noise,
         "metrics": metrics,
-        "environment": _environment(versions),
+        "environment": {**_environment(versions), "tables": made_of},
     }
 
 
@@ -142,6 +144,21 @@ def locate(name: str, data_dir: Path) -> str:
     """The file of that name in the data folder; where there is none, the name itself: one of the hub."""
     path = data_dir / name
     return str(path) if path.exists() else name
+
+
+def digests(source: Mapping[str, Any], data_dir: Path) -> dict[str, str]:
+    """SHA-256, in 16 hex digits, of a data set's local tables, ``train`` and ``test``.
+
+    Args:
+        source: Its entry in the grid.
+        data_dir: Where relative paths are looked up.
+    """
+    files = {part: Path(locate(source[part], data_dir)) for part in ("train", "test") if part in source}
+    return {
+        part: hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        for part, file in files.items()
+        if file.is_file()
+    }
 
 
 def _frame(source: str, **columns: Any) -> pd.DataFrame:

@@ -4,6 +4,7 @@ A fresh process makes the peak memory the cell's own, and a cell that is killed 
 side must not import torch: on Linux a process begins with the peak memory of the one that started it.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
@@ -24,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clear_peft.bench import store
-from clear_peft.bench.cell import locate, run_cell
+from clear_peft.bench.cell import digests, locate, run_cell
 from clear_peft.bench.grid import Cell
 from clear_peft.data import check_writable
 from clear_peft.errors import InputError
@@ -73,13 +74,15 @@ def run_grid(
         work: Runs one cell; a function of a module, as another process has to find it.
 
     Raises:
-        InputError: If the store is damaged or cannot be written, or a table of the grid is missing.
+        InputError: If the store is damaged or cannot be written, or a table of the grid is missing, or is
+            another than the one of that name that the store has results of.
     """
     if results.suffix != ".jsonl":
         raise InputError(f"The results file is {results}: give one that ends in .jsonl.")
     check_writable(results)
     _check_files(cells, data_dir)
     known = store.read(results)
+    _check_unchanged(cells, known.values(), results, data_dir)
     pending = [cell for cell in cells if cell.key not in known]
     outcome = Outcome(len(cells), skipped=len(cells) - len(pending))
     if outcome.skipped:
@@ -118,6 +121,24 @@ def _check_files(cells: Sequence[Cell], data_dir: Path) -> None:
                     f"data.{cell.data}.{part}: there is no {name} in {data_dir}; give its folder as "
                     "--data-dir."
                 )
+
+
+def _check_unchanged(
+    cells: Sequence[Cell], known: Iterable[Mapping[str, Any]], results: Path, data_dir: Path
+) -> None:
+    """Refuse to put results of two tables of one name beside each other."""
+    sources = {json.dumps(cell.data_source, sort_keys=True): cell for cell in cells}
+    now = {source: digests(cell.data_source, data_dir) for source, cell in sources.items()}
+    for record in known:
+        source = json.dumps(record["cell"]["data_source"], sort_keys=True)
+        then = record["environment"].get("tables", {})  # older records lack it
+        changed = [part for part in then if source in now and then[part] != now[source].get(part)]
+        if changed:
+            cell, part = sources[source], changed[0]
+            raise InputError(
+                f"data.{cell.data}.{part}: {cell.data_source[part]} in {data_dir} is not the table that "
+                f"{results} has results of: give another results file, or that table."
+            )
 
 
 def _in_processes(
