@@ -4,8 +4,8 @@ Run it with `python benchmarks/estimators.py --data trec6/train.csv --kind symme
 with the columns text and label; a column clean_label, if there is one, takes the place of --kind. Trains two
 adapters, which differ in their seed, on the given labels (MiniLM, LoRA r = 8, batches of 32, at most 64
 tokens, peak learning rate 1e-3 of a schedule over ten epochs, the head begins as a probe), and lets every
-estimator judge all rows after each epoch. Prints how each ranks the wrong labels (average precision), and the
-share of wrong labels that it estimates:
+estimator judge all rows by the weights at the end of each epoch. Prints how each ranks the wrong labels
+(average precision, rows of equal probability by their loss), and the share of wrong labels that it estimates:
 
   raw         two Gaussians on the losses (the paper's)
   log odds    two Gaussians on the losses' log odds
@@ -18,7 +18,9 @@ share of wrong labels that it estimates:
   probe       a linear probe on the features and a noise model (ours)
 """
 
+import argparse
 import tempfile
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import rel_entr, softmax
@@ -27,7 +29,7 @@ from transformers import TrainerCallback
 
 from clear_peft.cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness, smooth
 from clear_peft.training import CleaRTrainer
-from warm_up import NoisyRows, arguments, logits_of, noisy_rows, trainer_of
+from warm_up import NoisyRows, arguments, begin, logits_of, noisy_rows, trainer_of
 
 RAW = GaussianMixtureCleanliness(scale="loss", monotone=False)
 LOG_ODDS = GaussianMixtureCleanliness()
@@ -50,43 +52,63 @@ class Observer(TrainerCallback):
         control.should_training_stop = state.epoch >= self.last
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Verdict:
+    """What an estimator says after an epoch: clean probabilities, the losses that they are of, a share."""
+
+    clean: np.ndarray
+    losses: np.ndarray
+    share: float | None
+
+
+def verdicts(one: Observer, other: Observer, epoch: int, smoothed: np.ndarray) -> dict[str, Verdict]:
+    """Every estimator's, by name; ``smoothed`` are the first adapter's losses over the epochs."""
+    labels = one.data.labels
+    losses, others = (losses_of(side.predicted[epoch - 1], labels) for side in (one, other))
+    events = np.mean([p.argmax(axis=1) != labels for p in one.predicted[:epoch]], axis=0)
+    apart = jensen_shannon(one.predicted[epoch - 1], other.predicted[epoch - 1])
+
+    def of(clean: np.ndarray, losses: np.ndarray) -> Verdict:
+        return Verdict(clean, losses, float((1 - clean).mean()))
+
+    return {
+        "raw": of(RAW.estimate(losses).clean_probability, losses),
+        "log odds": of(LOG_ODDS.estimate(losses).clean_probability, losses),
+        "smoothed": of(LOG_ODDS.estimate(smoothed).clean_probability, smoothed),
+        "class-wise": of(CLASS_WISE.estimate(losses, labels).clean_probability, losses),
+        "beta": of(BetaMixtureCleanliness().estimate(losses).clean_probability, losses),
+        "events": Verdict(1 - events, losses, float((events > 0.5).mean())),
+        "other": of(LOG_ODDS.estimate(others).clean_probability, others),
+        "differ": Verdict(-apart, losses, None),
+        "probe": of(one.probed[epoch - 1], losses),
+    }
+
+
+def main(options: argparse.Namespace) -> None:
     """Train twice, judge, print."""
-    parser = arguments(__doc__)
-    parser.add_argument("--epochs", type=int, default=4, help="of the ten")
-    options = parser.parse_args()
     data = noisy_rows(options)
     one, other = (observed(data, options, options.seed + offset) for offset in (0, 1))
-    names = ("raw", "log odds", "smoothed", "class-wise", "beta", "events", "other", "differ", "probe")
-    print("epoch", *(f"{name:>13}" for name in names))
-    smoothed = None
+    smoothed = np.full(len(data.labels), np.nan)
     for epoch in range(1, options.epochs + 1):
-        losses, others = (losses_of(side.predicted[epoch - 1], data.labels) for side in (one, other))
-        smoothed = losses if smoothed is None else smooth(smoothed, losses, 0.7)
-        events = np.mean([p.argmax(axis=1) != data.labels for p in one.predicted[:epoch]], axis=0)
-        apart = jensen_shannon(one.predicted[epoch - 1], other.predicted[epoch - 1])
-        verdicts = [
-            RAW.estimate(losses).clean_probability,
-            LOG_ODDS.estimate(losses).clean_probability,
-            LOG_ODDS.estimate(smoothed).clean_probability,
-            CLASS_WISE.estimate(losses, data.labels).clean_probability,
-            BetaMixtureCleanliness().estimate(losses).clean_probability,
-            1 - events,
-            LOG_ODDS.estimate(others).clean_probability,
-            -apart,
-            one.probed[epoch - 1],
-        ]
-        shares = [f"{(v < 0.5).mean() if i == 5 else (1 - v).mean():.3f}" for i, v in enumerate(verdicts)]
-        shares[7] = "-"
-        precisions = [average_precision_score(data.wrong, -v) for v in verdicts]
-        cells = (f"{p:.3f} {share:>5}" for p, share in zip(precisions, shares, strict=True))
+        smoothed = smooth(smoothed, losses_of(one.predicted[epoch - 1], data.labels), 0.7)
+        found = verdicts(one, other, epoch, smoothed)
+        if epoch == 1:
+            print("epoch", *(f"{name:>13}" for name in found))
+        cells = []
+        for verdict in found.values():
+            suspicion = np.empty(len(data.labels))
+            suspicion[np.lexsort((verdict.losses, -verdict.clean))] = np.arange(len(data.labels))
+            precision = f"{average_precision_score(data.wrong, suspicion):.3f}" if data.wrong.any() else "-"
+            share = "-" if verdict.share is None else f"{verdict.share:.3f}"
+            cells.append(f"{precision} {share:>5}")
         print(f"{epoch:5}", *(f"{cell:>13}" for cell in cells), flush=True)
 
 
 def observed(data: NoisyRows, options, seed: int) -> Observer:
     """Train an adapter and keep what it said."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(data, options, seed, folder)
+        # all judge by the same weights, and not the probe alone by averaged ones
+        trainer = trainer_of(data, options, seed, folder, average_decay=0.0)
         observer = Observer(trainer, data, options.epochs)
         trainer.add_callback(observer)
         trainer.train()
@@ -105,4 +127,8 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--epochs", type=int, default=4, choices=range(1, 11), metavar="1..10", help="of the ten"
+    )
+    begin(main, parser)

@@ -8,13 +8,14 @@ head predicts, and how many the probe, for rows that it has not seen; how well t
 (average precision); the noise rate and the kind of noise that it estimates.
 """
 
+import argparse
 import tempfile
 
 from sklearn.metrics import average_precision_score
 from transformers import TrainerCallback
 
 from clear_peft.training import CleaRTrainer
-from warm_up import NoisyRows, arguments, logits_of, noisy_rows, trainer_of
+from warm_up import NoisyRows, arguments, begin, logits_of, noisy_rows, trainer_of
 
 
 class Epochs(TrainerCallback):
@@ -26,10 +27,14 @@ class Epochs(TrainerCallback):
     def show(self, epoch: int) -> None:
         """What head and probe make of the rows now."""
         state, data = self.trainer.cleanliness, self.data
-        head = logits_of(self.trainer, data).argmax(axis=1)
         probe = state.teacher.predicted.numpy()
         precision = average_precision_score(data.wrong, -state.clean_probability) if data.wrong.any() else 0
-        right = [f"{(predicted == data.clean).mean():6.1%}" for predicted in (head, probe)]
+        right = [f"{(probe == data.clean).mean():6.1%}"]
+        if epoch:  # before training the head is not yet the one that training begins with
+            head = logits_of(self.trainer, data).argmax(axis=1)
+            right.insert(0, f"{(head == data.clean).mean():6.1%}")
+        else:
+            right.insert(0, f"{'-':>6}")
         judged = f"{precision:9.3f}  {state.noise_rate:9.1%}  {state.parameters['noise']}"
         print(f"{epoch:5}", *right, judged, sep="  ", flush=True)
 
@@ -39,11 +44,8 @@ class Epochs(TrainerCallback):
         control.should_training_stop = state.epoch >= self.last
 
 
-def main() -> None:
-    """Parse, train, ask, print."""
-    parser = arguments(__doc__)
-    parser.add_argument("--epochs", type=int, default=0, help="of the ten; 0 trains nothing")
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
+    """Train, ask, print."""
     data = noisy_rows(options)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(data, options, options.seed, folder)
@@ -56,4 +58,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--epochs", type=int, default=0, choices=range(11), metavar="0..10", help="0 trains nothing"
+    )
+    begin(main, parser)

@@ -1,6 +1,7 @@
 """What `probe.py` and `estimators.py` have in common: noisy rows, and training as the warm-up does it."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from clear_peft.data import LabelNames, load_examples, tokenize
+from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec, corrupt
 from clear_peft.runs.models import bf16_pays, load_classifier, load_tokenizer
 from clear_peft.runs.packages import minilm
@@ -68,7 +70,9 @@ def noisy_rows(options: argparse.Namespace) -> NoisyRows:
     return NoisyRows(tokens, labels, clean, table.names)
 
 
-def trainer_of(data: NoisyRows, options: argparse.Namespace, seed: int, folder: str) -> CleaRTrainer:
+def trainer_of(
+    data: NoisyRows, options: argparse.Namespace, seed: int, folder: str, **settings
+) -> CleaRTrainer:
     """A trainer of ten epochs on the given labels: LoRA r = 8, batches of 32."""
     set_seed(seed)
     tokenizer = load_tokenizer(options.model)
@@ -94,6 +98,7 @@ def trainer_of(data: NoisyRows, options: argparse.Namespace, seed: int, folder: 
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
+            **settings,
         ),
         train_dataset=data.tokens,
         processing_class=tokenizer,
@@ -107,3 +112,11 @@ def logits_of(trainer: CleaRTrainer, data: NoisyRows) -> np.ndarray:
     """What the model says of the rows now, (N, C); training goes on as if it had not been asked."""
     with torch.random.fork_rng():
         return trainer.predict(data.tokens).predictions
+
+
+def begin(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Run a script on what stands on its command line; bad input is a sentence, and exit status 2."""
+    try:
+        main(parser.parse_args())
+    except InputError as error:
+        parser.error(str(error))

@@ -106,5 +106,7 @@ def test_results_of_some_data_and_methods(tmp_path):
         store.add(path, record(of))
     found = store.read_all([path], methods=["plain"], data=["woods"])
     assert [(r["cell"]["method"], r["cell"]["data"]) for r in found] == [("plain", "woods")]
+    with pytest.raises(InputError, match="paper has no results on fields"):
+        store.read_all([path], methods=["paper"], data=["fields"])
     with pytest.raises(InputError, match="no results of lakes: choose from fields, woods"):
         store.read_all([path], data=["woods", "lakes"])

@@ -59,10 +59,15 @@ def padded(features):
     return {n: torch.tensor(v) for n, v in (columns | {"labels": [f["labels"] for f in features]}).items()}
 
 
-def test_predictions_are_in_the_order_of_the_rows(tmp_path):
-    made = trainer(tmp_path)
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_predictions_are_in_the_order_of_the_rows(tmp_path, strategy):
+    made = trainer(tmp_path, train_sampling_strategy=strategy)
     made.data_collator.collate = padded
-    assert made.predict(ragged()).label_ids.tolist() == ragged()["labels"][:]
+    together = made.predict(ragged())
+    assert together.label_ids.tolist() == ragged()["labels"][:]
+    for i, row in enumerate(together.predictions):
+        (alone,) = made.predict(ragged().select([i])).predictions
+        np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_length_alone_decides_what_goes_together_without_a_column_of_lengths(tmp_path):

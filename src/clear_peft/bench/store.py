@@ -75,11 +75,14 @@ def read_all(paths: Sequence[Path], methods: Sequence[str] = (), data: Sequence[
             raise InputError(
                 f"There are no results of {', '.join(missing)}: choose from {', '.join(sorted(there))}."
             )
-    return [
+    chosen = [
         record
         for record in records.values()
         if all(not names or record["cell"][part] in names for part, names in wanted.items())
     ]
+    if not chosen:
+        raise InputError(f"{', '.join(methods)} has no results on {', '.join(data)}: choose others.")
+    return chosen
 
 
 def add(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

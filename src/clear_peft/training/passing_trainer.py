@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset as HubDataset
 from torch import Tensor
+from transformers.trainer_utils import PredictionOutput, has_length
 
 from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.config import CleaRConfig
@@ -113,6 +114,20 @@ class PassingTrainer(AdapterTrainer):
             world_size=self.args.world_size,
         )
         return None if found is None else self.accelerator.reduce(found.to(self.args.device), "sum").cpu()
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """Transformers' own, but the rows come in the order of the dataset, whatever their lengths."""
+        made = super().predict(test_dataset, *args, **kwargs)
+        if not has_length(test_dataset):
+            return made
+        places = np.argsort(self._order(test_dataset))
+
+        def placed(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return None if values is None else values[places]
+            return type(values)(map(placed, values))
+
+        return made._replace(predictions=placed(made.predictions), label_ids=placed(made.label_ids))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         return self._order(eval_dataset).tolist()
