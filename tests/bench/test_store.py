@@ -77,6 +77,11 @@ def test_names_may_hold_other_line_separators(tmp_path):
         lambda t: "[]",
         lambda t: "[" * 100_000,
         lambda t: t.replace("0.4", "0.5"),
+        lambda t: t.replace('"rate": 0.41', '"rates": 0.41'),
+        lambda t: t.replace('"accuracy"', '"precision"'),
+        lambda t: t.replace('"epochs": [', '"epoch": ['),
+        lambda t: t.replace('"processor"', '"cpu"'),
+        lambda t: json.dumps(json.loads(t) | {"metrics": []}),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, damage):

@@ -42,12 +42,30 @@ def read(path: str | os.PathLike[str]) -> dict[str, Record]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict) or record.keys() != _PARTS or record["key"] != key_of(record["cell"]):
+        if not _is_result(record):
             raise InputError(
                 f"{file}, line {number}, is no result of bench: remove the line, and its cell is run again."
             )
         records[record["key"]] = record
     return records
+
+
+def _is_result(record: Any) -> bool:
+    """Whether a line has what tables and plots are made of."""
+    if not isinstance(record, dict) or record.keys() != _PARTS or record["key"] != key_of(record["cell"]):
+        return False
+    noise, metrics, environment = record["noise"], record["metrics"], record["environment"]
+    if not all(isinstance(part, dict) for part in (noise, metrics, environment)):
+        return False
+    epochs, test = metrics.get("epochs"), metrics.get("test")
+    return (
+        "rate" in noise
+        and isinstance(test, dict)
+        and isinstance(test.get("accuracy"), int | float)
+        and isinstance(epochs, list)
+        and all(isinstance(epoch, dict) and "epoch" in epoch for epoch in epochs)
+        and environment.keys() >= {"gpu", "processor", "threads"}
+    )
 
 
 def read_all(paths: Sequence[Path], methods: Sequence[str] = (), data: Sequence[str] = ()) -> list[Record]:

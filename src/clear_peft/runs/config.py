@@ -1,5 +1,6 @@
 """What a run is told: the options of ``clear-peft train`` and the contents of ``config.yaml``."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -226,4 +227,6 @@ def _is_plain(value: object) -> bool:
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
