@@ -117,10 +117,21 @@ def test_a_trainer_state_that_no_trainer_writes(tmp_path, values):
     log = [{"epoch": 1.0, "step": 7, "loss": 0.5}]
     state = TrainerState(epoch=1.0, global_step=7, log_history=log, stateful_callbacks={"TrainerControl": {}})
     state.save_to_json(path)
-    check_trainer_state(path)
+    check_trainer_state(path, "eval_accuracy")
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(InputError, match=f"its {next(iter(values))} is not what"):
-        check_trainer_state(path)
+        check_trainer_state(path, "eval_accuracy")
+
+
+def test_metrics_that_nothing_reads_may_be_of_any_kind(tmp_path):
+    path = tmp_path / "trainer_state.json"
+    log = [{"epoch": 1.0, "step": 7, "eval_accuracy": 0.5, "eval_confusion": [[1, 2], [3, 4]]}]
+    TrainerState(
+        epoch=1.0, global_step=7, log_history=log, stateful_callbacks={"TrainerControl": {}}
+    ).save_to_json(path)
+    check_trainer_state(path, "eval_accuracy")
+    with pytest.raises(InputError, match="its log_history is not what"):
+        check_trainer_state(path, "eval_confusion")
 
 
 @pytest.mark.parametrize("values", [{"best_metric": "0.9"}, {"best_metric": None, "epoch": {}}])

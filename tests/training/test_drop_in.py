@@ -70,6 +70,130 @@ def test_predictions_are_in_the_order_of_the_rows(tmp_path, strategy):
         np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_predictions_of_every_shape_come_in_their_order(tmp_path):
+    def both(logits, labels):
+        return {"logits": logits, "twice": (2 * logits, logits.argmax(-1))}
+
+    settings = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 5}
+    made = trainer(tmp_path, **settings)
+    made.data_collator.collate, made.preprocess_logits_for_metrics = padded, both
+    found = made.predict(ragged()).predictions
+    plain = trainer(tmp_path, **settings)
+    plain.data_collator.collate = padded
+    logits = plain.predict(ragged()).predictions
+    np.testing.assert_array_equal(found["logits"], logits)
+    np.testing.assert_array_equal(found["twice"][1], logits.argmax(-1))
+    short = trainer(tmp_path, dataloader_drop_last=True, **settings)
+    short.data_collator.collate = padded
+    kept = np.argsort([len(ids) for ids in ragged()["input_ids"]], kind="stable")[:10]
+    dropped = short.predict(ragged())
+    np.testing.assert_array_equal(dropped.predictions, logits[np.sort(kept)])
+    assert dropped.label_ids.tolist() == np.array(ragged()["labels"][:])[np.sort(kept)].tolist()
+
+
+@pytest.mark.parametrize("settings", [{"eval_do_concat_batches": False}, {"dataloader_drop_last": True}])
+def test_predictions_without_lengths_are_transformers_own(tmp_path, settings):
+    made = trainer(tmp_path, per_device_eval_batch_size=5, **settings)
+    found = made.predict(rows(12))
+    assert len(found.predictions) == (3 if "eval_do_concat_batches" in settings else 10)
+
+
+class Order(TrainerCallback):
+    """Orders something at the end of some steps."""
+
+    def __init__(self, due, every):
+        self.due, self.every = due, every
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step % self.every == 0:
+            setattr(control, self.due, True)
+
+
+def test_arguments_stand_where_transformers_has_them(tmp_path):
+    args = CleaRConfig(str(tmp_path), use_cpu=True)
+    made = CleaRTrainer(model(), args, padded, rows(), rows(12))
+    assert made.data_collator.collate is padded
+    assert (len(made.train_dataset), len(made.eval_dataset)) == (22, 12)
+
+
+def test_an_epoch_that_a_callback_stops_is_refused(tmp_path):
+    made = trainer(tmp_path)
+    made.add_callback(Order("should_epoch_stop", 2))
+    with pytest.raises(InputError, match="stops an epoch before its end"):
+        made.train()
+
+
+def test_a_checkpoint_that_a_later_callback_orders_waits_for_the_judgement(tmp_path):
+    steps = len(trainer(tmp_path).get_train_dataloader())
+    made = trainer(tmp_path / "a", num_train_epochs=2, warm_up_epochs=1, save_strategy="no")
+    made.add_callback(Order("should_save", steps))
+    made.train()
+    again = trainer(tmp_path / "b", num_train_epochs=2, warm_up_epochs=1, save_strategy="no")
+    again.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{steps}"))
+    for name, value in weights(made.model).items():
+        torch.testing.assert_close(weights(again.model)[name], value, rtol=0, atol=0)
+
+
+def test_the_best_model_is_found_where_training_goes_on_elsewhere(tmp_path):
+    settings = {
+        "num_train_epochs": 3,
+        "warm_up_epochs": 1,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "falling",
+        "greater_is_better": True,
+        "fresh_start": False,
+        "eval_dataset": rows(12),
+    }
+    falling = iter(range(100, 0, -1))
+    made = trainer(tmp_path / "a", compute_metrics=lambda _: {"falling": next(falling)}, **settings)
+    made.train()
+    best = made.state.best_model_checkpoint
+    last = max((tmp_path / "a").glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    second = sorted((tmp_path / "a").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)[1]
+    assert best is not None
+    assert best != str(last)
+    again = trainer(tmp_path / "b", compute_metrics=lambda _: {"falling": 0}, **settings)
+    again.train(resume_from_checkpoint=str(second))
+    assert again.state.best_model_checkpoint == best
+    for name, value in weights(made.model).items():
+        torch.testing.assert_close(weights(again.model)[name], value, rtol=0, atol=0)
+
+
+def test_epochs_that_are_changed_after_all_count(tmp_path):
+    made = trainer(tmp_path, num_train_epochs=20, warm_up_epochs=0.5)
+    made.args.num_train_epochs = 2
+    made.train()
+    assert made._warm_up == 1
+
+
+def test_what_is_judged_in_the_middle_of_plain_training_is_not_kept(tmp_path):
+    class Look(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **_):
+            seen.append(made.clean_probability)
+
+    seen = []
+    made = trainer(tmp_path, clean_routing=False, num_train_epochs=2, callbacks=[Look()])
+    made.train()
+    assert made.cleanliness.epoch == 2
+    assert len(seen) == 2
+
+
+def test_rows_without_a_label_do_not_count_in_the_loss_of_an_evaluation(tmp_path):
+    made = trainer(tmp_path)
+    some = rows(6).to_dict()
+    hidden = Dataset.from_dict(some | {"labels": [*some["labels"][:4], -100, -100]})
+    assert made.evaluate(hidden)["eval_loss"] == pytest.approx(
+        made.evaluate(rows(6).select(range(4)))["eval_loss"], rel=1e-5
+    )
+
+
+def test_columns_that_are_no_numbers_are_left_alone(tmp_path):
+    odd = rows().add_column("length", [None] * 22).add_column("clean_label", [[1], [2, 3]] * 11)
+    trainer(tmp_path, train_dataset=odd, num_train_epochs=1).train()
+
+
 def test_length_alone_decides_what_goes_together_without_a_column_of_lengths(tmp_path):
     made = trainer(tmp_path, train_dataset=ragged(), train_sampling_strategy="group_by_length")
     order = list(made._get_train_sampler())
@@ -98,7 +222,7 @@ def test_a_sampler_of_ones_own_may_draw_fewer_rows(tmp_path):
             return super().per_example_loss(logits, labels, ids)
 
     args = trainer(tmp_path, num_train_epochs=1, gradient_accumulation_steps=1).args
-    Own(model(), args, rows()).train()
+    Own(model(), args, train_dataset=rows()).train()
     assert seen == [4, 4, 4, 2]
 
 
@@ -247,7 +371,7 @@ def test_adapters_by_other_names_come_back_from_checkpoints(tmp_path, others):
 def test_what_cannot_be_taken_is_said(tmp_path):
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(InputError, match="args is a TrainingArguments: give a CleaRConfig"):
-        CleaRTrainer(model(), args, rows())
+        CleaRTrainer(model(), args, None, rows())
     with pytest.raises(InputError, match="give model, and no model_init"):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
 

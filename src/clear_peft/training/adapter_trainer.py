@@ -39,14 +39,20 @@ class AdapterTrainer(Trainer):
         """Whether weights are loaded by us: peft's loading would also make all it loads trainable."""
         return isinstance(self.model, PeftModel | BottleneckModel)
 
+    @property
+    def _metric(self) -> str:
+        """Name in the log of what epochs are compared by."""
+        return f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not isinstance(self.model, BottleneckModel):
             return super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
             self.model.save_pretrained(folder, state_dict=state_dict)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(folder)
+            tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
         return None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -60,12 +66,13 @@ class AdapterTrainer(Trainer):
         checkpoint = args[3]
         with _readable(self.args.output_dir):
             if checkpoint is not None:
-                check_trainer_state(Path(checkpoint) / TRAINER_STATE_NAME)
+                check_trainer_state(Path(checkpoint) / TRAINER_STATE_NAME, self._metric)
             done = super()._init_training_state(*args)
         best = self.state.best_model_checkpoint
         if best is not None:  # by its name: the folder may have been moved, or come from a stranger
-            here = Path(self.args.output_dir) / Path(best).name
-            self.state.best_model_checkpoint = str(here) if here.is_dir() else None
+            folders = self.args.output_dir, Path(checkpoint).parent
+            near = [Path(folder) / Path(best).name for folder in folders]
+            self.state.best_model_checkpoint = next((str(path) for path in near if path.is_dir()), None)
         return done
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -95,8 +102,7 @@ class AdapterTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Transformers' own, but of equal epochs the latest."""
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        if self.state.best_metric is not None and metrics.get(name) == self.state.best_metric:
+        if self.state.best_metric is not None and metrics.get(self._metric) == self.state.best_metric:
             self.state.best_global_step = self.state.global_step
             return True
         return super()._determine_best_metric(metrics, trial)

@@ -73,7 +73,7 @@ class CoTeachingTrainer(CleaRTrainer):
         self._options = method_options(CoTeachingOptions, "Co-teaching", args)
         if args.world_size > 1:
             raise InputError(f"Co-teaching runs in one process, and here are {args.world_size}: start one.")
-        super().__init__(model, args, train_dataset, **kwargs)
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         if not self._has_adapter:
             raise InputError("Co-teaching trains two adapters on one frozen model: give a PEFT model.")
         self._peer = another_start(self.model, args.seed + 1).train()

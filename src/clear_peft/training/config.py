@@ -112,8 +112,9 @@ class CleaRConfig(TrainingArguments):
             ("consistency_temperature", 1e-6, float("inf")),
             ("patience", 0, float("inf")),
         ):
-            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}: it must lie between {low} and {high}.")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+                raise InputError(f"{name} is {value!r}: give a number between {low} and {high}.")
         for name, known in (("estimator", ESTIMATORS), ("judge", JUDGES)):
             if getattr(self, name) not in known:
                 raise InputError(

@@ -80,6 +80,16 @@ def column(dataset: Any, name: str) -> np.ndarray | None:
     return np.asarray([dataset[i][name] for i in range(len(dataset))])
 
 
+def numbers(dataset: Any, name: str) -> np.ndarray | None:
+    """One column of a dataset, (N,), or None if it has none of that name that is a number for each row."""
+    try:
+        values = column(dataset, name)
+    except ValueError:  # ragged
+        return None
+    fits = values is not None and values.ndim == 1 and np.issubdtype(values.dtype, np.number)
+    return values if fits else None
+
+
 def token_counts(dataset: Any) -> np.ndarray | None:
     """Lengths of the ``input_ids`` of a dataset, (N,), or None if it has none."""
     if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:

@@ -8,15 +8,16 @@ from datasets import Dataset as HubDataset
 from torch import Tensor
 from transformers.trainer_utils import PredictionOutput, has_length
 
+from clear_peft.errors import InputError
 from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.indexing import (
     CLEAN_LABEL_COLUMN,
     ID_COLUMN,
     IdCollator,
-    column,
     has_labels,
     labels_of,
+    numbers,
     token_counts,
     with_ids,
 )
@@ -40,12 +41,15 @@ class PassingTrainer(AdapterTrainer):
     compute_metrics: Any
 
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
-        self._num_labels: int = model.config.num_labels
+        config: Any = getattr(model, "config", None)
+        if not hasattr(config, "num_labels"):
+            raise InputError("The model does not say its classes: give it a config with num_labels.")
+        self._num_labels: int = config.num_labels
         if train_dataset is not None:
             train_dataset = with_ids(train_dataset)
             self._labels = labels_of(train_dataset, self._num_labels)
-            self._clean_labels = column(train_dataset, CLEAN_LABEL_COLUMN)
-            self._lengths = column(train_dataset, args.length_column_name)
+            self._clean_labels = numbers(train_dataset, CLEAN_LABEL_COLUMN)
+            self._lengths = numbers(train_dataset, args.length_column_name)
             if self._lengths is None and args.train_sampling_strategy == "group_by_length":
                 self._lengths = token_counts(train_dataset)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
@@ -90,7 +94,7 @@ class PassingTrainer(AdapterTrainer):
         """What a pass reads off the validation rows, (M, D), if there are any."""
         if self._validation is None:
             return None
-        lengths = column(self._validation, self.args.length_column_name)
+        lengths = numbers(self._validation, self.args.length_column_name)
         return self._pass_over(read, with_ids(self._validation), lengths)
 
     def _pass_over(
@@ -118,14 +122,20 @@ class PassingTrainer(AdapterTrainer):
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """Transformers' own, but the rows come in the order of the dataset, whatever their lengths."""
         made = super().predict(test_dataset, *args, **kwargs)
-        if not has_length(test_dataset):
+        by_length = self.args.train_sampling_strategy == "group_by_length" and has_length(test_dataset)
+        if not by_length or not self.args.eval_do_concat_batches:
             return made
-        places = np.argsort(self._order(test_dataset))
+        order = self._order(test_dataset)
+        if isinstance(made.label_ids, np.ndarray):
+            order = order[: len(made.label_ids)]  # the last batch may have been dropped
 
         def placed(values: Any) -> Any:
-            if values is None or isinstance(values, np.ndarray):
-                return None if values is None else values[places]
-            return type(values)(map(placed, values))
+            if isinstance(values, dict):
+                return {name: placed(value) for name, value in values.items()}
+            if isinstance(values, tuple | list):
+                return type(values)(map(placed, values))
+            of_rows = isinstance(values, np.ndarray) and values.shape[:1] == order.shape
+            return values[np.argsort(order)] if of_rows else values
 
         return made._replace(predictions=placed(made.predictions), label_ids=placed(made.label_ids))
 

@@ -75,7 +75,7 @@ class SelfMixTrainer(CleaRTrainer):
 
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
         self._options = method_options(SelfMixOptions, "SelfMix", args)
-        super().__init__(model, args, train_dataset, **kwargs)
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         output_layer = find_head(self.model)
         if output_layer is None:
             raise InputError(

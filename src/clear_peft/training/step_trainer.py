@@ -63,7 +63,14 @@ class StepTrainer(PassingTrainer):
         self._watched_gradient = FiniteWatch("The gradient", args.device)
         # examples of the optimizer step, micro-batch by micro-batch
         self._step_ids: deque[Tensor] = deque(maxlen=args.gradient_accumulation_steps)
-        self.add_callback(_Turns(self))
+        turns = _Turns(self)
+        self.add_callback(turns)
+        self.add_callback(_StepEnd(turns))
+
+    def add_callback(self, callback: Any) -> None:
+        """Transformers' own; at the end of a step ours is the last, and sees what all others have ordered."""
+        super().add_callback(callback)
+        self.callback_handler.callbacks.sort(key=lambda known: isinstance(known, _StepEnd))
 
     # What other trainers change
 
@@ -168,7 +175,8 @@ class StepTrainer(PassingTrainer):
             raise InputError("Packed batches have no example ids: turn off packing and padding-free batches.")
         outputs = model(**inputs)
         if not model.training:
-            loss = cross_entropy(outputs.logits, labels).mean()
+            known = labels >= 0  # -100 stands for none
+            loss = cross_entropy(outputs.logits[known], labels[known]).mean()
             return (loss, outputs) if return_outputs else loss
         self._step_ids.append(ids)
         # what has no label is there to fill up the batch
@@ -249,7 +257,13 @@ class _Turns(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.trainer._before_step()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def step_end(self, state: Any, control: Any) -> None:
+        """The optimizer has taken a step, and every other callback has said what it wants."""
+        if control.should_epoch_stop:
+            raise InputError(
+                "A callback stops an epoch before its end: let epochs have all their rows, and set max_steps "
+                "or control.should_training_stop to end the training."
+            )
         self.trainer._after_step()
         if float(state.epoch).is_integer():
             self._waiting = {due for due in _DUE if getattr(control, due)}
@@ -266,3 +280,13 @@ class _Turns(TrainerCallback):
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
         self.trainer._after_evaluation()
+
+
+class _StepEnd(TrainerCallback):
+    """The part of ``_Turns`` that has to come last."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._turns.step_end(state, control)

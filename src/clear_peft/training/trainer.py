@@ -49,10 +49,15 @@ class CleaRTrainer(StepTrainer):
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
             ``clear_peft.tuners.build``); any classifier if ``args.clean_routing`` is False.
         args: ``CleaRConfig``.
+        data_collator, eval_dataset, processing_class: As for ``transformers.Trainer``.
         train_dataset: Map-style, tokenised, with a column ``labels`` or ``label`` of class indices; a
             column named by ``args.length_column_name`` speeds up scoring.
         estimator: What turns losses into clean probabilities. Default: the one that ``args`` names.
         **kwargs: Everything else that ``transformers.Trainer`` takes.
+
+    Unlike there, of equal epochs the latest is the best one, each epoch adds a line to the log, and what is
+    due at an epoch's last step comes after ``on_epoch_end``. Epochs cannot be stopped midway, and checkpoints
+    of transformers' Trainer cannot be resumed from.
 
     Raises:
         InputError: If the model cannot be gated, ``args`` are others, or the training set has no stable ids
@@ -68,7 +73,10 @@ class CleaRTrainer(StepTrainer):
         self,
         model: Any = None,
         args: CleaRConfig | None = None,
+        data_collator: Any = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
         *,
         estimator: CleanlinessEstimator | None = None,
         **kwargs: Any,
@@ -81,7 +89,15 @@ class CleaRTrainer(StepTrainer):
                 f"args is a {kind}: give a CleaRConfig, which takes all that TrainingArguments takes."
             )
         self._epochs = args.num_train_epochs
-        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
         self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
         if self.compute_metrics is not None:
             self.compute_metrics = partial(self._with_belief, self.compute_metrics)
@@ -229,8 +245,7 @@ class CleaRTrainer(StepTrainer):
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
         """Transformers' own; who was out of patience when its last checkpoint was saved has no epoch left."""
         steps, steps_per_epoch, epochs, _, _ = args
-        if self.args.max_steps > 0:
-            self._epochs = steps / steps_per_epoch
+        self._epochs = steps / steps_per_epoch if self.args.max_steps > 0 else self.args.num_train_epochs
         done = super()._init_training_state(*args)
         return (epochs, 0) if self._out_of_patience else done
 
@@ -276,6 +291,8 @@ class CleaRTrainer(StepTrainer):
     def _after_step(self) -> None:
         if self._average is not None:
             self._average.update()
+        if not self._scores:
+            self._set_state(None)  # what somebody has had judged meanwhile was another model's
 
     def _before_evaluation(self) -> None:
         """After a fresh start the average is evaluated, saved and selected, until the next step."""
@@ -309,9 +326,8 @@ class CleaRTrainer(StepTrainer):
         """Whether the last ``args.patience`` evaluations were no better."""
         if not self.args.patience:
             return False
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         larger, history = bool(self.args.greater_is_better), self.state.log_history
-        return evaluations_without_gain(history, name, larger, self._selectable) >= self.args.patience
+        return evaluations_without_gain(history, self._metric, larger, self._selectable) >= self.args.patience
 
     def _selectable(self, epoch: float) -> bool:
         """Whether the model after this epoch may be the best one: not while wrong labels are looked for.

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ from clear_peft.errors import InputError
 _LARGEST = 10**12
 
 
-def check_trainer_state(path: Path) -> None:
+def check_trainer_state(path: Path, metric: str) -> None:
     """Refuse a trainer_state.json with values that training would stumble over.
 
     Args:
         path: The file; what is no JSON at all, or has other fields, is left to transformers.
+        metric: Name in the log of what epochs are compared by; other metrics may be of any kind.
 
     Raises:
         InputError: If a value is not of the kind that transformers writes.
     """
     state = json.loads(path.read_text(encoding="utf-8"))
-    wrong = [name for name, fits in _FIELDS.items() if name in state and not fits(state[name])]
+    fields: dict[str, Callable[[Any], bool]] = {
+        **_FIELDS,
+        "log_history": partial(_history, read=_READ | {metric}),
+    }
+    wrong = [name for name, fits in fields.items() if name in state and not fits(state[name])]
     if not wrong:
         best, steps = state.get("best_global_step"), {entry["step"] for entry in state["log_history"]}
         wrong = ["best_global_step"] if best is not None and best not in steps else []
@@ -59,17 +65,17 @@ def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
 
-def _history(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_entry, value))
+def _history(value: Any, read: set[str]) -> bool:
+    return isinstance(value, list) and all(_entry(entry, read) for entry in value)
 
 
-def _entry(value: Any) -> bool:
+def _entry(value: Any, read: set[str]) -> bool:
     """Whether an entry of the log has its place, and numbers wherever one is read again."""
     return (
         isinstance(value, dict)
         and _amount(value.get("epoch"))
         and _count(value.get("step"))
-        and all(map(_number, (value[name] for name in value if name in _READ or name.startswith("eval_"))))
+        and all(_number(value[name]) for name in read & value.keys())
     )
 
 
@@ -83,7 +89,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "train_batch_size": _or_none(_count),
     "num_input_tokens_seen": _count,
     "total_flos": _number,
-    "log_history": _history,
     "best_metric": _or_none(_metric),
     "best_global_step": _or_none(_count),
     "best_model_checkpoint": _or_none(lambda value: isinstance(value, str)),
