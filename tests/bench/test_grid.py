@@ -159,7 +159,7 @@ def test_no_grid_and_no_yaml(tmp_path):
             read_grid(str(tmp_path / "grid.yaml"))
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", "peft", "paper", "unseen"])
+@pytest.mark.parametrize("name", ["smoke", "cpu", "peft", "heads", "paper", "unseen"])
 def test_grids_that_ship(name):
     cells = read_grid(name)
     assert name in shipped_grids()

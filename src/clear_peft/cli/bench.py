@@ -31,8 +31,8 @@ def run(
     grid: Annotated[
         str,
         typer.Option(
-            help="YAML file, or a grid that ships: ablation, cpu, larger, paper, peft, scoring, settings, "
-            "smoke, unseen."
+            help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, scoring, "
+            "settings, smoke, unseen."
         ),
     ],
     results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
