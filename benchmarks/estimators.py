@@ -3,7 +3,7 @@
 Run it with `python benchmarks/estimators.py --data trec6/train.csv --kind symmetric --rate 0.6`, on a table
 with the columns text and label; a column clean_label, if there is one, takes the place of --kind. Trains two
 adapters, which differ in their seed, on the given labels (MiniLM, LoRA r = 8, batches of 32, at most 64
-tokens, peak learning rate 1e-3 of a schedule over ten epochs, the head begins as a probe), and lets every
+tokens, peak learning rate 1e-3 of a schedule over ten epochs), and lets every
 estimator judge all rows by the weights at the end of each epoch. Prints how each ranks the wrong labels
 (average precision, rows of equal probability by their loss), and the share of wrong labels that it estimates:
 

@@ -29,14 +29,12 @@ class Epochs(TrainerCallback):
         state, data = self.trainer.cleanliness, self.data
         probe = state.teacher.predicted.numpy()
         precision = average_precision_score(data.wrong, -state.clean_probability) if data.wrong.any() else 0
-        right = [f"{(probe == data.clean).mean():6.1%}"]
-        if epoch:  # before training the head is not yet the one that training begins with
-            head = logits_of(self.trainer, data).argmax(axis=1)
-            right.insert(0, f"{(head == data.clean).mean():6.1%}")
-        else:
-            right.insert(0, f"{'-':>6}")
+        known = f"{(probe == data.clean).mean():6.1%}"
+        head = f"{'-':>6}"  # before training it is not yet the one that training begins with
+        if epoch:
+            head = f"{(logits_of(self.trainer, data).argmax(axis=1) == data.clean).mean():6.1%}"
         judged = f"{precision:9.3f}  {state.noise_rate:9.1%}  {state.parameters['noise']}"
-        print(f"{epoch:5}", *right, judged, sep="  ", flush=True)
+        print(f"{epoch:5}", head, known, judged, sep="  ", flush=True)
 
     def on_epoch_end(self, args, state, control, **_) -> None:
         """An epoch is over, and has been judged."""

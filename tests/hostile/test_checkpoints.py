@@ -106,6 +106,7 @@ TRAINER_STATES = [
     {"logging_steps": 0},
     {"log_history": 3},
     {"log_history": [{"epoch": 1.0, "step": 7, "eval_accuracy": "much"}]},
+    {"log_history": [{"epoch": 1.0, "step": 7, "eval_macro_f1": "<b>much</b>"}]},
     {"log_history": [{"loss": 0.5}]},
     {"stateful_callbacks": {}},
 ]

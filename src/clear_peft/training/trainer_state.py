@@ -79,7 +79,10 @@ def _entry(value: Any, read: set[str]) -> bool:
     )
 
 
-_READ = {"loss", "noise_rate", "clean_probability", "gate_rate", "detection_auc", "memorised"}
+_OWN = {"loss", "noise_rate", "clean_probability", "gate_rate", "detection_auc", "memorised"}
+_EVALUATED = {"eval_loss", "eval_accuracy", "eval_macro_f1", "eval_believed_accuracy"}
+# what trainers, progress and reports take out of the log again; somebody's own metrics may be anything
+_READ = _OWN | _EVALUATED
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "epoch": _amount,
     "global_step": _count,
