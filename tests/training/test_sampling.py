@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from clear_peft.training.sampling import ShareSampler, own_rows
+from clear_peft.training.sampling import ShareSampler, balanced, own_rows
 
 
 def drawn(size, batch_size=4, lengths=None, seed=0, epoch=0, shares=None):
@@ -32,6 +32,26 @@ def test_shares_are_kept_up_to_one_draw(shares, seed):
     expected = len(shares) * shares.astype(float) / shares.astype(float).sum()
     assert (np.abs(counts - expected) < 1 + 1e-6).all()
     assert (counts[shares == 0] == 0).all()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0625, 1, width=32), st.integers(0, 4)), min_size=1, max_size=60),
+    st.floats(0, 1),
+)
+def test_balance_is_between_classes_alone(rows, balance):
+    shares, classes = np.asarray([s for s, _ in rows], np.float32), np.asarray([c for _, c in rows])
+    made = balanced(shares, classes, balance)
+    totals = np.bincount(classes, weights=shares)
+    present = totals > 0
+    np.testing.assert_allclose(np.bincount(classes, weights=made)[present], totals[present] ** (1 - balance))
+    for c in np.unique(classes):
+        of_class = classes == c
+        np.testing.assert_allclose(made[of_class] * totals[c] ** balance, shares[of_class], rtol=1e-6)
+
+
+def test_no_balance_leaves_shares_as_they_are():
+    shares, classes = np.array([0.3, 0.7, 1.0], np.float32), np.array([0, 0, 2])
+    assert (balanced(shares, classes, 0.0) == shares).all()
 
 
 def test_mean_over_epochs_is_the_share():

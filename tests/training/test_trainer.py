@@ -34,7 +34,8 @@ def equal(first, second):
 @pytest.mark.parametrize("weighting", [False, True])
 def test_believing_every_label_is_plain_training_bitwise(tmp_path, mode, weighting):
     plain = trained(tmp_path, clean_routing=False, **mode)
-    believing = trained(tmp_path, by=Constant(1.0), gate_ceiling=1.0, soft_labels=weighting, **mode)
+    settings = {"gate_ceiling": 1.0, "soft_labels": weighting, "class_balance": 0.0, **mode}
+    believing = trained(tmp_path, by=Constant(1.0), **settings)
     assert equal(weights(plain), weights(believing))
     assert not equal(weights(plain), weights(trainer(tmp_path))), "training must have done something"
 
@@ -276,6 +277,29 @@ def test_gates_follow_how_sure_a_soft_target_is(tmp_path):
     assert np.allclose(made._certainty, targets.max(axis=1), atol=1e-6)
     last = next(e for e in reversed(made.state.log_history) if "gate_rate" in e)
     assert abs(last["gate_rate"] - targets.max(axis=1).mean()) < 0.07
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_classes_are_drawn_the_more_alike(tmp_path, balance):
+    data = rows(90)
+    few = data.select([i for i, y in enumerate(data["labels"]) if y or i < 12])  # 4 of class 0
+    made = trained(tmp_path, by=Constant(0.9), train_dataset=few, num_train_epochs=2, class_balance=balance)
+    labels = made._labels  # of which each is its row's likeliest class
+    shares = np.bincount(labels, weights=made._shares(), minlength=3)
+    certain = np.bincount(labels, weights=made._certainty, minlength=3)
+    np.testing.assert_allclose(shares, certain ** (1 - balance), rtol=1e-5)
+    drawn = np.bincount(labels[list(made._get_train_sampler())], minlength=3)
+    np.testing.assert_allclose(drawn, len(few) * shares / shares.sum(), atol=2)
+
+
+def test_finding_nothing_is_plain_training_bitwise(tmp_path):
+    class NothingFound:
+        def estimate(self, losses, labels=None):
+            return CleanlinessEstimate(np.full(len(losses), 0.5, np.float32), 1, {})
+
+    plain = trained(tmp_path, clean_routing=False)
+    doubting_none = trained(tmp_path, by=NothingFound(), class_balance=1.0)
+    assert equal(weights(plain), weights(doubting_none))
 
 
 def test_what_an_epoch_leaves_is_kept_for_plots_but_not_logged(tmp_path):

@@ -67,6 +67,9 @@ class CleaRConfig(TrainingArguments):
             counts, and all are drawn alike. The teacher is what the judge predicts; where that is the probe,
             what its predictions and the noise model say if the label is wrong, so that the target is the
             posterior of the true class.
+        class_balance: Of soft labels, how far the draws make up for classes that are rare or hard, from 0 (an
+            example is drawn by the certainty of its target alone) to 1 (all classes are drawn alike; of a
+            target its likeliest class): ``clear_peft.training.sampling.balanced``.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last scoring pass.
         consistency_temperature: T of both sides of that cross entropy.
         objective: The loss of an example under its given label, out of ``clear_peft.objectives.OBJECTIVES``.
@@ -91,6 +94,7 @@ class CleaRConfig(TrainingArguments):
     estimator: str = field(default="gaussian", metadata={"help": f"one of {', '.join(ESTIMATORS)}"})
     loss_smoothing: float = field(default=0.5, metadata={"help": "β, weight of the last pass's losses"})
     soft_labels: bool = field(default=True, metadata={"help": "targets p·label + (1 − p)·teacher"})
+    class_balance: float = field(default=0.5, metadata={"help": "0: drawn by certainty, 1: classes alike"})
     consistency_weight: float = field(default=0.0, metadata={"help": "λ, weight of the teacher's term"})
     consistency_temperature: float = field(default=1.0, metadata={"help": "T of the teacher's term"})
     objective: str = field(default="cross_entropy", metadata={"help": f"one of {', '.join(OBJECTIVES)}"})
@@ -107,6 +111,7 @@ class CleaRConfig(TrainingArguments):
             ("loss_smoothing", 0, 0.999),
             ("average_decay", 0, 0.99999),
             ("doubt_above", 0, 1),
+            ("class_balance", 0, 1),
             ("warm_up_epochs", 0, float("inf")),
             ("consistency_weight", 0, float("inf")),
             ("consistency_temperature", 1e-6, float("inf")),

@@ -73,6 +73,20 @@ class ShareSampler(Sampler[int]):
         return np.concatenate([batches.ravel(), order[whole:]])
 
 
+def balanced(shares: np.ndarray, classes: np.ndarray, balance: float) -> np.ndarray:
+    """Shares with which classes are drawn more alike; within a class they keep their proportions.
+
+    Together the examples of a class of total share S get S^(1 − balance): square-root sampling with ½, as
+    compared by Kang et al. 2020 (arXiv 1910.09217, eq. 1, with q = 1 − balance).
+
+    Args:
+        shares: (n,) float, above 0.
+        classes: (n,) int.
+        balance: 0 (the shares as they are) to 1 (all classes alike).
+    """
+    return shares / np.bincount(classes, weights=shares)[classes] ** balance
+
+
 def own_rows(size: int, together: int, rows: int, rank: int) -> int:
     """How many rows of a process's last batch are drawn for it; the others, at its end, only fill it up.
 

@@ -22,6 +22,7 @@ from clear_peft.training.fresh_start import FreshStart
 from clear_peft.training.head import HeadStart, head_inputs
 from clear_peft.training.judging import judged
 from clear_peft.training.probing import blocks, probed
+from clear_peft.training.sampling import balanced
 from clear_peft.training.scoring import hidden_features, predict_logits
 from clear_peft.training.selection import (
     BELIEVED_ACCURACY,
@@ -168,9 +169,13 @@ class CleaRTrainer(StepTrainer):
     def _shares(self) -> np.ndarray | None:
         """Where the teacher knows little, as early with many classes, steps go to labels that look right.
 
-        A good teacher makes examples of wrong labels nearly as useful.
+        A good teacher makes examples of wrong labels nearly as useful. A class that is rare or hard would all
+        but vanish with its doubtful labels; ``class_balance`` gives it some of its draws back.
         """
-        return self._certainty.cpu().numpy() if self._robust and self.args.soft_labels else None
+        if not (self._robust and self._doubts and self.args.soft_labels):
+            return None
+        certainty, classes = self._certainty.cpu().numpy(), self._likeliest.cpu().numpy()
+        return balanced(certainty, classes, self.args.class_balance)
 
     def _believed(self, ids: Tensor) -> Tensor:
         if not (self._robust and self.args.route):
@@ -209,11 +214,12 @@ class CleaRTrainer(StepTrainer):
             teacher = if_wrong(labels, teacher, self._drawn)
         return soft_targets(labels, self._probability[ids], teacher)
 
-    def _certain(self) -> Tensor:
-        """The probability of the likeliest class of each target, (N,) float32: p where it is the label."""
+    def _certain(self) -> tuple[Tensor, Tensor]:
+        """Each target's likeliest class: its probability, (N,) float32, p if it is the label; and which."""
         labels = torch.from_numpy(self._labels).to(self.args.device)
         parts = torch.arange(len(labels), device=labels.device).split(_CHUNK)
-        return torch.cat([self._targets(labels[ids], ids).amax(dim=1) for ids in parts])
+        likeliest = [self._targets(labels[ids], ids).max(dim=1) for ids in parts]
+        return torch.cat([part.values for part in likeliest]), torch.cat([part.indices for part in likeliest])
 
     # The epochs
 
@@ -378,7 +384,9 @@ class CleaRTrainer(StepTrainer):
             self._probability = p if state.components == 2 else torch.ones_like(p)
             self._teacher = state.teacher.to(device)
             self._drawn = None if state.drawn is None else state.drawn.to(device)
-            self._certainty = self._certain() if self.args.soft_labels else self._probability
+            self._certainty = self._probability
+            if self.args.soft_labels:
+                self._certainty, self._likeliest = self._certain()
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As transformers' Trainer; in believed accuracy rows of other sets than its own count alike."""
