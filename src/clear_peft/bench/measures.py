@@ -33,6 +33,7 @@ def figures(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         the data and one training; ``noise_rate`` as realised; accuracies on true test labels
         as fractions: ``selected`` (at the epoch that is best on the noisy validation rows), ``last``,
         ``last_5`` (mean of the last five epochs) and ``peak`` (best epoch on the test labels: an oracle);
+        ``macro_f1`` at the selected epoch;
         ``memorised`` (share of the wrong labels that the model of the selected epoch repeats); ``roc_auc``,
         ``average_precision``, ``precision`` and ``recall`` of the wrong labels; ``estimated``, the noise rate
         by estimate; ``first_estimated``, ``last_estimated``, ``first_roc_auc`` and ``last_roc_auc`` of a run
@@ -145,6 +146,7 @@ def _figures(record: Mapping[str, Any]) -> dict[str, float]:
     values = {
         "noise_rate": record["noise"]["rate"],
         "selected": metrics["test"]["accuracy"],
+        "macro_f1": metrics["test"].get("macro_f1"),
         "last": curve[-1] if curve else None,
         "last_5": float(np.mean(curve[-_LAST:])) if curve else None,
         "peak": max(curve, default=None),

@@ -26,6 +26,7 @@ _NOTHING = "–"
 _ACCURACIES = {
     "selected": "accuracy at best noisy-validation epoch",
     "difference": "over plain",
+    "macro_f1": "macro-F1 there",
     "last": "last epoch",
     "last_5": "mean of last 5",
     "peak": "peak (oracle)",
@@ -46,10 +47,11 @@ _VERDICTS = {
     "last_roc_auc": "last",
 }
 _COSTS = {"seconds": "training s", "megabytes": "peak memory MB"}
-_WITH_MARGIN = ("selected", "difference", "average_precision")
+_WITH_MARGIN = ("selected", "difference", "macro_f1", "average_precision")
 # column → title of its table over all cells
 _OVERVIEWS = {
     "selected": "Accuracy at the best noisy-validation epoch",
+    "macro_f1": "Macro-F1 at the best noisy-validation epoch",
     "gap_recovered": "Gap recovered",
     "average_precision": "Average precision of the list of wrong labels",
 }
@@ -60,7 +62,7 @@ class Summary:
     """Methods beside plain PEFT, on the noisy cells and seeds that all of them have.
 
     Attributes:
-        methods: One row each, the best first: ``method``, ``gap_recovered``, ``selected``,
+        methods: One row each, the best first: ``method``, ``gap_recovered``, ``selected``, ``macro_f1``,
             ``relative_seconds``, ``worst_difference``, ``worst_cell``, ``needs``.
         runs: Number of cells × seeds that all methods have.
         gaps: Those of them that have a gap to recover.
@@ -85,7 +87,7 @@ def cell_table(runs: pd.DataFrame) -> pd.DataFrame:
         One row for each data, noise, PEFT and training method, in the order of the runs:
         ``seeds`` (their number), the mean of every figure, ``difference`` (the paired difference to plain
         PEFT), ``gap_recovered`` (of ``gaps`` seeds), and ``…_margin`` (half a 95 % interval) of ``selected``,
-        ``difference`` and ``average_precision``.
+        ``difference``, ``macro_f1`` and ``average_precision``.
     """
     base = runs.loc[runs["method"] == PLAIN, [*CELL, "seed", "selected"]]
     paired = runs.merge(base, on=[*CELL, "seed"], how="left", suffixes=("", "_plain"))
@@ -128,17 +130,19 @@ def summarise(runs: pd.DataFrame) -> Summary:
                 "method": method,
                 "gap_recovered": own["gap_recovered"].mean(),
                 "selected": own["selected"].mean(),
+                "macro_f1": own["macro_f1"].mean(),
                 "relative_seconds": own["relative_seconds"].mean(),
                 "worst_difference": cells["difference"].min(),
                 "worst_cell": " ".join(cells[CELL].iloc[0]) if len(cells) and method != PLAIN else "",
                 "needs": compared.loc[compared["method"] == method, "needs"].iloc[0],
             }
         )
-    columns = ["method", "gap_recovered", "selected", "relative_seconds", "worst_difference", "worst_cell"]
+    columns = ["method", "gap_recovered", "selected", "macro_f1"]
+    columns += ["relative_seconds", "worst_difference", "worst_cell", "needs"]
     plain = common[common["method"] == PLAIN]
     small = plain[plain["gap_recovered"].isna()]
     return Summary(
-        methods=pd.DataFrame(rows, columns=[*columns, "needs"]).sort_values(
+        methods=pd.DataFrame(rows, columns=columns).sort_values(
             ["gap_recovered", "selected"], ascending=False, ignore_index=True
         ),
         runs=len(plain),
@@ -190,9 +194,9 @@ def as_markdown(table: pd.DataFrame, summary: Summary, hardware: Iterable[str]) 
     for _, group in table.groupby(CELL, sort=False):
         parts.append(f"### {_cell_name(group)}\n\n{_cell_markdown(group)}")
     parts.append(
-        "Accuracies and shares in %, on true test labels; mean over seeds ± half a 95 % interval (Student's "
-        "t), none for a single seed. Over all cells, the number of seeds stands behind a figure, and nothing "
-        "where a method was not run. The peak is chosen on test labels: nobody can have it.\n\n"
+        "Accuracies, macro-F1 and shares in %, on true test labels; mean over seeds ± half a 95 % interval "
+        "(Student's t), none for a single seed. Over all cells, the number of seeds stands behind a figure, "
+        "and nothing where a method was not run. The peak is chosen on test labels: nobody can have it.\n\n"
         f"Made on {'; '.join(hardware)}."
     )
     return "\n\n".join(parts) + "\n"
@@ -271,6 +275,7 @@ def _summary_markdown(summary: Summary) -> str:
             row["method"],
             _number(row["gap_recovered"], digits=2),
             _percent(row["selected"]),
+            _percent(row["macro_f1"]),
             _number(row["relative_seconds"], digits=2),
             f"{_percent(row['worst_difference'], signed=True)} {row['worst_cell']}"
             if row["worst_cell"]
@@ -283,6 +288,7 @@ def _summary_markdown(summary: Summary) -> str:
         "method",
         "gap recovered",
         "mean accuracy",
+        "mean macro-F1",
         "time relative to plain",
         "worst cell over plain",
         "needs",
