@@ -186,6 +186,7 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
         "estimator": "paper",
         "loss_smoothing": paper.smoothing,
         "soft_labels": False,
+        "class_balance": 0.0,
         "consistency_weight": 1.0,
         "consistency_temperature": paper.temperature,
     }
