@@ -12,6 +12,7 @@ import pytest
 import bench_cells
 from bench_cells import cell
 from clear_peft.bench import store
+from clear_peft.bench.grid import TRUE_NOISE_RATE
 from clear_peft.bench.runner import run_grid
 from clear_peft.errors import InputError
 
@@ -84,6 +85,20 @@ def test_a_table_that_has_changed_is_another(place):
     with pytest.raises(InputError, match=r"data\.fields\.test: test\.csv in .* is not the table that"):
         run([cell("gce")], place, bench_cells.with_tables)
     assert len(store.read(place / "results.jsonl")) == 2
+
+
+def test_a_default_that_has_changed_makes_another_recipe(place):
+    def paper(seed):
+        return cell("paper", seed, training={"doubt_above": TRUE_NOISE_RATE})
+
+    run([paper(0)], place)  # older records do not say
+    (place / "class_balance").write_text("0")
+    run([paper(1), paper(2)], place, bench_cells.with_defaults)
+    (place / "class_balance").write_text("0.5")
+    run([cell("gce")], place, bench_cells.with_defaults)
+    with pytest.raises(InputError, match=r"paper has class_balance 0\.5, and 0\.0 in .*results\.jsonl"):
+        run([paper(3)], place, bench_cells.with_defaults)
+    assert len(store.read(place / "results.jsonl")) == 4
 
 
 def test_a_store_elsewhere_than_in_jsonl_is_refused(place):

@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from clear_peft.runs.models import bf16_pays
+from clear_peft.training import CleaRConfig
 from processes import run_two
 from tiny_text import keyword_table
 
@@ -44,6 +45,10 @@ def test_the_run_folder_holds_what_is_promised(finished, place, method, peft):
         metrics["detection"]
     )
     assert metrics["detection"]["wrong"] == 19
+    # what was not given as well: a default may be another in the next version
+    assert metrics["training"]["clean_routing"] is (method == "clear")
+    assert metrics["training"]["class_balance"] == CleaRConfig.class_balance
+    assert "learning_rate" not in metrics["training"]
 
     issues = pd.read_csv(run / "label_issues.csv")
     assert list(issues.columns) == [

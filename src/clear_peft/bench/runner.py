@@ -32,6 +32,8 @@ from clear_peft.errors import InputError
 
 Work = Callable[[Cell, Path, Path], dict[str, Any]]
 _SPAWN: Any = get_context("spawn")
+# what decides the settings of a cell's training, but for the defaults
+_RECIPE = ("peft", "method", "method_settings", "train")
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 
 
@@ -99,6 +101,7 @@ def run_grid(
                 outcome.failed[cell.name] = record
                 figure = f"failed: {record}"
             else:
+                _check_same_recipe(record, known.values(), results)
                 store.add(results, record)
                 outcome.done += 1
                 figure = _figure(record)
@@ -139,6 +142,22 @@ def _check_unchanged(
                 f"data.{cell.data}.{part}: {cell.data_source[part]} in {data_dir} is not the table that "
                 f"{results} has results of: give another results file, or that table."
             )
+
+
+def _check_same_recipe(record: Mapping[str, Any], known: Iterable[Mapping[str, Any]], results: Path) -> None:
+    """Refuse to put results of two versions of this package, whose defaults differ, beside each other."""
+    cell, now = record["cell"], record["metrics"].get("training", {})
+    chosen = cell["train"].get("training", {}).keys() | cell["method_settings"].get("training", {}).keys()
+    for other in known:
+        if any(other["cell"][part] != cell[part] for part in _RECIPE):
+            continue
+        then = other["metrics"].get("training", {})  # older records lack it
+        for name in sorted((now.keys() & then.keys()) - chosen):
+            if now[name] != then[name]:
+                raise InputError(
+                    f"{cell['method']} has {name} {now[name]!r}, and {then[name]!r} in {results}, which "
+                    "another version of clear-peft has written: take that one, or give another results file."
+                )
 
 
 def _in_processes(

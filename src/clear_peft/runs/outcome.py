@@ -100,6 +100,7 @@ def write_outcome(
         "method": config.method,
         "peft": config.peft if find(config.method).adapter else None,
         "seed": config.seed,
+        "training": trainer.args.own,
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
     source = trainer.judge if found is None else "out_of_sample"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -138,6 +138,12 @@ class CleaRConfig(TrainingArguments):
         few = math.ceil(min(_WARM_UP * epochs, _LONGEST_WARM_UP) if chosen is None else chosen * epochs)
         # a probe knows something of a model that is not trained: of one epoch none is spent on it
         return min(few, max(0, math.ceil(epochs) - (self.judge == "probe")))
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that transformers does not have, by name; what was not given has its default."""
+        theirs = {setting.name for setting in fields(TrainingArguments)}
+        return {s.name: getattr(self, s.name) for s in fields(self) if s.name not in theirs}
 
     @property
     def options(self) -> dict[str, Any]:
