@@ -100,8 +100,7 @@ def first_is_slow(of, folder, data_dir):
     return pretend(of, folder, data_dir)
 
 
-def with_defaults(cell, folder, data_dir):
+def with_defaults(of, folder, data_dir):
     """As a version of the package would, whose default of ``class_balance`` stands in a file."""
     balance = float((data_dir / "class_balance").read_text())
-    # what a grid sets is each cell's own, where it is the noise rate
-    return record(cell, training={"class_balance": balance, "doubt_above": cell.seed / 10})
+    return record(of, training={"class_balance": balance, "doubt_above": of.seed / 10})

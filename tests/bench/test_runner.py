@@ -93,7 +93,8 @@ def test_a_default_that_has_changed_makes_another_recipe(place):
 
     run([paper(0)], place)  # older records do not say
     (place / "class_balance").write_text("0")
-    run([paper(1), paper(2)], place, bench_cells.with_defaults)
+    run([paper(1)], place, bench_cells.with_defaults)
+    run([paper(2)], place, bench_cells.with_defaults)  # what the grid sets is each cell's own
     (place / "class_balance").write_text("0.5")
     run([cell("gce")], place, bench_cells.with_defaults)
     with pytest.raises(InputError, match=r"paper has class_balance 0\.5, and 0\.0 in .*results\.jsonl"):
