@@ -23,8 +23,6 @@ def test_what_it_says_is_near_the_truth(model):
     label, true, probabilities, losses = model
     found = _audit(label, probabilities, losses)
     wrong = label != true
-    low, high = found.noise_rate_interval
-    assert low <= found.noise_rate <= high
     assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.05)
     listed = found.issues.loc[found.issues["is_label_issue"], "row"]
     assert found.expected_precision == pytest.approx(wrong[listed].mean(), abs=0.05)
@@ -78,15 +76,21 @@ def test_texts_that_are_alike_and_labelled_differently(model):
     assert issues["duplicate_conflict"].tolist() == [False, False, True, True, False, False]
 
 
-def test_predictions_that_have_not_seen_the_row_get_a_clean_probability(model):
-    label, true, probabilities, losses = model
+def test_nothing_is_estimated_anew(model):
+    label, _, probabilities, losses = model
     issues = issues_of(label, probabilities, losses)
-    issues["clean_probability"] = issues["label_quality"]  # what the method cleanlab writes
-    hesitant = issues.assign(label_quality=issues["label_quality"] * 0.5)
-    for given_issues in (issues, hesitant):
-        found = audit(given_issues, probabilities, NAMES, source="out_of_sample", doubted=True)
-        assert found.noise_rate == pytest.approx((label != true).mean(), abs=0.08)
-        assert found.issues["clean_probability"].is_monotonic_increasing
+    for source in ("final_model", "probe", "out_of_sample"):
+        found = audit(issues, probabilities, NAMES, source=source, doubted=True)
+        pd.testing.assert_series_equal(found.issues["clean_probability"], issues["clean_probability"])
+        assert found.noise_rate == pytest.approx(1 - issues["clean_probability"].mean())
+
+
+def test_the_interval_says_what_it_assumes(model):
+    label, _, probabilities, losses = model
+    known = _audit(label, probabilities, losses, noise_rate_interval=(0.25, 0.4))
+    assert known.said_interval("{:.0%}".format).startswith("95 % interval 25% to 40%, if errors depend on")
+    unknown = _audit(label, probabilities, losses)
+    assert unknown.said_interval(str) == "no interval: the model was trained on these labels"
 
 
 def test_whose_predictions(model):

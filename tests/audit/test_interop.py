@@ -5,6 +5,7 @@ import pytest
 from cleanlab import Datalab
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from scipy.stats import spearmanr
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -12,7 +13,6 @@ from sklearn.model_selection import cross_val_predict
 
 from audit.written_run import NAMES, issues_of, judged
 from clear_peft.audit import add_to_datalab, audit, from_pred_probs
-from clear_peft.cleanliness import GaussianMixtureCleanliness
 from clear_peft.errors import InputError
 
 # of datasets, which Datalab keeps its table in
@@ -36,14 +36,14 @@ def test_cleanlab_s_probabilities_give_our_list(cross_validated):
     label, wrong, pred_probs = cross_validated
     issues = from_pred_probs(label, pred_probs, names=NAMES)
     quality = issues.set_index("row").sort_index()["label_quality"]
-    np.testing.assert_allclose(quality, get_label_quality_scores(label, pred_probs))
+    assert spearmanr(quality, get_label_quality_scores(label, pred_probs)).statistic > 0.9
     assert issues["given_label"].tolist() == [NAMES[i] for i in label[issues["row"]]]
     suspicion = -np.argsort(issues["row"])
     theirs = find_label_issues(label, pred_probs, n_jobs=1)
     ours = issues.set_index("row").sort_index()["is_label_issue"].to_numpy()
     assert average_precision_score(wrong, suspicion) > 0.8
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.7
-    assert (1 - issues["clean_probability"]).mean() == pytest.approx(wrong.mean(), abs=0.1)
+    assert (1 - issues["clean_probability"]).mean() == pytest.approx(wrong.mean(), abs=0.05)
 
 
 def test_our_probabilities_in_datalab():
@@ -125,19 +125,23 @@ def test_right_labels_are_not_listed():
 
 
 def test_labels_may_be_true_or_false():
-    issues = from_pred_probs([True, False, True], [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2]])
-    assert issues["row"].tolist()[0] == 2
-
-
-def test_an_estimator_of_ones_own(cross_validated):
-    label, _, pred_probs = cross_validated
-    mixture = from_pred_probs(label, pred_probs, estimator=GaussianMixtureCleanliness())
-    losses = -np.log(pred_probs[np.arange(900), label])
-    wanted = GaussianMixtureCleanliness().estimate(losses).clean_probability
-    np.testing.assert_allclose(mixture.set_index("row").sort_index()["clean_probability"], wanted, atol=1e-6)
+    sure, unsure = [[0.1, 0.9], [0.9, 0.1]] * 20, [[0.8, 0.2]]
+    issues = from_pred_probs([True, False] * 20 + [True], sure + unsure)
+    assert issues["row"].tolist()[0] == 40
 
 
 def test_impossible_and_certain_labels():
-    issues = from_pred_probs([0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert issues["row"].tolist()[0] == 1
+    issues = from_pred_probs([0, 1] * 10 + [1], [[1.0, 0.0], [0.0, 1.0]] * 10 + [[1.0, 0.0]])
+    assert issues["row"].tolist()[0] == 20
     assert issues["given_label"].tolist()[0] == "1"
+
+
+def test_copies_count_together(cross_validated):
+    label, wrong, pred_probs = cross_validated
+    rows = np.concatenate([np.arange(900), np.repeat(np.flatnonzero(wrong)[:20], 50)])
+    alone = from_pred_probs(label[rows], pred_probs[rows])
+    together = from_pred_probs(label[rows], pred_probs[rows], groups=rows)
+    of_others = [issues.set_index("row").loc[:899, "clean_probability"] for issues in (alone, together)]
+    plain = from_pred_probs(label, pred_probs).set_index("row").sort_index()["clean_probability"]
+    off = [float((p.sort_index() - plain).abs().mean()) for p in of_others]
+    assert off[1] < 0.01 < off[0]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, rank_label_issues
 from clear_peft.data import escape_formulas, write_table
+from clear_peft.label_quality import GaussianMixtureCleanliness, rank_label_issues
 from clear_peft.runs import RunConfig
 
 NAMES = ["farming", "sailing", "weaving"]
@@ -85,7 +85,13 @@ def write_run(place, ending="csv", values=None, method="clear", predictions=True
     issues = issues_of(given, probabilities, losses, texts, names)
     write_table(escape_formulas(issues), folder / "label_issues.csv")
     if predictions:
-        about = {"labels": names, "source": "probe" if method == "clear" else "final_model", "doubted": True}
+        probed = method == "clear"
+        about = {
+            "labels": names,
+            "source": "probe" if probed else "final_model",
+            "doubted": True,
+            "noise_rate_interval": [0.2, 0.4] if probed else None,
+        }
         save_file(
             {"probabilities": probabilities.astype(np.float16)},
             folder / "predictions.safetensors",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.audit import Audit
-from clear_peft.cleanliness import GaussianMixtureCleanliness, log_odds
+from clear_peft.label_quality import GaussianMixtureCleanliness, log_odds
 from clear_peft.report import RunRecord
 
 NEWS = ("business", "entertainment", "politics", "sport", "technology")

@@ -54,7 +54,7 @@ def test_an_older_run_of_another_method(tmp_path):
 
 
 def _predictions(folder, probabilities, **about):
-    told = {"labels": NAMES, "source": "final_model", "doubted": True} | about
+    told = {"labels": NAMES, "source": "final_model", "doubted": True, "noise_rate_interval": None} | about
     save_file(
         {"probabilities": probabilities}, folder / "predictions.safetensors", {"clear": json.dumps(told)}
     )
@@ -97,7 +97,18 @@ DAMAGED = {
         lambda f: save_file(
             {"logits": GOOD},
             f / "predictions.safetensors",
-            {"clear": (json.dumps({"labels": NAMES, "source": "final_model", "doubted": True}))},
+            {
+                "clear": (
+                    json.dumps(
+                        {
+                            "labels": NAMES,
+                            "source": "final_model",
+                            "doubted": True,
+                            "noise_rate_interval": None,
+                        }
+                    )
+                )
+            },
         ),
         "is damaged",
     ),

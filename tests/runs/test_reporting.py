@@ -93,7 +93,9 @@ def folder_of_a_run(folder, finished=True):
         (folder / "adapter").mkdir()
         LabelNames(tuple(LABELS)).save(folder / "adapter" / "labels.json")
         write_table(escape_formulas(frame), folder / "label_issues.csv")
-        about = json.dumps({"labels": LABELS, "source": "final_model", "doubted": True})
+        about = json.dumps(
+            {"labels": LABELS, "source": "final_model", "doubted": True, "noise_rate_interval": None}
+        )
         data = save({"probabilities": probabilities}, {"clear": about})
         (folder / "predictions.safetensors").write_bytes(data)
         write_json(folder / "metrics.json", METRICS)

@@ -16,8 +16,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from clear_peft.cleanliness.probe import readout
 from clear_peft.errors import InputError
+from clear_peft.label_quality import fit_linear_head
 from clear_peft.objectives import cross_entropy
 from clear_peft.training import CleaRConfig, CleaRTrainer
 from clear_peft.training.averaging import WeightAverage
@@ -468,7 +468,7 @@ def test_an_average_in_bf16_follows_its_weights():
 def test_features_that_say_nothing_make_a_head_that_says_nothing(classes):
     generator = np.random.default_rng(0)
     features, labels = generator.normal(size=(400, 32)), generator.integers(classes, size=400)
-    start = readout(features, labels, classes, np.full(400, 0.7))
+    start = fit_linear_head(features, labels, classes, clean_probability=np.full(400, 0.7))
     fresh = start(generator.normal(size=(1000, 32)))
     loss = cross_entropy(
         torch.from_numpy(fresh).log(), torch.from_numpy(generator.integers(classes, size=1000))

@@ -8,7 +8,7 @@ from test_trainer import StopAfter, equal
 from toy import Constant, rows, trained, trainer, weights
 from transformers import TrainerCallback
 
-from clear_peft.cleanliness import CleanlinessEstimate
+from clear_peft.label_quality import CleanlinessEstimate
 from clear_peft.training.averaging import WeightAverage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models

@@ -11,8 +11,8 @@ from torch import nn
 from toy import Constant, is_lora, model, rows, trained, trainer, weights
 
 import clear_peft.training.trainer
-from clear_peft.cleanliness import Readout, readout
 from clear_peft.errors import InputError
+from clear_peft.label_quality import LinearHead, fit_linear_head
 from clear_peft.training.head import HeadStart, find_head, head_inputs, set_head
 from tiny_models import ARCHITECTURES, tiny
 
@@ -87,7 +87,7 @@ def test_a_head_that_is_set_gives_the_probes_logits(architecture):
     batch = {name: tensor[:1] for name, tensor in batch.items()}
     data = Dataset.from_dict({**{n: t.tolist() for n, t in batch.items()}, "clear_example_id": [0]})
     features = inputs_of(head, base, data).float().numpy()
-    start = Readout(rng.normal(size=(32, 3)), rng.normal(size=3))
+    start = LinearHead(rng.normal(size=(32, 3)), rng.normal(size=3))
     set_head(head, start, features.mean(axis=0))
     np.testing.assert_allclose(logits_of(base, batch), features @ start.weights + start.bias, atol=0.02)
 
@@ -104,7 +104,7 @@ def test_training_begins_as_a_probe_of_the_given_labels(tmp_path):
     made = trained(tmp_path, callbacks=[callback], probe_head=True, train_dataset=data)
     first, start = callback.seen[0], model()
     features = features_of(start, data)
-    expected = readout(features.numpy(), np.array(data["labels"]), 3)
+    expected = fit_linear_head(features.numpy(), np.array(data["labels"]), 3)
     head = find_head(made.model)
     name = next(n for n, p in made.model.named_parameters() if p is head.weight)
     np.testing.assert_allclose(first[name], expected.weights.T, rtol=1e-4, atol=1e-4)
@@ -120,7 +120,7 @@ def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_pat
     start = model()
     features = features_of(start, data)
     labels, belief = np.array(data["labels"]), np.repeat(np.float32([0.6, 0.2]), 11)
-    expected = readout(features.numpy(), labels, 3, belief)
+    expected = fit_linear_head(features.numpy(), labels, 3, clean_probability=belief)
     head = find_head(made.model)
     name = next(n for n, p in made.model.named_parameters() if p is head.weight)
     warmed_up, again = callback.seen[0], callback.seen[2]

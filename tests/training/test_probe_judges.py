@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from toy import model, rows, trained, weights
 
-from clear_peft.cleanliness import GaussianMixtureCleanliness, NoiseModel, Opinion
 from clear_peft.errors import InputError
+from clear_peft.label_quality import GaussianMixtureCleanliness, Judgement, NoiseModel
 from clear_peft.objectives import cross_entropy
 from clear_peft.training import CleaRConfig, CleaRTrainer, probing
 from clear_peft.training.judging import judged, judged_by_probe
 from clear_peft.training.probing import blocks
-from clear_peft.training.scoring import hidden_features
+from clear_peft.training.scoring import hidden_features, probed_layers
 
 ESTIMATOR = GaussianMixtureCleanliness()
+SYMMETRIC = np.full((3, 3), 0.2) + 0.4 * np.eye(3)
+FLIPS = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.4, 0.1, 0.5]])
 SETTINGS = {
     "warm_up_epochs": 1,
     "fresh_start": True,
@@ -94,9 +96,19 @@ def test_features_are_the_mean_over_real_tokens_of_the_model_with_its_adapter():
 
     with torch.no_grad():
         inputs = {name: torch.tensor(data[name]) for name in ("input_ids", "attention_mask")}
-        hidden = made.eval()(**inputs, output_hidden_states=True).hidden_states[-1]
+        states = made.eval()(**inputs, output_hidden_states=True).hidden_states
     features = hidden_features(made, data, collate, batch_size=4, lengths=None, prepare=dict)
-    assert torch.allclose(features.float(), hidden.mean(dim=1), atol=2e-3)
+    probed = probed_layers(len(states))
+    assert features.shape == (10, len(probed), states[-1].shape[2])
+    for place, layer in enumerate(probed):
+        assert torch.allclose(features[:, place], states[layer].mean(dim=1), atol=1e-5)
+
+
+def test_the_middle_and_the_last_two_layers_are_probed():
+    assert probed_layers(7) == [3, 5, 6]
+    assert probed_layers(13) == [6, 11, 12]
+    assert probed_layers(2) == [0, 1]
+    assert probed_layers(1) == [0]
 
 
 def test_a_model_that_contradicts_no_label_doubts_none(tmp_path):
@@ -118,28 +130,29 @@ def test_a_model_that_contradicts_no_label_doubts_none(tmp_path):
 def test_few_doubts_are_told_but_not_trained_by(tmp_path, above, components):
     rng = np.random.default_rng(0)
     predicted, labels = rng.dirichlet(np.ones(3), 50), rng.integers(0, 3, 50)
-    noise = NoiseModel(0.4, None)
+    noise = NoiseModel("symmetric", SYMMETRIC)
     args = CleaRConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", doubt_above=above)
     p = noise.clean_probability(predicted, labels)
     halves = np.arange(0, 50, 2), np.arange(1, 50, 2)
-    opinions = [(rows, Opinion(predicted[rows], p[rows])) for rows in halves]
-    held_out = Opinion(predicted[:7], p[:7]), labels[:7]
-    state = judged_by_probe(noise, opinions, labels, held_out, args, epoch=1)
+    judgements = [(rows, Judgement(predicted[rows], p[rows])) for rows in halves]
+    held_out = Judgement(predicted[:7], p[:7]), labels[:7]
+    state = judged_by_probe(noise, (0.1, 0.9), judgements, labels, held_out, args, epoch=1)
     assert state.components == components
     assert np.allclose(state.clean_probability, noise.posterior(predicted, labels)[range(50), labels])
     assert np.allclose(state.validation_probability, state.clean_probability[:7])
     assert state.noise_rate > 0.1
 
 
-@pytest.mark.parametrize("drawn", [None, torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])])
-def test_the_target_is_the_posterior_of_the_true_class(tmp_path, drawn):
+@pytest.mark.parametrize("kind", ["symmetric", "class_conditional"])
+def test_the_target_is_the_posterior_of_the_true_class(tmp_path, kind):
     made = trained(tmp_path, train_dataset=noisy(60, 0, 0.4), **SETTINGS)
     rng = np.random.default_rng(0)
     predicted, labels = rng.dirichlet(np.ones(3), 60), np.array(made.train_dataset["labels"])
-    noise = NoiseModel(0.4, None if drawn is None else drawn.double().numpy())
-    opinion = Opinion(predicted, noise.clean_probability(predicted, labels))
-    nobody = Opinion(predicted[:0], np.zeros(0)), labels[:0]
-    state = judged_by_probe(noise, [(np.arange(60), opinion)], labels, nobody, made.args, epoch=1)
+    noise = NoiseModel(kind, SYMMETRIC if kind == "symmetric" else FLIPS)
+    judgement = Judgement(predicted, noise.clean_probability(predicted, labels))
+    nobody = Judgement(predicted[:0], np.zeros(0)), labels[:0]
+    known = [(np.arange(60), judgement)]
+    state = judged_by_probe(noise, (0.1, 0.9), known, labels, nobody, made.args, epoch=1)
     made._set_state(state)
     targets = made._targets(torch.from_numpy(labels), torch.arange(60))
     assert np.allclose(targets, noise.posterior(predicted, labels), atol=2e-3)  # the teacher is in float16

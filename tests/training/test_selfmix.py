@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy, kl_div
 from toy import Constant, model, model_without_dropout, rows, weights
 from transformers import TrainerCallback
 
-from clear_peft.cleanliness import CleanlinessEstimate
 from clear_peft.errors import InputError
+from clear_peft.label_quality import CleanlinessEstimate
 from clear_peft.training import CleaRConfig, CleaRTrainer, SelfMixTrainer
 from clear_peft.training.selfmix import disagreement
 from clear_peft.tuners import build

@@ -6,8 +6,8 @@ import torch
 from accelerate import Accelerator
 from toy import Constant, rows, trained
 
-from clear_peft.cleanliness import moved_to
 from clear_peft.errors import InputError
+from clear_peft.label_quality import moved_to
 from clear_peft.training.scoring import pass_over
 from clear_peft.training.steps import StepScores
 

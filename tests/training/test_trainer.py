@@ -10,8 +10,8 @@ from torch.utils.data import Dataset as TorchDataset
 from toy import Constant, is_lora, model_without_dropout, rows, trained, trainer, weights
 from transformers import TrainerCallback
 
-from clear_peft.cleanliness import CleanlinessEstimate
 from clear_peft.errors import InputError
+from clear_peft.label_quality import CleanlinessEstimate
 from clear_peft.routing import Router
 from clear_peft.training import CleanlinessState, preset
 from tiny_models import tiny

@@ -9,7 +9,7 @@ import peft
 import torch
 from datasets import Dataset
 
-from clear_peft.cleanliness import CleanlinessEstimate
+from clear_peft.label_quality import CleanlinessEstimate
 from clear_peft.training import CleaRConfig, CleaRTrainer
 from tiny_models import tiny
 

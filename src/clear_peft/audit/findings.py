@@ -1,29 +1,26 @@
 """The audit of a table's labels: everything that a trained model says about them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from clear_peft.audit.duplicates import duplicate_groups
 from clear_peft.audit.joint import estimated_joint
-from clear_peft.audit.noise_rate import cross_entropies, noise_rate_interval
-from clear_peft.cleanliness import GaussianMixtureCleanliness, clean_probability_out_of_sample
 from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
+from clear_peft.label_quality import duplicate_groups
 
 _HELD_OUT = "Rows held out for validation were never trained on."
 _UNSEEN = (
     "Each row was predicted by a model that has not seen it: the training rows by models trained on the "
     "other folds, rows held out for validation by the final model. None could have learnt the given label "
-    "of the row by heart."
+    "of the row by heart. The clean probability weighs these predictions against how labels go wrong in this "
+    "table."
 )
 _PROBE = (
-    "The predictions are those of a linear probe, fitted without the row, on the features of the model as it "
-    "was when the warm-up ended. It had learnt from all labels as given for a few epochs, which shows "
-    "little in its features; the clean probability weighs the probe's prediction against how labels go wrong "
-    "in this table. " + _HELD_OUT
+    "The predictions are those of linear probes on the features of the model, fitted without the row and its "
+    "copies. The clean probability weighs them against how labels go wrong in this table. " + _HELD_OUT
 )
 _PREDICTIONS = {
     ("final_model", True): (
@@ -53,7 +50,8 @@ class Audit:
             a text like this one has another given label).
         labels: Names of the classes, in the order of their ids.
         noise_rate: Estimated share of wrong labels, mean(1 − p).
-        noise_rate_interval: Its 95 % interval, see ``audit.noise_rate.noise_rate_interval``.
+        noise_rate_interval: Its 95 % interval (``clear_peft.label_quality.interval``); None where no noise
+            model was fitted, as to predictions of a model that was trained on the labels.
         joint: (C, C) float64, sum 1: estimated share of the rows of true class i (row) that are given class
             j (column).
         threshold: Rows with a clean probability below it are listed as label issues.
@@ -65,11 +63,25 @@ class Audit:
     issues: pd.DataFrame
     labels: list[str]
     noise_rate: float
-    noise_rate_interval: tuple[float, float]
+    noise_rate_interval: tuple[float, float] | None
     joint: np.ndarray
     threshold: float
     expected_precision: float | None
     predictions: str
+
+    def said_interval(self, percent: Callable[[float], str]) -> str:
+        """The interval and what it assumes, as follows the noise rate in brackets.
+
+        Args:
+            percent: Writes a share.
+        """
+        if self.noise_rate_interval is None:
+            return "no interval: the model was trained on these labels"
+        low, high = self.noise_rate_interval
+        return (
+            f"95 % interval {percent(low)} to {percent(high)}, if errors depend on the true class alone; "
+            "labels that people or rules got wrong for a reason come on top"
+        )
 
     @property
     def transition(self) -> np.ndarray:
@@ -85,17 +97,13 @@ def audit(
     *,
     source: str,
     doubted: bool,
+    noise_rate_interval: tuple[float, float] | None = None,
     threshold: float = 0.5,
-    seed: int = 0,
 ) -> Audit:
     """Audit the labels of a table.
 
     A row is listed as a label issue if its clean probability is below the threshold: at 0.5, the default, if
     its label is more likely wrong than right.
-
-    Predictions of models that have not seen the row carry no clean probability of their own (what
-    ``label_issues.csv`` has there is the belief in the given label, which is below 1 also for right labels):
-    it is estimated here, by a noise model fitted to them, or where they were not kept by a mixture of losses.
 
     Args:
         issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
@@ -104,8 +112,8 @@ def audit(
         labels: Names of the classes, C ≥ 2.
         source: ``"final_model"``, ``"probe"`` or ``"out_of_sample"``: whose predictions these are.
         doubted: Whether labels counted in training only as far as they were believed.
+        noise_rate_interval: What the noise model says, if there was one.
         threshold: Above 0, at most 1. Default 0.5.
-        seed: Of the draws for the interval. Default 0.
 
     Returns:
         The audit.
@@ -122,8 +130,6 @@ def audit(
     if probabilities is not None:
         _check(probabilities, len(issues), len(labels))
     quality = issues["label_quality"].to_numpy(np.float64)
-    if source == "out_of_sample":
-        issues = issues.assign(clean_probability=_believed(issues, quality, probabilities, labels))
     order = np.lexsort((quality, issues["clean_probability"]))
     ranked = issues.iloc[order].reset_index(drop=True)
     row, p = ranked["row"].to_numpy(), ranked["clean_probability"].to_numpy(np.float64)
@@ -136,14 +142,11 @@ def audit(
     different = pd.Series(given).groupby(ranked["duplicate_group"]).transform("nunique") > 1
     ranked["duplicate_conflict"] = (ranked["duplicate_group"] >= 0) & different
 
-    fitted = np.ones(len(row), bool) if source == "out_of_sample" else (ranked["split"] == "train").to_numpy()
     return Audit(
         issues=ranked,
         labels=list(labels),
         noise_rate=float(np.mean(1 - p)),
-        noise_rate_interval=noise_rate_interval(
-            p, ranked["label_quality"].to_numpy(np.float64), fitted, given != predicted, seed
-        ),
+        noise_rate_interval=noise_rate_interval,
         joint=estimated_joint(
             p, given, predicted, None if probabilities is None else probabilities[row], len(labels)
         ),
@@ -151,18 +154,6 @@ def audit(
         expected_precision=float(np.mean(1 - p[listed])) if listed.any() else None,
         predictions=_PREDICTIONS[source, doubted],
     )
-
-
-def _believed(
-    issues: pd.DataFrame, quality: np.ndarray, probabilities: np.ndarray | None, labels: Sequence[str]
-) -> np.ndarray:
-    """Clean probabilities (N,) by who has not seen the rows: a noise model's, or a mixture's of losses."""
-    if probabilities is None:
-        estimate = GaussianMixtureCleanliness().estimate(cross_entropies(quality))
-        return estimate.clean_probability.astype(np.float64)
-    given = LabelNames(tuple(labels)).encode(issues["given_label"])
-    predicted = probabilities[issues["row"]].astype(np.float64)
-    return clean_probability_out_of_sample(predicted, given)
 
 
 def _check(probabilities: np.ndarray, rows: int, classes: int) -> None:

@@ -8,13 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from clear_peft.audit.noise_rate import cross_entropies
-from clear_peft.cleanliness import (
-    CleanlinessEstimator,
-    clean_probability_out_of_sample,
-    rank_label_issues,
-)
 from clear_peft.errors import InputError
+from clear_peft.label_quality import label_quality_from_pred_probs
 
 _ISSUE = "clear_label"
 
@@ -24,7 +19,7 @@ def from_pred_probs(
     pred_probs: npt.ArrayLike,
     *,
     names: Sequence[str] | None = None,
-    estimator: CleanlinessEstimator | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Rank label issues from what cleanlab takes: labels and out-of-sample class probabilities.
 
@@ -32,45 +27,21 @@ def from_pred_probs(
         labels: Given labels, (N,) class ids from 0.
         pred_probs: By models that have not seen the row, (N, C) in [0, 1], rows sum to 1.
         names: Names of the classes; by default their ids as text.
-        estimator: What turns losses into clean probabilities. Default: none, but a noise model of
-            probabilities and labels, see ``clear_peft.cleanliness.clean_probability_out_of_sample``.
+        groups: As for ``clear_peft.label_quality.label_quality_from_pred_probs``.
 
     Returns:
-        What ``clear_peft.cleanliness.rank_label_issues`` returns; ``label_quality`` is cleanlab's
-        self-confidence.
+        ``LabelQuality.issues`` of what that function finds.
 
     Raises:
         InputError: If the shapes or values are not as above.
     """
-    given, probabilities = np.asarray(labels), np.asarray(pred_probs, np.float64)
-    if probabilities.ndim != 2 or given.shape != probabilities.shape[:1] or not len(given):
-        raise InputError(
-            f"labels have shape {given.shape} and pred_probs {probabilities.shape}: give (N,) and (N, C)."
-        )
-    classes = probabilities.shape[1]
-    given = given.astype(np.int64) if given.dtype == bool else given
-    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= classes:
-        raise InputError(f"labels are not all whole numbers from 0 to {classes - 1}: give class ids.")
-    if not ((probabilities >= 0) & (probabilities <= 1)).all() or not np.allclose(
-        probabilities.sum(axis=1), 1, atol=1e-2
-    ):
-        raise InputError("pred_probs are no probabilities: give rows of numbers from 0 to 1 that sum to 1.")
+    quality = label_quality_from_pred_probs(pred_probs, labels, groups=groups)
+    classes = quality.pred_probs.num_classes
     if names is not None and not len(names) == len(set(names)) == classes:
         raise InputError(
             f"There are {len(set(names))} different names and {classes} classes: give each class its own."
         )
-    losses = cross_entropies(probabilities[np.arange(len(given)), given])
-    if estimator is None:
-        clean_probability = clean_probability_out_of_sample(probabilities, given)
-    else:
-        clean_probability = estimator.estimate(losses, given).clean_probability.astype(np.float64)
-    return rank_label_issues(
-        clean_probability,
-        losses,
-        given=given,
-        predicted=probabilities.argmax(axis=1),
-        names=[str(i) for i in range(classes)] if names is None else names,
-    )
+    return quality.issues(names)
 
 
 def add_to_datalab(lab: Any, issues: pd.DataFrame) -> None:

@@ -57,6 +57,10 @@ def train(
     id_column: Annotated[
         str | None, typer.Option(help="Column of ids, copied to the label issues.", rich_help_panel=_DATA)
     ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(help="Column of what belongs together, e.g. a customer.", rich_help_panel=_DATA),
+    ] = None,
     validation: Annotated[
         str | None,
         typer.Option(help="Validation table [default: rows held out of --data].", rich_help_panel=_DATA),
@@ -127,6 +131,7 @@ def train(
         label_column=label_column,
         clean_label_column=clean_label_column,
         id_column=id_column,
+        group_column=group_column,
         validation=validation,
         validation_fraction=validation_fraction,
         test=test,

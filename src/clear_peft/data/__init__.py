@@ -2,6 +2,7 @@
 
 from clear_peft.data.examples import Examples, LoadedTable, load_examples
 from clear_peft.data.formulas import escape_formulas, unescape_formulas
+from clear_peft.data.groups import row_groups
 from clear_peft.data.labels import LabelNames
 from clear_peft.data.split import hold_out
 from clear_peft.data.tables import check_output, check_writable, read_table, write_table
@@ -17,6 +18,7 @@ __all__ = [
     "hold_out",
     "load_examples",
     "read_table",
+    "row_groups",
     "tokenize",
     "unescape_formulas",
     "write_table",

@@ -13,6 +13,7 @@ from clear_peft.data.checks import brief, listing, row_listing, separated_otherw
 from clear_peft.data.labels import LabelNames, label_text
 from clear_peft.data.tables import read_table
 from clear_peft.errors import InputError
+from clear_peft.label_quality import as_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Examples:
         rows: Position of each example in the input counted from 0, its stable id; int64 of shape (N,).
         clean_labels: True label ids, int64 of shape (N,), where they are known.
         ids: The input's own ids, where it has a column of them.
+        groups: Group of each row, int64 of shape (N,), where the input has a column of them.
     """
 
     texts: list[str]
@@ -32,6 +34,7 @@ class Examples:
     rows: np.ndarray
     clean_labels: np.ndarray | None = None
     ids: list[str] | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -60,6 +63,7 @@ class Examples:
             rows=self.rows[positions],
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             ids=None if self.ids is None else [self.ids[i] for i in positions],
+            groups=None if self.groups is None else self.groups[positions],
         )
 
 
@@ -85,6 +89,7 @@ def load_examples(
     label_column: str | None = "label",
     clean_label_column: str | None = None,
     id_column: str | None = None,
+    group_column: str | None = None,
     names: LabelNames | None = None,
     rows_per_class: int = 2,
 ) -> LoadedTable:
@@ -100,6 +105,8 @@ def load_examples(
         label_column: Column of the given labels; None to read no labels, as for prediction.
         clean_label_column: Column of the true labels, if they are known; needs ``label_column``.
         id_column: Column of ids that differ from row to row.
+        group_column: Column that says what belongs together, such as a customer or a document; an empty cell
+            is a row that is alone.
         names: Classes known from the training data.
         rows_per_class: Fewest rows of each class, without ``names``: 2, the default, or 1.
 
@@ -110,18 +117,67 @@ def load_examples(
         InputError: If a column is missing or named twice, a text or label is missing, an id occurs twice, or
             the classes are not as above; the sentence gives the first rows concerned.
     """
-    roles = {"text": text_column, "label": label_column, "clean label": clean_label_column, "id": id_column}
+    return examples_of(
+        read_table(source),
+        os.fspath(source),
+        text_column=text_column,
+        label_column=label_column,
+        clean_label_column=clean_label_column,
+        id_column=id_column,
+        group_column=group_column,
+        names=names,
+        rows_per_class=rows_per_class,
+    )
+
+
+def examples_of(
+    frame: pd.DataFrame,
+    name: str,
+    *,
+    text_column: str | None = "text",
+    label_column: str | None = "label",
+    clean_label_column: str | None = None,
+    id_column: str | None = None,
+    group_column: str | None = None,
+    names: LabelNames | None = None,
+    rows_per_class: int = 2,
+) -> LoadedTable:
+    """Check the examples of a table that is read already.
+
+    Args:
+        frame: The table.
+        name: Where it comes from, for sentences.
+        text_column: Column of the texts; None where there are none: they are then empty.
+        label_column: As for :func:`load_examples`, and so all others.
+        clean_label_column: Column of the true labels.
+        id_column: Column of ids.
+        group_column: Column that says what belongs together.
+        names: Classes known from the training data.
+        rows_per_class: Fewest rows of each class.
+
+    Returns:
+        As :func:`load_examples`.
+
+    Raises:
+        InputError: As :func:`load_examples`.
+    """
+    roles = {
+        "text": text_column,
+        "label": label_column,
+        "clean label": clean_label_column,
+        "id": id_column,
+        "group": group_column,
+    }
     _check_roles(roles)
-    frame = read_table(source)
-    name = os.fspath(source)
 
     def column(wanted: str) -> tuple[pd.Series, str]:
         """The column and, for sentences, where it is."""
-        _check_column(frame, wanted, name)
+        check_column(frame, wanted, name)
         return frame[wanted], f"{name!r}, column {wanted!r}"
 
-    texts = _texts(*column(text_column))
+    texts = [""] * len(frame) if text_column is None else _texts(*column(text_column))
     ids = None if id_column is None else _ids(*column(id_column))
+    groups = None if group_column is None else _groups(*column(group_column))
     labels = clean_labels = None
     if label_column is None:
         names = None
@@ -135,7 +191,16 @@ def load_examples(
             series, place = column(clean_label_column)
             clean_labels = _encode(names, _names_in(series, place, "label"), place)
     rows = np.arange(len(texts), dtype=np.int64)
-    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids), names)
+    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids, groups), names)
+
+
+def _groups(column: pd.Series, place: str) -> np.ndarray:
+    """Group ids; one group that holds every row leaves nothing to judge a row by."""
+    values = column.astype(object).where(column.notna() & (column.astype(str).str.strip() != ""), None)
+    groups = as_groups(pd.factorize(values)[0], len(values))
+    if len(groups) > 1 and not groups.any():
+        raise InputError(f"{place}: all rows are in one group; name a column with more groups, or none.")
+    return groups
 
 
 def _check_roles(roles: dict[str, str | None]) -> None:
@@ -152,7 +217,12 @@ def _check_roles(roles: dict[str, str | None]) -> None:
         raise InputError("A clean label column needs a label column to compare with; name it too.")
 
 
-def _check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
+def check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
+    """Refuse a table without a column.
+
+    Raises:
+        InputError: With the columns that it has, and the one that may be meant.
+    """
     columns = list(frame.columns)
     if wanted in columns:
         return

@@ -1,6 +1,9 @@
 """Token ids of examples."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from clear_peft.data.checks import row_listing
 from clear_peft.data.examples import Examples
@@ -32,37 +35,69 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     """
     from datasets import Dataset, concatenate_datasets
 
+    check_room(tokenizer, max_length)
+    if not len(examples):
+        raise InputError("There are no examples to tokenise; give at least one row.")
+    chunks = []
+    for start in range(0, len(examples), _CHUNK):
+        stop = start + _CHUNK
+        columns = token_lists(examples.texts[start:stop], examples.rows[start:stop], tokenizer, max_length)
+        if examples.labels is not None:
+            columns["labels"] = examples.labels[start:stop]
+        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        chunks.append(Dataset.from_dict(columns))
+    return concatenate_datasets(chunks)
+
+
+def check_room(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+    """Refuse a length that leaves no room for text beside the tokenizer's own tokens.
+
+    Raises:
+        InputError: With the number of these.
+    """
     special = tokenizer.num_special_tokens_to_add()
     if max_length <= special:
         raise InputError(
             f"The maximum length is {max_length}, but the tokenizer adds {special} tokens of its own; "
             f"choose more than {special}."
         )
-    if not len(examples):
-        raise InputError("There are no examples to tokenise; give at least one row.")
-    chunks = []
-    for start in range(0, len(examples), _CHUNK):
-        stop = start + _CHUNK
-        encoded = tokenizer(
-            [_whole_characters(text) for text in examples.texts[start:stop]],
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=True,
+
+
+def token_lists(
+    texts: Sequence[str],
+    rows: Sequence[int] | np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> dict[str, Any]:
+    """Tokenise texts as lists, truncated and without padding.
+
+    Args:
+        texts: N texts.
+        rows: Where they stand in the input, for sentences.
+        tokenizer: Tokenizer of the model.
+        max_length: Largest number of tokens, special ones included.
+
+    Returns:
+        A list of N lists each: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if the tokenizer
+        gives them.
+
+    Raises:
+        InputError: If the tokenizer makes no token of a text.
+    """
+    encoded = tokenizer(
+        [_whole_characters(text) for text in texts],
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=True,
+    )
+    columns = {name: encoded[name] for name in _COLUMNS if name in encoded}
+    empty = [int(row) for row, ids in zip(rows, columns["input_ids"], strict=True) if not ids]
+    if empty:
+        raise InputError(
+            f"The tokenizer makes no token of the text in {row_listing(empty)}; fill or remove them."
         )
-        columns = {name: encoded[name] for name in _COLUMNS if name in encoded}
-        if examples.labels is not None:
-            columns["labels"] = examples.labels[start:stop]
-        columns["length"] = [len(ids) for ids in encoded["input_ids"]]
-        empty = [
-            int(row) for row, n in zip(examples.rows[start:stop], columns["length"], strict=True) if n == 0
-        ]
-        if empty:
-            raise InputError(
-                f"The tokenizer makes no token of the text in {row_listing(empty)}; fill or remove them."
-            )
-        chunks.append(Dataset.from_dict(columns))
-    return concatenate_datasets(chunks)
+    return columns
 
 
 def _whole_characters(text: str) -> str:

@@ -157,12 +157,11 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
     estimate = f"Estimated share of wrong labels: {percent(rate)}"
     if audit is None:
         return [f"{estimate}."]
-    low, high = audit.noise_rate_interval
     listed = int(audit.issues["is_label_issue"].sum())
     share = audit.expected_precision
     precise = "" if share is None else f"; by the same estimate {percent(share)} of these are wrong"
     texts = [
-        f"{estimate} (95 % interval {percent(low)} to {percent(high)}, if the model judges well). Of "
+        f"{estimate} ({audit.said_interval(percent)}). Of "
         f"{len(audit.issues):,} rows, {listed:,} are listed as label issues: those whose label is right with "
         f"a probability below {audit.threshold:g}{precise}. The list itself is not part of this folder.",
         audit.predictions,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from clear_peft.cleanliness.mixture import BetaMixture, GaussianMixture
+from clear_peft.label_quality.mixture import BetaMixture, GaussianMixture
 
 
 def densities(parameters: Mapping[str, Any], places: np.ndarray) -> np.ndarray:

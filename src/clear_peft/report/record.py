@@ -1,4 +1,4 @@
-"""What is known about a run, finished or not."""
+"""What is known about a run, finished or not, or about a scan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from clear_peft.audit import Audit
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run folder's content, read and checked.
+    """The content of the folder of a run, read and checked, or of a scan.
 
     Attributes:
         name: The run folder's name.
@@ -18,6 +18,7 @@ class RunRecord:
         metrics: What ``metrics.json`` holds; None while the run is not finished.
         audit: The ranked rows; None as long as there is no list of label issues.
         missing: Sentences about pieces that should be there and are not. Default: nothing is missing.
+        trained: Whether it is a run; a scan trains nothing. Default True.
     """
 
     name: str
@@ -26,6 +27,7 @@ class RunRecord:
     metrics: Mapping[str, Any] | None
     audit: Audit | None
     missing: Sequence[str] = ()
+    trained: bool = True
 
     @property
     def warm_up(self) -> int | None:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
             runs.
     """
     config, names, issues = _read(folder)
-    probabilities, source, doubted = _predictions(
+    probabilities, source, doubted, interval = _predictions(
         Path(folder) / run_folder.PREDICTIONS, config, names, issues
     )
     return audit(
@@ -52,8 +53,8 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
         names.names,
         source=source,
         doubted=doubted,
+        noise_rate_interval=interval,
         threshold=threshold,
-        seed=config.seed,
     )
 
 
@@ -139,17 +140,19 @@ def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.Dat
 
 def _predictions(
     path: Path, config: RunConfig, names: LabelNames, issues: pd.DataFrame
-) -> tuple[np.ndarray | None, str, bool]:
-    """Probabilities (N, C), whose they are, and whether labels were doubted in training."""
+) -> tuple[np.ndarray | None, str, bool, tuple[float, float] | None]:
+    """Probabilities (N, C), whose they are, whether labels were doubted in training, and the interval."""
     if not path.is_file():
         judge = config.training.get("judge", "probe" if config.preset == "recommended" else "model")
         probed = config.method == "clear" and judge == "probe"
         source = "out_of_sample" if find(config.method).folds else "probe" if probed else "final_model"
-        return None, source, config.method == "clear" and bool((issues["clean_probability"] < 1).any())
+        doubted = config.method == "clear" and bool((issues["clean_probability"] < 1).any())
+        return None, source, doubted, None
     try:
         with safe_open(path, "np") as file:
             told = json.loads(file.metadata()["clear"])
             labels, source, doubted = told["labels"], str(told["source"]), bool(told["doubted"])
+            interval = _interval(told["noise_rate_interval"])
             probabilities = np.asarray(file.get_tensor("probabilities"))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
@@ -161,7 +164,21 @@ def _predictions(
             f"{path} is about other rows or labels than {run_folder.LABEL_ISSUES}: give the run folder as "
             "train has written it."
         )
-    return probabilities, source, doubted
+    return probabilities, source, doubted, interval
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    """An interval as it is stored.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if value is None:
+        return None
+    low, high = (float(end) for end in value)
+    if not 0 <= low <= high <= 1:
+        raise ValueError("the noise rate's interval is none")
+    return low, high
 
 
 def _table(config: RunConfig, data: str | None) -> LoadedTable:

@@ -6,34 +6,27 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import softmax
 
-from clear_peft.cleanliness import stratified_folds
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
-from clear_peft.objectives import cross_entropy
+from clear_peft.label_quality import stratified_folds
 from clear_peft.runs.progress import Reporter
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is known of N training rows after confident learning.
+    """What confident learning has found of N training rows.
 
     Attributes:
         logits: By the model that has not seen the row, (N, C) float32.
-        quality: cleanlab's label quality, the self-confidence, (N,) float32 in [0, 1].
-        losses: Out-of-sample cross entropies under the given labels, (N,) float32.
-        is_issue: Whether the label is held to be wrong, (N,) bool.
         kept: Rows to train on, ascending int64: those without an issue, and of a class that would lose all
             its rows the one of best quality.
     """
 
     logits: np.ndarray
-    quality: np.ndarray
-    losses: np.ndarray
-    is_issue: np.ndarray
     kept: np.ndarray
 
 
@@ -55,6 +48,7 @@ def out_of_sample_logits(
     train_and_predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
     file: Path,
     reporter: Reporter,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits of every row by a model that was trained on the other folds, (N, C) float32.
 
@@ -66,13 +60,14 @@ def out_of_sample_logits(
         train_and_predict: Rows to train on and rows to predict in, logits of the latter out.
         file: Written when all is done; read instead, where an interrupted run has left it.
         reporter: Told of every fold.
+        groups: Group of each row, (N,): one stays in one fold. Default: every row is alone.
 
     Raises:
         InputError: If the file is damaged, or of another training set.
     """
     if file.is_file():
         return _read(file, len(labels), classes)
-    fold = stratified_folds(labels, folds, seed)
+    fold = stratified_folds(labels, folds, seed, groups)
     parts: dict[int, np.ndarray] = {}
     for held in np.unique(fold).tolist():
         reporter.stage(f"Fold {held + 1} of {fold.max() + 1}")
@@ -108,17 +103,10 @@ def find_issues(labels: np.ndarray, logits: np.ndarray) -> Findings:
     from cleanlab.filter import find_label_issues  # five seconds, and an extra
     from cleanlab.rank import get_label_quality_scores
 
-    tensor = torch.from_numpy(logits)
-    probabilities = torch.softmax(tensor.double(), dim=1).numpy()
+    probabilities = softmax(logits.astype(np.float64), axis=1)
     quality = get_label_quality_scores(labels, probabilities)
     is_issue = find_label_issues(labels, probabilities, return_indices_ranked_by=None, n_jobs=1)
-    return Findings(
-        logits=logits,
-        quality=quality.astype(np.float32),
-        losses=cross_entropy(tensor, torch.from_numpy(labels)).numpy(),
-        is_issue=is_issue,
-        kept=kept_rows(labels, is_issue, quality),
-    )
+    return Findings(logits, kept_rows(labels, is_issue, quality))
 
 
 def kept_rows(labels: np.ndarray, is_issue: np.ndarray, quality: np.ndarray) -> np.ndarray:

@@ -33,6 +33,8 @@ class RunConfig:
         label_column: Column of the given labels, which may be wrong.
         clean_label_column: Column of true labels, if they are known: read for evaluation alone.
         id_column: Column of ids, copied into the list of label issues.
+        group_column: Column that says which rows belong together, such as those of one customer or document:
+            none is judged by a fit that has seen another's label, and none is held out without the others.
         validation: Validation table; by default rows of ``data`` are held out, with their doubtful labels.
         validation_fraction: Share of the rows that is held out.
         test: Test table, evaluated once at the end.
@@ -60,6 +62,7 @@ class RunConfig:
     label_column: str = "label"
     clean_label_column: str | None = None
     id_column: str | None = None
+    group_column: str | None = None
     validation: str | None = None
     validation_fraction: float = 0.1
     test: str | None = None

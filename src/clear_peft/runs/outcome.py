@@ -5,21 +5,20 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.numpy import save
-from torch import Tensor
+from scipy.special import softmax
 
 from clear_peft.audit import audit
-from clear_peft.cleanliness import rank_label_issues
 from clear_peft.data import Examples, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
+from clear_peft.label_quality import label_quality_from_pred_probs, rank_label_issues
 from clear_peft.methods import find
-from clear_peft.objectives import cross_entropy
 from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
 from clear_peft.runs import folder as run_folder
@@ -31,7 +30,20 @@ from clear_peft.runs.progress import epoch_figures
 from clear_peft.runs.reporting import save_report
 from clear_peft.runs.tables import Tables
 from clear_peft.training import CleaRTrainer
-from clear_peft.training.judging import of_like_losses
+
+
+class Judged(NamedTuple):
+    """What is known of the labels of every row of the training file.
+
+    Attributes:
+        issues: The list, most suspicious first.
+        probabilities: Class probabilities by whom the list comes from, (N, C) float16, in the file's order.
+        noise_rate_interval: Of the noise rate; None where no noise model was fitted.
+    """
+
+    issues: pd.DataFrame
+    probabilities: np.ndarray
+    noise_rate_interval: tuple[float, float] | None
 
 
 def write_outcome(
@@ -42,7 +54,7 @@ def write_outcome(
     folder: Path,
     seconds: float,
     found: Findings | None,
-    judged: tuple[pd.DataFrame, Tensor],
+    judged: Judged,
 ) -> dict[str, Any]:
     """Measure the trained model, and write it all.
 
@@ -59,7 +71,7 @@ def write_outcome(
     Returns:
         What ``metrics.json`` holds.
     """
-    issues, logits = judged
+    issues, probabilities, interval = judged
     model = trainer.model
 
     def write(adapter: Path) -> None:
@@ -77,9 +89,7 @@ def write_outcome(
         "validation": on(tables.validation),
         "selected_epoch": round(_selected_epoch(trainer)),
         "epochs": epoch_figures(trainer.state.log_history),
-        "noise_rate_estimate": float(
-            1 - issues["clean_probability"].mean() if found is None else found.is_issue.mean()
-        ),
+        "noise_rate_estimate": float(1 - issues["clean_probability"].mean()),
         "rows": {
             "train": len(tables.train),
             "validation": len(tables.validation),
@@ -104,15 +114,19 @@ def write_outcome(
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
     source = trainer.judge if found is None else "out_of_sample"
-    about = {"labels": tables.names.names, "source": source, "doubted": trainer.doubted}
-    probabilities = torch.softmax(logits, dim=1).numpy().astype(np.float16)
+    about = {
+        "labels": tables.names.names,
+        "source": source,
+        "doubted": trainer.doubted,
+        "noise_rate_interval": interval,
+    }
     found_wrong = audit(
         issues,
         probabilities,
         tables.names.names,
         source=source,
         doubted=trainer.doubted,
-        seed=config.seed,
+        noise_rate_interval=interval,
     )
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     run_folder.save_adapter(folder, write)
@@ -141,46 +155,42 @@ def _selected_epoch(trainer: CleaRTrainer) -> float:
 
 def judge_rows(
     config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any, found: Findings | None
-) -> tuple[pd.DataFrame, Tensor]:
-    """The list of label issues, and the logits that it comes from, (N, C) float32 in the file's order.
+) -> Judged:
+    """The list of label issues, and what it comes from.
 
-    Both of every row of the training file, the held-out ones too. Called by every process: a pass over the
-    rows, where none has been made yet, is shared out. Arguments as for ``write_outcome``.
+    Of every row of the training file, the held-out ones too. Called by every process: a pass over the rows,
+    where none has been made yet, is shared out. Arguments as for ``write_outcome``.
     """
-    if found is None:
-        state = trainer.cleanliness
-        losses, probability, logits = state.losses, state.clean_probability, state.teacher.logits()
-    else:
-        losses, probability, logits = found.losses, found.quality, torch.from_numpy(found.logits)
-    examples = [tables.train]
-    if tables.held_out is not None:
-        examples.append(tables.held_out)
-        if found is None:
-            unseen = state.validation_teacher.logits()
-            held_losses, believed = state.validation_losses, state.validation_probability
-        else:
-            unseen = torch.from_numpy(logits_of(trainer.model, tokenizer, tables.held_out, config.max_length))
-            held_losses = cross_entropy(unseen, torch.from_numpy(tables.held_out.labels)).numpy()
-            believed = of_like_losses(held_losses, losses, probability)
-        losses = np.concatenate([losses, held_losses])
-        probability = np.concatenate([probability, believed])
-        logits = torch.cat([logits, unseen])
-    issues = rank_label_issues(
-        probability,
-        losses,
-        given=np.concatenate([e.labels for e in examples]),
-        predicted=logits.argmax(dim=1).numpy(),
-        names=tables.names.names,
-    )
-    if found is not None:
-        inside = issues["row"] < len(tables.train)
-        issues.loc[inside, "is_label_issue"] = found.is_issue[issues.loc[inside, "row"]]
+    examples = [tables.train] if tables.held_out is None else [tables.train, tables.held_out]
+    given = np.concatenate([e.labels for e in examples])
     places = np.concatenate([e.rows for e in examples])
+    names = tables.names.names
+    if found is None:
+        state, interval = trainer.cleanliness, trainer.cleanliness.parameters.get("noise_rate_interval")
+        losses, probability, logits = state.losses, state.clean_probability, state.teacher.logits()
+        if tables.held_out is not None:
+            losses = np.concatenate([losses, state.validation_losses])
+            probability = np.concatenate([probability, state.validation_probability])
+            logits = torch.cat([logits, state.validation_teacher.logits()])
+        probabilities = torch.softmax(logits, dim=1).numpy()
+        issues = rank_label_issues(
+            probability, losses, given=given, predicted=probabilities.argmax(axis=1), names=names
+        )
+    else:
+        unseen = found.logits
+        if tables.held_out is not None:
+            held = logits_of(trainer.model, tokenizer, tables.held_out, config.max_length)
+            unseen = np.concatenate([unseen, held])
+        quality = label_quality_from_pred_probs(
+            softmax(unseen.astype(np.float64), axis=1), given, groups=tables.groups[places]
+        )
+        issues, interval = quality.issues(names).drop(columns="group"), quality.noise_rate_interval
+        probabilities = quality.pred_probs.dense()
     rows = places[issues["row"]]
     issues["row"] = rows
     issues.insert(1, "text", [tables.rows.texts[row] for row in rows])
     if tables.rows.ids is not None:
         issues["id"] = [tables.rows.ids[row] for row in rows]
-    held = set() if tables.held_out is None else set(tables.held_out.rows.tolist())
-    issues["split"] = ["validation" if row in held else "train" for row in rows]
-    return issues, logits[torch.from_numpy(places).argsort()]
+    issues["split"] = np.where(np.isin(rows, tables.train.rows), "train", "validation")
+    in_file_order = probabilities[places.argsort()].astype(np.float16)
+    return Judged(issues, in_file_order, None if interval is None else tuple(interval))

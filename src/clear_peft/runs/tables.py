@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from clear_peft.data import Examples, LabelNames, hold_out, load_examples
+import numpy as np
+
+from clear_peft.data import Examples, LabelNames, hold_out, load_examples, row_groups
 from clear_peft.runs.config import RunConfig
 
 
@@ -15,6 +17,7 @@ class Tables:
 
     names: LabelNames
     rows: Examples
+    groups: np.ndarray  # of all rows: copies of a text, and what the input says belongs together
     train: Examples
     validation: Examples
     held_out: Examples | None  # the validation rows that come from the training file
@@ -39,18 +42,23 @@ def read_tables(config: RunConfig) -> Tables:
     """
     columns: dict[str, Any] = {"text_column": config.text_column, "label_column": config.label_column}
     table = load_examples(
-        config.data, **columns, clean_label_column=config.clean_label_column, id_column=config.id_column
+        config.data,
+        **columns,
+        clean_label_column=config.clean_label_column,
+        id_column=config.id_column,
+        group_column=config.group_column,
     )
     rows, names = table.examples, table.names
     assert names is not None  # a label column was asked for
     assert rows.labels is not None
+    _, groups = row_groups(rows)
     held_out = None
     if config.validation is not None:
         train = rows
         validation = load_examples(config.validation, **columns, names=names).examples
     else:
-        kept, held = hold_out(rows.labels, config.validation_fraction, config.seed)
+        kept, held = hold_out(rows.labels, config.validation_fraction, config.seed, groups)
         train, validation = rows.select(kept), rows.select(held)
         held_out = validation
     test = None if config.test is None else load_examples(config.test, **columns, names=names).examples
-    return Tables(names, rows, train, validation, held_out, test)
+    return Tables(names, rows, groups, train, validation, held_out, test)

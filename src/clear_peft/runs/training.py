@@ -35,7 +35,7 @@ from clear_peft.runs.progress import Diary, Reporter, ReportTo, Silent, TestCurv
 from clear_peft.runs.reporting import write_report
 from clear_peft.runs.tables import Tables, read_tables
 from clear_peft.training import CleaRConfig, CleaRTrainer, preset
-from clear_peft.training.indexing import CLEAN_LABEL_COLUMN
+from clear_peft.training.indexing import CLEAN_LABEL_COLUMN, GROUP_COLUMN
 from clear_peft.training.selection import BELIEVED_ACCURACY
 from clear_peft.training.watch import NotFiniteError
 from clear_peft.tuners import build
@@ -136,6 +136,7 @@ def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]
     tokens = {name: tokenize(examples, tokenizer, config.max_length) for name, examples in parts.items()}
     if tables.train.clean_labels is not None:
         tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
+    tokens["train"] = tokens["train"].add_column(GROUP_COLUMN, tables.groups[tables.train.rows])
     return tokens
 
 
@@ -255,6 +256,7 @@ def _findings(
         train_and_predict,
         folder / run_folder.OUT_OF_SAMPLE,
         reporter,
+        tables.groups[tables.train.rows],
     )
     return confident_learning.find_issues(labels, logits)
 

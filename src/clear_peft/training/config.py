@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from clear_peft.cleanliness import BetaMixtureCleanliness, CleanlinessEstimator, GaussianMixtureCleanliness
 from clear_peft.errors import InputError
+from clear_peft.label_quality import BetaMixtureCleanliness, CleanlinessEstimator, GaussianMixtureCleanliness
 from clear_peft.objectives import OBJECTIVES
 from clear_peft.tuners import PAPER_SETTINGS
 
@@ -51,7 +51,7 @@ class CleaRConfig(TrainingArguments):
             start, is evaluated and saved; 0: the last weights.
         judge: Whose predictions say what to doubt, and teach. ``probe``: a linear probe on the model's hidden
             features, of each row by a fit without it, and the noise model that this shows
-            (``clear_peft.cleanliness.probe``); a model without hidden states to give out judges itself.
+            (``clear_peft.label_quality.probe``); a model without hidden states to give out judges itself.
             ``model``: the model's own, in a pass over all rows; its head has begun to repeat the labels that
             it was trained on. ``steps``: what fell out of the epoch's steps, moved to its end; it costs
             nothing, but what the adapter knows of an example is hidden in its steps where gates are closed,

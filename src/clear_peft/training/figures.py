@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from clear_peft.cleanliness import log_odds
+from clear_peft.label_quality import log_odds
 from clear_peft.training.state import CleanlinessState
 
 _BINS = 40

@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from clear_peft.cleanliness import Readout, readout
 from clear_peft.errors import InputError
+from clear_peft.label_quality import LinearHead, fit_linear_head
 from clear_peft.training.probing import finite
 from clear_peft.training.scoring import pass_over
 from clear_peft.tuners.anatomy import head_names
@@ -52,7 +52,7 @@ def head_inputs(
         **options: As for ``pass_over``.
 
     Returns:
-        (N, D) float16 on the CPU; None where the head's outputs are not the logits.
+        (N, D) float32 on the CPU; None where the head's outputs are not the logits.
     """
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -74,7 +74,7 @@ def head_inputs(
 
     hook = head.register_forward_hook(lambda _, given, outputs: seen.append((given[0], outputs)))
     try:
-        features = pass_over(read, model, dataset, collate, dtype=torch.float16, **options)
+        features = pass_over(read, model, dataset, collate, **options)
     finally:
         hook.remove()
     return features if features.shape[1] else None
@@ -89,6 +89,7 @@ class HeadStart:
         inputs_of: Reads what a head is given of some rows, (B,), as ``head_inputs`` does.
         labels: Given labels of all rows, (N,).
         rows: Positions of those that the probe is fitted to, (B,).
+        groups: Group of each of all rows, (N,); None if every row is alone.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class HeadStart:
         inputs_of: Callable[[nn.Linear, npt.NDArray[np.integer]], Tensor | None],
         labels: npt.NDArray[np.integer],
         rows: npt.NDArray[np.integer],
+        groups: npt.NDArray[np.integer] | None = None,
     ) -> None:
         self._inputs_of, self._labels, self._rows = inputs_of, labels, rows
+        self._groups = None if groups is None else groups[rows]
         self._inputs: Tensor | None = None
 
     def begin(self, model: Any, belief: npt.NDArray[np.floating] | None = None) -> None:
@@ -119,12 +122,18 @@ class HeadStart:
             return
         self._inputs = inputs if belief is None else None
         features, known = finite(inputs), None if belief is None else belief[self._rows]
-        start = readout(features, self._labels[self._rows], head.out_features, known)
+        start = fit_linear_head(
+            features,
+            self._labels[self._rows],
+            head.out_features,
+            clean_probability=known,
+            groups=self._groups,
+        )
         set_head(head, start, features.mean(axis=0, dtype=np.float64))
 
 
 @torch.no_grad()
-def set_head(head: nn.Linear, start: Readout, mean: npt.NDArray[np.floating]) -> None:
+def set_head(head: nn.Linear, start: LinearHead, mean: npt.NDArray[np.floating]) -> None:
     """Make a head that map, the first process's on all of them.
 
     Args:

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset as HubDataset
 from torch.utils.data import Dataset, IterableDataset
 
 from clear_peft.errors import InputError
+from clear_peft.label_quality import as_groups
 
 ID_COLUMN = "clear_example_id"
 CLEAN_LABEL_COLUMN = "clean_label"
+GROUP_COLUMN = "group"
+# columns of the training set that no model is given
+_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN)
 _LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
@@ -28,9 +33,7 @@ class IdCollator:
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate, with the ids as an int64 tensor (B,) where the features have them."""
-        rest = [
-            {k: v for k, v in dict(f).items() if k not in (ID_COLUMN, CLEAN_LABEL_COLUMN)} for f in features
-        ]
+        rest = [{k: v for k, v in dict(f).items() if k not in _OURS} for f in features]
         batch = self.collate(rest)
         if ID_COLUMN in features[0]:
             batch[ID_COLUMN] = torch.tensor([int(f[ID_COLUMN]) for f in features])
@@ -95,6 +98,21 @@ def token_counts(dataset: Any) -> np.ndarray | None:
     if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
         return None
     return np.asarray([len(ids) for ids in dataset.with_format(None)["input_ids"]])
+
+
+def groups_of(dataset: Any) -> np.ndarray | None:
+    """Group of each row of a dataset, (N,) int64: of its column ``group`` or, without one, of equal inputs.
+
+    None where every row is alone.
+    """
+    given = numbers(dataset, GROUP_COLUMN)
+    if given is None:
+        if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+            return None
+        rows = dataset.with_format(None)["input_ids"]
+        given = pd.factorize(pd.Series([np.asarray(ids).tobytes() for ids in rows]))[0]
+    groups = as_groups(given, len(dataset))
+    return groups if groups.max(initial=-1) + 1 < len(groups) else None
 
 
 def has_labels(dataset: Any) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, NoiseModel, Opinion, smooth
 from clear_peft.errors import InputError
+from clear_peft.label_quality import CleanlinessEstimator, Judgement, NoiseModel, smooth
 from clear_peft.objectives import cross_entropy
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.state import CleanlinessState
@@ -67,9 +67,10 @@ def judged(
 
 def judged_by_probe(
     noise: NoiseModel,
-    opinions: Iterable[tuple[np.ndarray, Opinion]],
+    noise_rate_interval: tuple[float, float],
+    judgements: Iterable[tuple[np.ndarray, Judgement]],
     labels: np.ndarray,
-    held_out: tuple[Opinion, np.ndarray],
+    held_out: tuple[Judgement, np.ndarray],
     args: CleaRConfig,
     *,
     epoch: int,
@@ -78,38 +79,40 @@ def judged_by_probe(
 
     Args:
         noise: How given labels come from true ones.
-        opinions: Positions (B,) of some training rows and the opinion of them, until all have been judged
-            once; one block at a time is held in memory.
+        noise_rate_interval: Of the share of wrong labels.
+        judgements: Positions (B,) of some training rows and what a probe says of them, until all have been
+            judged once; one block at a time is held in memory.
         labels: Given labels, (N,).
-        held_out: The opinion of M validation rows, and their given labels, (M,).
+        held_out: The same of M validation rows, and their given labels, (M,).
         args: For ``doubt_above``: below that share of wrong labels training is to doubt none.
         epoch: Number of epochs that the model has been trained for.
     """
     unseen, unseen_labels = held_out
     losses, probability = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
-    teacher = Teacher.unknown(len(labels), unseen.predicted.shape[1], torch.device("cpu"))
+    teacher = Teacher.unknown(len(labels), unseen.pred_probs.shape[1], torch.device("cpu"))
     contradicted = 0
-    for rows, opinion in opinions:
-        given, logits = labels[rows], _logits(opinion.predicted)
+    for rows, judgement in judgements:
+        given, logits = labels[rows], _logits(judgement.pred_probs)
         teacher.put(torch.from_numpy(rows), logits)
-        losses[rows], probability[rows] = _losses(logits, given), opinion.clean_probability
-        contradicted += int((opinion.predicted.argmax(axis=1) != given).sum())
+        losses[rows], probability[rows] = _losses(logits, given), judgement.clean_probability
+        contradicted += int((judgement.pred_probs.argmax(axis=1) != given).sum())
     return CleanlinessState(
         epoch=epoch,
         losses=losses,
         clean_probability=probability,
         teacher=teacher,
-        validation_losses=_losses(_logits(unseen.predicted), unseen_labels),
+        validation_losses=_losses(_logits(unseen.pred_probs), unseen_labels),
         validation_probability=unseen.clean_probability.astype(np.float32),
-        validation_teacher=Teacher.of(_logits(unseen.predicted)),
+        validation_teacher=Teacher.of(_logits(unseen.pred_probs)),
         judge="probe",
         components=2 if 1 - probability.mean(dtype=np.float64) >= args.doubt_above else 1,
         parameters={
             "scale": "log_odds",
             "contradicted": contradicted / len(labels),
             "noise": noise.kind,
+            "noise_rate_interval": list(noise_rate_interval),
         },
-        drawn=None if noise.drawn is None else torch.from_numpy(noise.drawn).float(),
+        drawn=None if noise.kind == "symmetric" else torch.from_numpy(noise.transition).float(),
     )
 
 

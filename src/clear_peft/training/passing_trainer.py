@@ -15,6 +15,7 @@ from clear_peft.training.indexing import (
     CLEAN_LABEL_COLUMN,
     ID_COLUMN,
     IdCollator,
+    groups_of,
     has_labels,
     labels_of,
     numbers,
@@ -49,6 +50,7 @@ class PassingTrainer(AdapterTrainer):
             train_dataset = with_ids(train_dataset)
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = numbers(train_dataset, CLEAN_LABEL_COLUMN)
+            self._groups = groups_of(train_dataset)
             self._lengths = numbers(train_dataset, args.length_column_name)
             if self._lengths is None and args.train_sampling_strategy == "group_by_length":
                 self._lengths = token_counts(train_dataset)

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from clear_peft.cleanliness import CleanlinessEstimator, Opinion, probe
+from clear_peft.label_quality import Judgement, fit_probe
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.judging import check_finite, judged_by_probe
 from clear_peft.training.state import CleanlinessState
 
 # more rows tell a linear probe next to nothing, and their features have to be in memory together
-MOST_ROWS = 1 << 17
+MOST_ROWS = 1 << 16
 # of each class, as far as there are so many, however rare it is
 _LEAST_OF_CLASS = 50
 
@@ -22,22 +22,22 @@ def probed(
     labels: np.ndarray,
     held_out_labels: np.ndarray,
     num_classes: int,
-    estimator: CleanlinessEstimator,
     args: CleaRConfig,
     *,
     epoch: int,
+    groups: np.ndarray | None = None,
 ) -> CleanlinessState | None:
     """What a probe on a model's features makes of the labels; None where the model has no features.
 
     Args:
-        features_of: Gives the features of training rows, (B,) → (B, D), and of all validation rows, None →
-            (M, D), or None where there are none.
+        features_of: Gives the features of training rows, (B,) → (B, V, D), and of all validation rows,
+            None → (M, V, D), or None where there are none.
         labels: Given labels of the training rows, (N,).
         held_out_labels: Of the validation rows, (M,).
         num_classes: C.
-        estimator: As for ``clear_peft.cleanliness.probe``.
         args: For ``seed`` and ``doubt_above``.
         epoch: Number of epochs that the model has been trained for.
+        groups: Group of each training row, (N,): rows of one are left out together. Default: all are alone.
 
     Raises:
         InputError: If a feature is not finite.
@@ -46,10 +46,11 @@ def probed(
     features, validation = features_of(first), features_of(None)
     if features is None:
         return None
-    fitted = probe(finite(features), labels[first], num_classes, estimator)
+    inside = None if groups is None else groups[first]
+    fitted, quality = fit_probe(finite(features), labels[first], num_classes, groups=inside)
 
-    def opinions() -> Iterator[tuple[np.ndarray, Opinion]]:
-        yield first, fitted.left_out
+    def judgements() -> Iterator[tuple[np.ndarray, Judgement]]:
+        yield first, Judgement(quality.pred_probs.dense(), quality.clean_probability)
         for rows in others:
             read = features_of(rows)
             assert read is not None  # as of the first
@@ -57,7 +58,15 @@ def probed(
 
     unseen = finite(features[:0] if validation is None else validation)
     held_out = fitted.judge(unseen, held_out_labels), held_out_labels
-    return judged_by_probe(fitted.noise, opinions(), labels, held_out, args, epoch=epoch)
+    return judged_by_probe(
+        quality.noise,
+        quality.noise_rate_interval,
+        judgements(),
+        labels,
+        held_out,
+        args,
+        epoch=epoch,
+    )
 
 
 def blocks(labels: np.ndarray, seed: int, most: int = MOST_ROWS) -> list[np.ndarray]:
@@ -68,7 +77,7 @@ def blocks(labels: np.ndarray, seed: int, most: int = MOST_ROWS) -> list[np.ndar
     Args:
         labels: (N,).
         seed: Of the draw.
-        most: Rows of a block. Default 131,072.
+        most: Rows of a block. Default 65,536.
     """
     drawn = np.arange(len(labels))
     if len(labels) > most:
@@ -79,7 +88,7 @@ def blocks(labels: np.ndarray, seed: int, most: int = MOST_ROWS) -> list[np.ndar
 
 
 def finite(features: Tensor) -> np.ndarray:
-    """Features of a pass, (N, D), as numpy takes them.
+    """Features of a pass, (N, …), as numpy takes them.
 
     Raises:
         InputError: If one is not finite.

@@ -27,7 +27,7 @@ def predict_logits(model: nn.Module, dataset: Any, collate: Callable, **options:
 
 
 def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options: Any) -> Tensor | None:
-    """What a model makes of each example below its head: the mean of the last hidden states of its tokens.
+    """What a model makes of each example below its head: means of the hidden states of its tokens.
 
     Args:
         model: The model; its mode is restored afterwards.
@@ -36,24 +36,37 @@ def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options
         **options: As for ``pass_over``.
 
     Returns:
-        (N, D) float16 on the CPU, of an encoder-decoder by its encoder; None where a model gives out no
-        hidden states of shape (B, T, D).
+        (N, V, D) float32 on the CPU, of an encoder-decoder by its encoder: of the layer in the middle, the
+        last but one and the last, as far as these are different; None where a model gives out no hidden
+        states of shape (B, T, D).
     """
 
     def embed(inputs: dict[str, Any]) -> Tensor:
         first = next(iter(inputs.values()))
         outputs = model(**inputs, output_hidden_states=True)
-        states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or (first[:, :0],)
-        hidden, mask = states[-1].float(), inputs.get("attention_mask")
-        if hidden.dim() != 3:
-            return hidden.new_zeros(len(first), 0)
-        if mask is None or mask.shape != hidden.shape[:2]:
-            return hidden.mean(dim=1)
-        real = mask.unsqueeze(-1).to(hidden)
-        return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or ()
+        if not states or any(state.dim() != 3 for state in states):
+            return torch.zeros(len(first), 0, 0)
+        mask = inputs.get("attention_mask")
+        return torch.stack([mean_of_tokens(states[i], mask) for i in probed_layers(len(states))], dim=1)
 
-    features = pass_over(embed, model, dataset, collate, dtype=torch.float16, **options)
+    features = pass_over(embed, model, dataset, collate, **options)
     return features if features.shape[1] else None
+
+
+def probed_layers(states: int) -> list[int]:
+    """Which of so many hidden states (the embeddings and every layer's) are probed, ascending."""
+    last = states - 1
+    return sorted({last // 2, max(last - 1, 0), last})
+
+
+def mean_of_tokens(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens that are no padding, (B, T, D) → (B, D) float32."""
+    hidden = hidden.float()
+    if mask is None or mask.shape != hidden.shape[:2]:
+        return hidden.mean(dim=1)
+    real = mask.unsqueeze(-1).to(hidden)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
 
 @torch.no_grad()
@@ -78,7 +91,7 @@ def pass_over(
     whole, whatever their number.
 
     Args:
-        read: Runs the model on a batch of inputs, (B, …), and gives (B, D).
+        read: Runs the model on a batch of inputs, (B, …), and gives (B, …).
         model: The model; its mode is restored afterwards.
         dataset: Map-style, items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
@@ -91,7 +104,7 @@ def pass_over(
         world_size: Number of processes. Default 1.
 
     Returns:
-        (N, D) on the CPU.
+        (N, …) on the CPU.
     """
     rows = np.arange(len(dataset)) if rows is None else rows
     size = len(rows)
@@ -111,7 +124,7 @@ def pass_over(
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
             part = read(inputs).to("cpu", dtype)
             if found is None:
-                found = torch.zeros(size, part.shape[1], dtype=dtype)
+                found = torch.zeros(size, *part.shape[1:], dtype=dtype)
             if own:
                 found[np.searchsorted(rows, batch[ID_COLUMN].numpy())] = part
     finally:

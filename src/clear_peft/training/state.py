@@ -41,8 +41,8 @@ class CleanlinessState:
         judge: Whose predictions these are: ``probe`` or ``final_model``.
         components: 2, or 1 where training is to doubt no label, whatever its p.
         parameters: What was fitted, JSON-able.
-        drawn: P(given label | true class, label drawn anew), (C, C) float32, where p comes from a noise model
-            that knows more than that (``clear_peft.cleanliness.NoiseModel``).
+        drawn: T, P(given label | true class), (C, C) float32, where p comes from a noise model in which wrong
+            labels prefer some classes (``clear_peft.label_quality.NoiseModel``).
     """
 
     epoch: int

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clear_peft.cleanliness import moved_to
+from clear_peft.label_quality import moved_to
 from clear_peft.training.teacher import Teacher
 
 
@@ -38,7 +38,7 @@ class StepScores:
         self._teacher.put(ids, logits)
 
     def end_epoch(self, epoch: float, accelerator: Any) -> None:
-        """Move the losses of the epoch's steps to its end (see ``clear_peft.cleanliness.moved_to``).
+        """Move the losses of the epoch's steps to its end (see ``clear_peft.label_quality.moved_to``).
 
         An example without a step in it keeps what it had.
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from clear_peft.cleanliness import CleanlinessEstimator, rank_label_issues
 from clear_peft.errors import InputError
+from clear_peft.label_quality import CleanlinessEstimator, rank_label_issues
 from clear_peft.objectives import consistency, soft_cross_entropy
 from clear_peft.training.averaging import WeightAverage
 from clear_peft.training.config import ESTIMATORS, CleaRConfig
@@ -45,6 +45,8 @@ class CleaRTrainer(StepTrainer):
     training set, estimates each label's clean probability p and, where labels are doubted, trains afresh on
     targets softened by p, with examples routed through the PEFT modules by it. What it saves is an ordinary
     PEFT adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
+    Rows with one number in a column ``group`` are judged together, none by a fit that has seen the label of
+    another; without that column, rows with equal inputs.
 
     Args:
         model: A PEFT model for single-label classification (``peft.get_peft_model``,
@@ -108,7 +110,7 @@ class CleaRTrainer(StepTrainer):
         self._head: HeadStart | None = None
         if args.clean_routing and args.probe_head and train_dataset is not None:
             rows, *_ = blocks(self._labels, args.seed)
-            self._head = HeadStart(self._head_inputs, self._labels, rows)
+            self._head = HeadStart(self._head_inputs, self._labels, rows, self._groups)
 
     # What it found out
 
@@ -138,7 +140,7 @@ class CleaRTrainer(StepTrainer):
         return self._scores and self.args.soft_labels and self._doubts
 
     def label_issues(self) -> pd.DataFrame:
-        """The training rows, most suspicious first (see ``clear_peft.cleanliness.rank_label_issues``)."""
+        """The training rows, most suspicious first (see ``clear_peft.label_quality.rank_label_issues``)."""
         state = self.cleanliness
         names = self.model.config.id2label
         return rank_label_issues(
@@ -374,7 +376,7 @@ class CleaRTrainer(StepTrainer):
             return self._pass_over(hidden_features, self.train_dataset, self._lengths, rows)
 
         labels, unseen, classes = self._labels, self._held_out_labels, self._num_labels
-        return probed(features_of, labels, unseen, classes, self._estimator, self.args, epoch=epoch)
+        return probed(features_of, labels, unseen, classes, self.args, epoch=epoch, groups=self._groups)
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state

@@ -63,6 +63,7 @@ def render(record: RunRecord) -> str:
     values: dict[str, Any] = {
         "name": showable(record.name),
         "finished": record.metrics is not None,
+        "trained": record.trained,
         "missing": [showable(sentence) for sentence in record.missing],
         "epochs": len(record.epochs),
         "warm_up": record.warm_up,

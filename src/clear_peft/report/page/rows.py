@@ -25,9 +25,9 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
     Returns:
         ``labels`` and ``splits`` (names), ``total`` (rows of the table), ``shown`` (rows that follow),
         ``cut`` (number of texts that were cut), ``lengths`` (characters of each cut text, by position), and
-        a list per column: ``row``, ``text``, ``given``, ``predicted`` and ``split`` (positions in the
-        names), ``clean``, ``quality``, ``issue``, ``group``, ``conflict`` (0 or 1), and ``id`` where there
-        are ids.
+        a list per column: ``row``, ``text``, ``given``, ``predicted`` (positions in the names), ``clean``,
+        ``quality``, ``issue``, ``group``, ``conflict`` (0 or 1), and where there are such ``split``
+        (positions) and ``id``.
     """
     texts = [str(text) for text in issues["text"]]
     kept = [text[:TEXT_CHARACTERS] for text in texts]
@@ -35,7 +35,7 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
     shown = _fitting(kept, ids, budget - len(embedded_json(list(labels)).encode()))
     issues = issues.head(shown)
     names = list(dict.fromkeys([*labels, *issues["given_label"], *issues["predicted_label"]]))
-    splits = list(dict.fromkeys(issues["split"]))
+    splits = list(dict.fromkeys(issues["split"])) if "split" in issues else []
     lengths = {i: len(texts[i]) for i in range(shown) if len(texts[i]) > TEXT_CHARACTERS}
     columns: dict[str, Any] = {
         "row": issues["row"].tolist(),
@@ -45,10 +45,11 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
         "clean": _shares(issues["clean_probability"]),
         "quality": _shares(issues["label_quality"]),
         "issue": issues["is_label_issue"].astype(int).tolist(),
-        "split": _positions(issues["split"], splits),
         "group": issues["duplicate_group"].tolist(),
         "conflict": issues["duplicate_conflict"].astype(int).tolist(),
     }
+    if splits:
+        columns["split"] = _positions(issues["split"], splits)
     if ids is not None:
         columns["id"] = ids[:shown]
     facts: Mapping[str, Any] = {"labels": names, "splits": splits, "total": len(texts), "shown": shown}

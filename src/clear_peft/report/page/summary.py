@@ -10,8 +10,8 @@ from clear_peft.files import plain_json
 from clear_peft.report.page.embedding import showable
 from clear_peft.report.record import RunRecord
 
-_PATHS = ("model", "data", "validation", "test", "output")
-_SOURCES = (("data", "training table"), ("validation", "validation table"), ("test", "test table"))
+_PATHS = ("model", "data", "validation", "test", "output", "pred_probs", "embeddings")
+_SOURCES = (("validation", "validation table"), ("test", "test table"))
 
 
 def headline(record: RunRecord) -> list[dict[str, str]]:
@@ -42,12 +42,15 @@ def headline(record: RunRecord) -> list[dict[str, str]]:
 
 
 def facts(record: RunRecord) -> list[tuple[str, str]]:
-    """What was trained on what, as (name, value); what is not known is left out."""
+    """What was trained on, or found in, what, as (name, value); what is not known is left out."""
     config, metrics = record.config, record.metrics or {}
     peft = metrics["peft"] if "peft" in metrics else config.get("peft")
     method = metrics.get("method") or config.get("method")
     found: list[tuple[str, Any]] = [
         ("Model", _brief_path(config.get("model"))),
+        ("Predictions", _brief_path(config.get("pred_probs"))),
+        ("Embeddings", _brief_path(config.get("embeddings"))),
+        ("Training table" if record.trained else "Table", _brief_path(config.get("data"))),
         *((name.capitalize(), _brief_path(config.get(key))) for key, name in _SOURCES),
         ("Columns", _columns(config)),
         ("PEFT method", peft or ("none: all weights are trained" if method else None)),
@@ -56,6 +59,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Epochs", _epoch_counts(record)),
         ("Seed", metrics.get("seed", config.get("seed"))),
         ("Training time", _duration(metrics.get("train_seconds"))),
+        ("Time", _duration(metrics.get("seconds"))),
         ("Peak memory", _size(metrics.get("peak_memory_bytes"))),
         (
             "Versions",
@@ -96,7 +100,6 @@ def _accuracy(name: str, measured: Mapping[str, Any], rows: int | None, labels: 
 
 
 def _audited(audit: Audit) -> Sequence[dict[str, str]]:
-    low, high = audit.noise_rate_interval
     listed = int(audit.issues["is_label_issue"].sum())
     rule = f"clean probability below {audit.threshold:g}"
     expected = audit.expected_precision
@@ -105,7 +108,7 @@ def _audited(audit: Audit) -> Sequence[dict[str, str]]:
         {
             "name": "Estimated wrong labels",
             "value": percent(audit.noise_rate),
-            "detail": f"95 % interval {percent(low)} to {percent(high)}, if the model judges well",
+            "detail": audit.said_interval(percent),
         },
         {
             "name": "Rows to check",
@@ -124,6 +127,7 @@ def _brief_path(source: str | None) -> str | None:
 def _columns(config: Mapping[str, Any]) -> str:
     names = [("texts", config.get("text_column")), ("labels", config.get("label_column"))]
     names += [("true labels", config.get("clean_label_column")), ("ids", config.get("id_column"))]
+    names += [("groups", config.get("group_column"))]
     return ", ".join(f"{name} in {column}" for name, column in names if column)
 
 

@@ -16,7 +16,7 @@ function mountFilters(rows, initial, setFilter) {
   options(find("decision"), Object.entries(DECISION_OPTIONS));
   options(find("given"), counted(rows.labels, rows.given));
   options(find("predicted"), counted(rows.labels, rows.predicted));
-  options(find("split"), counted(rows.splits, rows.split));
+  options(find("split"), counted(rows.splits, rows.split ?? []));
   for (const [name, value] of Object.entries(initial)) find(name).value = value;
   for (const name of ["show", "given", "predicted", "split", "decision"]) {
     find(name).addEventListener("change", () => setFilter({ [name]: find(name).value, search: find("search").value }));

@@ -31,7 +31,7 @@ function makeInspector(rows, decisions, { jump }) {
     find("inspector-twins").replaceChildren(...(others.length ? ["Near duplicates, and their given labels:", make("ul", {}, ...entries), ...more] : []));
   }
   function marks(i, decision) {
-    const chips = [make("span", { class: "chip" }, brief(rows.splits[rows.split[i]]))];
+    const chips = rows.split ? [make("span", { class: "chip" }, brief(rows.splits[rows.split[i]]))] : [];
     if (rows.id) chips.push(make("span", { class: "chip" }, "id ", make("bdi", {}, brief(rows.id[i]))));
     if (!rows.issue[i]) chips.push(make("span", { class: "chip" }, "not on the list"));
     if (rows.conflict[i]) chips.push(make("span", { class: "chip warn" }, "near duplicate with another label"));

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clear_peft.cleanliness import stratified_folds
+from clear_peft.label_quality import stratified_folds
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.integers(2, 6), st.integers(0, 99))

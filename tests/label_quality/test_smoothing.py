@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clear_peft.cleanliness import smooth
+from clear_peft.label_quality import smooth
 from clear_peft.errors import InputError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from clear_peft.cleanliness import log_odds, moved_to
+from clear_peft.label_quality import log_odds, moved_to
 
 
 def learning(size=2000, seed=0):

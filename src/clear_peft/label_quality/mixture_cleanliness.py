@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from clear_peft.cleanliness.estimate import CleanlinessEstimate
-from clear_peft.cleanliness.mixture import Array, BetaMixture, GaussianMixture, Mixture
-from clear_peft.cleanliness.scale import class_shifts, log_odds, unit_interval
 from clear_peft.errors import InputError
+from clear_peft.label_quality.estimate import CleanlinessEstimate
+from clear_peft.label_quality.mixture import Array, BetaMixture, GaussianMixture, Mixture
+from clear_peft.label_quality.scale import class_shifts, log_odds, unit_interval
 
 _CHUNK = 1 << 17
 

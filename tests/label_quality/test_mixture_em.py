@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from clear_peft.cleanliness.mixture import BetaMixture, GaussianMixture, Mixture
+from clear_peft.label_quality.mixture import BetaMixture, GaussianMixture, Mixture
 
 
 def two_gaussians(seed, n=4000, share=0.3, means=(0.0, 5.0), sds=(1.0, 1.5)):

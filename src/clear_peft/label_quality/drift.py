@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from clear_peft.cleanliness.scale import log_odds
+from clear_peft.label_quality.scale import log_odds
 
 _PARTS = 10
 # the mean of fewer losses says less of the moment than of the examples

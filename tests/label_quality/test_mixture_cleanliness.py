@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from clear_peft.cleanliness import (
+from clear_peft.label_quality import (
     BetaMixtureCleanliness,
     CleanlinessEstimate,
     CleanlinessEstimator,

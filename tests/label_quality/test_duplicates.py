@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clear_peft.audit.duplicates import duplicate_groups
+from clear_peft.label_quality import duplicate_groups
 
 CITIES = ("Lagos", "Oslo", "Lima", "Cairo", "Hanoi")
 SENTENCE = "the harvest was brought in before the storm reached the valley on a monday"

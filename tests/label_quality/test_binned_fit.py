@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clear_peft.cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness, mixture
-from clear_peft.cleanliness.mixture import GaussianMixture, _binned
+from clear_peft.label_quality import BetaMixtureCleanliness, GaussianMixtureCleanliness, mixture
+from clear_peft.label_quality.mixture import GaussianMixture, _binned
 
 ESTIMATORS = [
     GaussianMixtureCleanliness(),

@@ -1,0 +1,20 @@
+"""Which rows of a table are copies of one text, and which belong together."""
+
+import numpy as np
+
+from clear_peft.data.examples import Examples
+from clear_peft.label_quality import as_groups, duplicate_groups, merged
+
+
+def row_groups(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Copies, and groups of rows of which none may judge another.
+
+    Args:
+        examples: N rows, with or without groups of their own.
+
+    Returns:
+        Rows whose texts are the same, or nearly, have one number in the first, (N,) int64; rows that are
+        copies or in one group of the input have one number in the second, (N,) int64.
+    """
+    copies = as_groups(duplicate_groups(examples.texts), len(examples))
+    return copies, copies if examples.groups is None else merged(copies, examples.groups)

@@ -1,0 +1,53 @@
+"""Groups of rows that are left out together: copies of a text, and what the user says belongs together."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from clear_peft.errors import InputError
+
+Groups = npt.NDArray[np.integer]
+
+
+def as_groups(values: npt.ArrayLike, size: int) -> Groups:
+    """Group ids from 0 in the order of their first rows, (N,) int64.
+
+    Args:
+        values: A group of each row, (N,): numbers or text. Rows with a negative number, or without a value,
+            are alone.
+        size: N.
+
+    Raises:
+        InputError: If there are not N values.
+    """
+    given = np.asarray(values)
+    if given.shape != (size,):
+        raise InputError(f"groups have shape {given.shape}: give one for each of the {size} rows.")
+    codes = pd.factorize(pd.Series(given))[0].astype(np.int64)
+    alone = codes < 0
+    if np.issubdtype(given.dtype, np.number):
+        alone |= given < 0
+    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
+    return pd.factorize(codes)[0].astype(np.int64)
+
+
+def merged(first: Groups, second: Groups) -> Groups:
+    """Rows that either has in one group, directly or by way of others, in one group, (N,) int64."""
+    size, left, right = len(first), first.max(initial=-1) + 1, second.max(initial=-1) + 1
+    links = coo_array((np.ones(size, np.int8), (first, left + second)), shape=(left + right,) * 2)
+    component = connected_components(links, directed=False)[1]
+    return pd.factorize(component[first])[0].astype(np.int64)
+
+
+def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:
+    """Weights (N,) by which the copies of a text count together as one row."""
+    return 1 / np.bincount(copies)[copies]
+
+
+def identical_rows(features: npt.NDArray[np.floating]) -> Groups:
+    """Rows (N, …) whose numbers are all the same as float16, as those of copies are, (N,) int64."""
+    rows = np.ascontiguousarray(np.asarray(features).reshape(len(features), -1).astype(np.float16))
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64)

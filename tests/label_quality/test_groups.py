@@ -1,0 +1,90 @@
+"""Groups: who is left out together, and how much a copy counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clear_peft.errors import InputError
+from clear_peft.label_quality import as_groups, identical_rows, merged
+from clear_peft.label_quality.groups import copy_weights
+
+
+def numbered(groups):
+    """Whether ids go from 0 in the order of their first rows."""
+    return groups.dtype == np.int64 and list(dict.fromkeys(groups.tolist())) == list(range(len(set(groups))))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([5, 5, 2, 5], [0, 0, 1, 0]),
+        ([-1, 3, -1, 3, -2], [0, 1, 2, 1, 3]),
+        ([-1, -1], [0, 1]),
+        (["b", "a", "b"], [0, 1, 0]),
+        (["b", None, None, "b"], [0, 1, 2, 0]),
+        ([1.0, np.nan, np.nan, 1.0, -4.0, -4.0], [0, 1, 2, 0, 3, 4]),
+        ([], []),
+    ],
+)
+def test_values_become_groups(values, expected):
+    groups = as_groups(values, len(values))
+    assert groups.tolist() == expected
+    assert numbered(groups)
+
+
+@given(st.lists(st.integers(-2, 6), max_size=30))
+def test_rows_are_together_if_their_values_are_equal_and_not_negative(values):
+    groups = as_groups(np.array(values, np.int64), len(values))
+    assert numbered(groups)
+    for i in range(len(values)):
+        for j in range(i):
+            assert (groups[i] == groups[j]) == (values[i] == values[j] >= 0)
+
+
+def test_too_few_groups_are_refused():
+    with pytest.raises(InputError, match=r"^groups have shape \(2,\): give one for each of the 3 rows\.$"):
+        as_groups([0, 1], 3)
+
+
+def joined(first, second):
+    """By relabelling until nothing changes."""
+    groups, before = list(range(len(first))), None
+    while groups != before:
+        before = list(groups)
+        for values in (first, second):
+            for i, one in enumerate(values):
+                groups[i] = min(groups[i], *(groups[j] for j, other in enumerate(values) if one == other))
+    return groups
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=16))
+def test_merged_groups_are_all_that_hang_together(pairs):
+    first, second = (as_groups(part, len(pairs)) for part in zip(*pairs, strict=True))
+    groups = merged(first, second)
+    assert numbered(groups)
+    assert groups.tolist() == as_groups(joined(*zip(*pairs, strict=True)), len(pairs)).tolist()
+
+
+@pytest.mark.parametrize("copies", [255, 256, 512])
+def test_a_link_that_many_rows_make_is_a_link(copies):
+    first = np.zeros(copies + 1, np.int64)
+    assert (merged(first, np.arange(copies + 1) // copies) == 0).all()
+
+
+def test_copies_count_together_as_one_row():
+    copies = np.array([0, 1, 0, 2, 0, 2])
+    weights = copy_weights(copies)
+    np.testing.assert_allclose(weights, [1 / 3, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 2])
+    np.testing.assert_allclose(np.bincount(copies, weights), 1)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 2, 3)])
+def test_identical_rows_are_found(shape):
+    features = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    features[4], features[5] = features[1], features[1] + 1e-6
+    groups = identical_rows(features)
+    assert groups.dtype == np.int64
+    assert groups[1] == groups[4] == groups[5]
+    assert len(set(groups[:4])) == 4
