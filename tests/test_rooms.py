@@ -11,23 +11,25 @@ ROOT = Path(clear_peft.__file__).parent
 # from the ground up; rooms on one floor do not know each other
 FLOORS = [
     {"errors", "files", "lazy"},
-    {"noise", "cleanliness", "objectives", "routing"},
+    {"noise", "label_quality", "objectives", "routing"},
     {"tuners", "data"},
     {"training", "audit"},
     {"methods", "report"},
     {"runs"},
+    {"pipeline"},
     {"bench"},
     {"cli"},
 ]
 HUGGING_FACE = {"transformers", "peft", "datasets", "accelerate", "tokenizers"}
 FORBIDDEN = {
     "noise": HUGGING_FACE | {"torch"},
-    "cleanliness": HUGGING_FACE | {"torch"},
+    "label_quality": HUGGING_FACE | {"torch"},
     "objectives": HUGGING_FACE,
     "routing": {"datasets"},
     "methods": HUGGING_FACE | {"torch"},
     "audit": HUGGING_FACE | {"torch"},
     "report": HUGGING_FACE | {"torch"},
+    "pipeline": HUGGING_FACE | {"torch"},
     "bench": HUGGING_FACE,
     "cli": HUGGING_FACE | {"torch", "numpy", "pandas"},
 }

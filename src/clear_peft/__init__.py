@@ -6,7 +6,13 @@ from clear_peft.errors import InputError
 from clear_peft.lazy import lazy_attributes
 
 __version__ = version("clear-peft")
-__all__ = ["CleaRConfig", "CleaRTrainer", "InputError", "__version__"]
+__all__ = ["CleaRConfig", "CleaRTrainer", "InputError", "LabelQuality", "__version__", "find_label_issues"]
 __getattr__ = lazy_attributes(
-    __name__, {"CleaRConfig": "clear_peft.training", "CleaRTrainer": "clear_peft.training"}
+    __name__,
+    {
+        "CleaRConfig": "clear_peft.training",
+        "CleaRTrainer": "clear_peft.training",
+        "LabelQuality": "clear_peft.label_quality",
+        "find_label_issues": "clear_peft.pipeline",
+    },
 )

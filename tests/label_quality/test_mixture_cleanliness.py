@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from clear_peft.errors import InputError
 from clear_peft.label_quality import (
     BetaMixtureCleanliness,
     CleanlinessEstimate,
@@ -16,7 +17,6 @@ from clear_peft.label_quality import (
     GaussianMixtureCleanliness,
     log_odds,
 )
-from clear_peft.errors import InputError
 
 PAPER = GaussianMixtureCleanliness(scale="loss", monotone=False)
 AFFINE = [

@@ -8,8 +8,9 @@ from sklearn.metrics import average_precision_score
 from worlds import blobs, calibration_error, linear, pair, symmetric
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import fit_probe, interval, probe
-from clear_peft.label_quality.probe import sampled
+from clear_peft.label_quality import Calibration, NoiseModel, fit_probe, interval, probe
+from clear_peft.label_quality.calibration import Fit
+from clear_peft.label_quality.probe import judged, sampled
 
 
 def is_sound(quality, size, classes):
@@ -77,9 +78,20 @@ def test_the_only_row_of_a_class_is_as_doubtful_as_any(rate):
     assert quality.clean_probability[17] == pytest.approx(1 - fitted.rate, abs=0.01)
     # as are all rows of a class that was never seen, and of one other row a quarter
     for label, share in ((5, 1.0), (4, 0.25)):
-        judged = fitted.judge(world.features[:9], np.full(9, label))
+        found = fitted.judge(world.features[:9], np.full(9, label))
         least = share * (1 - fitted.rate)
-        assert (judged.clean_probability > least - 0.01).all()
+        assert (found.clean_probability > least - 0.01).all()
+
+
+def test_the_fewer_others_name_a_class_the_more_the_noise_rate_speaks_of_it():
+    noise = NoiseModel("symmetric", symmetric(3, 0.3))
+    fit = Fit(Calibration(np.ones(1), np.zeros(3), None), noise, 0.0, 0.0, np.zeros(0), None)
+    views, labels = [np.tile([4.0, 0.0, 0.0], (3, 1))], np.array([1, 2, 2])
+    pred_probs, p = judged(fit, views, labels, np.array([9, 0, 1]), 0.3)
+    posterior = noise.clean_probability(pred_probs, labels)
+    assert posterior.max() < 0.2
+    share = np.array([1, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(p, (1 - share) * posterior + share * 0.7)
 
 
 @pytest.mark.parametrize("rare", ["one row", "no row", "few rows"])
@@ -112,9 +124,9 @@ def test_small_tables(labels, dimensions, grouping, kind):
     groups = {"alone": None, "one group": np.zeros(size, int), "pairs": np.arange(size) // 2}[grouping]
     fitted, quality = fit_probe(features, labels, 4, groups=groups)
     assert is_sound(quality, size, 4)
-    judged = fitted.judge(features[:2] + 1, labels[:2])
-    assert np.isfinite(judged.clean_probability).all()
-    assert np.allclose(judged.pred_probs.sum(axis=1), 1)
+    found = fitted.judge(features[:2] + 1, labels[:2])
+    assert np.isfinite(found.clean_probability).all()
+    assert np.allclose(found.pred_probs.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("classes", [2, 150])
@@ -186,19 +198,19 @@ def test_groups_that_are_no_copies_are_left_out_together_but_count_in_full():
 def test_new_rows_are_judged_as_those_that_were_fitted_to():
     world = blobs(1500, symmetric(4, 0.3), spread=1.5)
     fitted, _ = fit_probe(world.features[:1000], world.given[:1000], 4)
-    judged = fitted.judge(world.features[1000:], world.given[1000:])
-    assert (judged.pred_probs.argmax(axis=1) == world.true[1000:]).mean() > 0.95
-    assert average_precision_score(world.wrong[1000:], 1 - judged.clean_probability) > 0.95
-    assert calibration_error(judged.clean_probability, ~world.wrong[1000:]) <= 0.05
+    found = fitted.judge(world.features[1000:], world.given[1000:])
+    assert (found.pred_probs.argmax(axis=1) == world.true[1000:]).mean() > 0.95
+    assert average_precision_score(world.wrong[1000:], 1 - found.clean_probability) > 0.95
+    assert calibration_error(found.clean_probability, ~world.wrong[1000:]) <= 0.05
 
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_no_new_rows_are_judged_as_none(views):
     world = blobs(60, symmetric(3, 0.2))
     features = world.features if views == 1 else np.stack([world.features] * views, axis=1)
-    judged = fit_probe(features, world.given, 3)[0].judge(features[:0], world.given[:0])
-    assert judged.pred_probs.shape == (0, 3)
-    assert judged.clean_probability.shape == (0,)
+    found = fit_probe(features, world.given, 3)[0].judge(features[:0], world.given[:0])
+    assert found.pred_probs.shape == (0, 3)
+    assert found.clean_probability.shape == (0,)
 
 
 def test_one_representation_is_one_plane_and_a_good_one_is_found_among_noise():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from clear_peft.label_quality import smooth
 from clear_peft.errors import InputError
+from clear_peft.label_quality import smooth
 
 
 def test_smoothing_is_the_weighted_mean():

@@ -1,4 +1,4 @@
-"""Worlds whose truth is known: true classes by softmax of a linear map, given labels by a transition matrix."""
+"""Worlds whose truth is known: labels by softmax of a linear map, or of blobs, and a transition matrix."""
 
 from typing import NamedTuple
 

@@ -362,3 +362,15 @@ def test_near_duplicates_with_other_labels_are_flagged_and_lead_to_each_other(pa
     assert current(page) == twin["row"]
     assert page.evaluate("document.activeElement.id") == "inspector-text"
     assert f"Row {twin['row']}: given" in page.inner_text("#announcement")
+
+
+def test_a_scan_has_neither_epochs_nor_splits(reports):
+    record = small_record()
+    audit = replace(record.audit, issues=record.audit.issues.drop(columns="split"))
+    scan = replace(record, audit=audit, epochs=(), trained=False)
+    page = reports.open(reports.write(scan))
+    assert page.locator("#split").is_hidden()
+    assert page.locator("#given").is_visible()
+    assert page.locator("#body tr").count() > 0
+    assert "train" not in page.locator("#inspector-chips").inner_text()
+    assert reports.complaints == []

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, train
+from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, scan, train
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
+    scan.scan,
     train.train,
     audit.audit,
     report.report,

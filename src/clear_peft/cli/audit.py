@@ -8,14 +8,13 @@ import typer
 from rich.table import Column
 
 from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
-from clear_peft.cli.output import Format, Output
+from clear_peft.cli.output import Format, Output, chance, shown
 from clear_peft.errors import InputError
 
 if TYPE_CHECKING:
     from clear_peft.audit import Audit
 
 _TOP = 10
-_WIDTH = 60
 
 
 def audit(
@@ -62,10 +61,10 @@ def audit(
     rows = [
         (
             str(row["row"]),
-            _shown(row["given_label"]),
-            _shown(row["predicted_label"]),
-            _chance(row["clean_probability"]),
-            _shown(row["text"]),
+            shown(row["given_label"]),
+            shown(row["predicted_label"]),
+            chance(row["clean_probability"]),
+            shown(row["text"]),
         )
         for row in values["most_suspicious"]
     ]
@@ -114,20 +113,18 @@ def _values(found: "Audit") -> dict[str, Any]:
 
 def _lines(found: "Audit", values: dict[str, Any]) -> list[str]:
     """The audit for a person."""
-    low, high = found.noise_rate_interval
     listed = f"{values['listed']} of {values['rows']} rows listed: right with less than {found.threshold:g}"
     if found.expected_precision is not None:
         listed += f"; by estimate {found.expected_precision:.1%} of their labels are wrong"
     lines = [
         listed,
-        f"Estimated share of wrong labels: {found.noise_rate:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-        "if the model judges well)",
+        f"Estimated share of wrong labels: {found.noise_rate:.1%} ({found.said_interval('{:.1%}'.format)})",
         found.predictions,
     ]
     if values["confused"]:
         lines.append("Classes most often taken for each other:")
         lines += [
-            f"  {_shown(pair['true'])} labelled {_shown(pair['given'])}: about {pair['rows']:.0f} rows"
+            f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {pair['rows']:.0f} rows"
             for pair in values["confused"]
         ]
     doubles = values["duplicates"]
@@ -138,14 +135,3 @@ def _lines(found: "Audit", values: dict[str, Any]) -> list[str]:
         f"{' …' if len(rows) > _TOP else ''}"
     )
     return lines
-
-
-def _chance(probability: float) -> str:
-    """In percent; a mixture of two Gaussians is surer than anybody should be."""
-    return "<1%" if probability < 0.005 else f"{probability:.1%}"
-
-
-def _shown(text: str) -> str:
-    """Text from the data, on one short line and without what could steer a terminal."""
-    shown = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

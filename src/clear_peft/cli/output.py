@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Column
 
+_WIDTH = 60
+
 
 class Format(StrEnum):
     """How a command speaks: to a person, to a program, or not at all."""
@@ -44,15 +46,16 @@ class Output:
         self._say(f"{text} …")
 
     def step(self, done: int, total: int) -> None:
-        """Steps of the training are done."""
+        """Steps of the training, or texts of a scan, are done."""
         if self.format is not Format.human or not self._progress.is_terminal:
             return
         if self._bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            what = "encoding" if self.command == "scan" else "training"
+            columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             progress = Progress(*columns, console=self._progress, transient=True)
-            self._bar = progress, progress.add_task("training", total=total)
+            self._bar = progress, progress.add_task(what, total=total)
             progress.start()
         progress, task = self._bar
         progress.update(task, completed=done)
@@ -124,6 +127,17 @@ class Output:
         if self._bar is not None:
             self._bar[0].stop()
             self._bar = None
+
+
+def shown(text: str) -> str:
+    """Text from data, on one short line and without what could steer a terminal."""
+    brief = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in brief)
+
+
+def chance(probability: float) -> str:
+    """In percent; no estimate is as sure as 0 %."""
+    return "<1%" if probability < 0.005 else f"{probability:.1%}"
 
 
 def _encodable(text: str, stream: Any) -> str:

@@ -24,10 +24,20 @@ from clear_peft.label_quality.noise_model import TINY, NoiseKind, NoiseModel
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
-_STEPS = 150
-_FLIP_SEARCHES = 8
+_STEPS, _SEARCH_STEPS = 400, 40
+_FLIP_SEARCHES, _TRANSITION_STEPS = 8, 20
+# of all views together: where fits start from
+_FLAT, _SHARP = 2.0, 6.0
+# where no noise is found, a label can still be wrong
+_LEAST_NOISE = 1e-3
+_LEAST_LOGIT = 1e-4
+_ONE_RATE = 0.5
+# of the objective, relative
+_TOLERANCE = 1e-7
+# a line search that goes too far must not overflow
+_LOG_WEIGHTS, _OTHERS = (-10.0, 6.0), (-20.0, 20.0)
 # Gaussian priors: log a (around 0, views are scaled to a root mean square of 1), b and M
-_WEIGHT_MEAN, _WEIGHT_PRECISION = 0.0, 4.0
+_WEIGHT_MEAN, _WEIGHT_PRECISION = 0.0, 1.0
 _BIAS_PRECISION = 0.1
 _MIXING_PRECISION = 10.0
 # a class-conditional T begins with one label for each class: .7 of it right, the rest even
@@ -59,6 +69,68 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
+class Shape:
+    """What is not fitted of a transition matrix T.
+
+    Attributes:
+        kind: Of the noise.
+        spread: How wrong labels that flip to no class in particular spread over the classes, (C,), sum 1.
+        targets: The class that each class flips to, (C,); of pair flips alone.
+    """
+
+    kind: NoiseKind
+    spread: Array
+    targets: Labels | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return {"none": 0, "symmetric": 1, "pair_flip": 2, "class_conditional": len(self.spread) ** 2}[
+            self.kind
+        ]
+
+    def transition(self, parameters: Array) -> Array:
+        """T from unconstrained parameters: logits of its rows, or of its shares against "kept"."""
+        classes = len(self.spread)
+        if self.kind == "class_conditional":
+            return softmax(parameters.reshape(classes, classes), axis=1)
+        kept, spread, *flipped = self._shares(parameters)
+        transition = np.repeat(spread * self.spread[None], classes, axis=0)
+        transition[np.diag_indices(classes)] += kept
+        if flipped:
+            transition[np.arange(classes), self.targets] += flipped[0]
+        return transition
+
+    def gradient(self, parameters: Array, counts: Array, transition: Array) -> tuple[Array, float]:
+        """Of the log likelihood and the prior of T in the parameters, and the log prior.
+
+        Args:
+            parameters: As for ``transition``.
+            counts: Expected numbers of rows by true and given class, (C, C).
+            transition: T.
+        """
+        if self.kind == "none":
+            return np.zeros(0), 0.0
+        if self.kind == "class_conditional":
+            prior = prior_counts(len(counts))
+            full = counts + prior
+            slopes = full - full.sum(axis=1, keepdims=True) * transition
+            return slopes.ravel(), float((prior * np.log(np.maximum(transition, TINY))).sum())
+        slopes = counts / np.maximum(transition, TINY)  # derivative in each entry of T
+        parts = [np.trace(slopes), (slopes @ self.spread).sum()]
+        if self.kind == "pair_flip":
+            parts.append(slopes[np.arange(len(counts)), self.targets].sum())
+        shares, values = self._shares(parameters), np.array(parts)
+        return (shares * (values - shares @ values))[1:], 0.0
+
+    def _shares(self, parameters: Array) -> Array:
+        """Shares of labels that are kept, spread and flipped."""
+        if self.kind == "none":
+            return np.array([1 - _LEAST_NOISE, _LEAST_NOISE])
+        return softmax(np.append(0.0, parameters))
+
+
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A calibration and a noise model, fitted together.
 
@@ -67,14 +139,21 @@ class Fit:
         noise: Probabilities to given labels.
         objective: Log likelihood of the labels with the priors, in nats.
         cost: Nats that its parameters gain by chance; of fits, the one with most beyond this is taken.
+        shape: What of T was not fitted.
+        theta: What was, with the calibration.
     """
 
     calibration: Calibration
     noise: NoiseModel
     objective: float
     cost: float
+    shape: Shape
     theta: Array
-    targets: Labels | None
+
+
+def prior_counts(classes: int) -> Array:
+    """The labels that a class-conditional T begins with, (C, C), one of each class."""
+    return np.full((classes, classes), (1 - _PRIOR_RIGHT) / classes) + _PRIOR_RIGHT * np.eye(classes)
 
 
 def centred(view: npt.NDArray[np.floating]) -> Array:
@@ -85,10 +164,11 @@ def centred(view: npt.NDArray[np.floating]) -> Array:
 def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array | None = None) -> Fit:
     """Fit calibration and noise model together; the kind of noise is chosen by an information criterion.
 
-    More than symmetric noise has to make labels likelier by more than its parameters cost: for pair flips the
-    logarithm of the choices of targets, C·log C, and of a rate; for class-conditional noise two nats for each
-    of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer than
-    10·(C − 1)² rows.
+    Noise has to make labels likelier by more than its parameters cost: half a nat for a rate, which cannot be
+    below 0; C·log C + ½·log N for which class each flips to, and how often; class-conditional noise two nats
+    for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer than 10·(C − 1)² rows. Wrong labels
+    that flip to no class in particular are spread evenly over the classes that occur, or as given labels are:
+    what explains the labels better.
 
     Args:
         views: Out-of-sample scores of N rows and C classes on any scale, (N, C) each.
@@ -98,51 +178,61 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     size, classes = views[0].shape
     counted = np.ones(size) if weights is None else weights
     problem = _Problem.of(views, labels, counted)
+    marginal = np.bincount(labels, weights=counted if counted.any() else None, minlength=classes)
+    spreads = [(marginal > 0) / (marginal > 0).sum(), marginal / marginal.sum()]
+    rate = 0.5 * np.log(max(float(counted.sum()), 1.0))
+    none = problem.fit(Shape("none", spreads[0]), _FLAT)
     symmetric = max(
-        (problem.fit("symmetric", start) for start in ((2.0, -3.0), (6.0, 0.0))),
+        (
+            problem.fit(Shape("symmetric", spread), *start)
+            for spread in spreads
+            for start in ((_FLAT, -3.0), (_SHARP, 0.0))
+        ),
         key=lambda fit: fit.objective,
     )
-    fits = [symmetric, _pair_flips(problem, symmetric)] if classes > 1 else [symmetric]
-    rows = float(counted.sum())
+    fits = [none, replace(symmetric, cost=_ONE_RATE)]
+    if classes > 1:
+        flips = _pair_flips(problem, symmetric)
+        fits.append(replace(flips, cost=classes * np.log(classes) + rate))
     price = 2.0 * classes * (classes - 1)
-    if classes <= _MOST_CLASSES and price < rows * np.log(classes):
-        conditional = [problem.refit("class_conditional", fit) for fit in fits]
-        best = max(conditional, key=lambda fit: fit.objective)
-        fits.append(replace(best, cost=price))
+    if classes <= _MOST_CLASSES and price < float(counted.sum()) * np.log(classes):
+        simpler = max(fits, key=lambda fit: fit.objective)
+        conditional = [problem.generalised(simpler), problem.class_conditional_from_sharp(symmetric)]
+        fits.append(replace(max(conditional, key=lambda fit: fit.objective), cost=price))
     return max(fits, key=lambda fit: fit.objective - fit.cost)
 
 
 def refitted(
-    fit: Fit, views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array, steps: int = 25
+    fit: Fit, views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array, steps: int = 15
 ) -> Fit:
     """Fit again from where a fit has ended, with the same kind of noise and flips, rows weighted anew."""
     problem = _Problem.of(views, labels, weights, mixes=fit.calibration.mixing is not None)
     theta = fit.theta.copy()
     theta[: len(views)] = np.log(fit.calibration.weights * problem.scales)
-    return problem.refit(fit.noise.kind, replace(fit, theta=theta), fit.targets, steps)
+    return problem.maximised(fit.shape, theta, steps)
 
 
 def _pair_flips(problem: "_Problem", symmetric: Fit) -> Fit:
-    """Each class with the flip target that its labels show; from two starts, as few rows show little."""
-    classes = problem.num_classes
+    """Each class with the flip target that its labels show; from two starts, as few rows show little.
+
+    From sharp probabilities, since flat ones that repeat the flips explain the labels too.
+    """
+    classes, spread = problem.num_classes, symmetric.shape.spread
     noisy = NoiseModel("symmetric", np.full((classes, classes), 0.3 / classes) + 0.7 * np.eye(classes))
     found = []
     for pred_probs, noise in (
-        (problem.probabilities(symmetric.theta, "symmetric"), symmetric.noise),
-        (problem.even_probabilities(6.0), noisy),
+        (problem.probabilities(symmetric), symmetric.noise),
+        (problem.even_probabilities(_SHARP), noisy),
     ):
-        targets = problem.flip_targets(pred_probs, noise)
-        fit = problem.fit("pair_flip", (6.0, -1.5, -0.5), targets)
+        shape = Shape("pair_flip", spread, problem.flip_targets(pred_probs, noise))
+        fit = problem.fit(shape, _SHARP, -1.5, -0.5, steps=_SEARCH_STEPS)
         for _ in range(_FLIP_SEARCHES):
-            again = problem.flip_targets(problem.probabilities(fit.theta, "pair_flip"), fit.noise)
-            if (again == targets).all():
+            again = problem.flip_targets(problem.probabilities(fit), fit.noise)
+            if (again == fit.shape.targets).all():
                 break
-            targets = again
-            fit = problem.refit("pair_flip", fit, targets)
-        found.append(fit)
-    best = max(found, key=lambda fit: fit.objective)
-    cost = classes * np.log(classes) + 0.5 * np.log(max(float(problem.counted.sum()), 1))
-    return replace(best, cost=float(cost))
+            fit = problem.maximised(Shape("pair_flip", spread, again), fit.theta, _SEARCH_STEPS)
+        found.append(problem.maximised(fit.shape, fit.theta))
+    return max(found, key=lambda fit: fit.objective)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,21 +273,29 @@ class _Problem:
     def num_classes(self) -> int:
         return len(self.views[0])
 
-    def fit(self, kind: NoiseKind, start: tuple[float, ...], targets: Labels | None = None) -> Fit:
+    def fit(self, shape: Shape, sharpness: float, *noise: float, steps: int = _STEPS) -> Fit:
         """Fit from a sharpness (of all views together) and parameters of T."""
-        weight, *noise = start
-        log_weights = np.full(len(self.views), np.log(weight / len(self.views)))
+        log_weights = np.full(len(self.views), np.log(sharpness / len(self.views)))
         rest = np.zeros(self.num_classes + (self.num_classes**2 if self.mixes else 0))
-        return self._maximised(kind, np.concatenate([log_weights, noise, rest]), targets)
+        return self.maximised(shape, np.concatenate([log_weights, noise, rest]), steps)
 
-    def refit(self, kind: NoiseKind, fit: Fit, targets: Labels | None = None, steps: int = _STEPS) -> Fit:
-        """Fit from where another fit, of the same or a simpler kind, has ended."""
-        theta = fit.theta
-        if kind != fit.noise.kind:
-            views, known = len(self.views), _noise_size(fit.noise.kind, self.num_classes)
-            logits = np.log(np.maximum(fit.noise.transition, 1e-4)).ravel()
-            theta = np.concatenate([theta[:views], logits, theta[views + known :]])
-        return self._maximised(kind, theta, targets, steps)
+    def generalised(self, fit: Fit) -> Fit:
+        """Fit class-conditional noise from where a simpler kind has ended."""
+        views, shape = len(self.views), Shape("class_conditional", fit.shape.spread)
+        logits = np.log(np.maximum(fit.noise.transition, _LEAST_LOGIT)).ravel()
+        theta = np.concatenate([fit.theta[:views], logits, fit.theta[views + fit.shape.size :]])
+        return self.maximised(shape, theta)
+
+    def class_conditional_from_sharp(self, symmetric: Fit) -> Fit:
+        """Fit from sharp probabilities and the T that they show, found by expectation maximisation."""
+        probabilities, prior = self.even_probabilities(_SHARP), prior_counts(self.num_classes)
+        transition = prior
+        for _ in range(_TRANSITION_STEPS):
+            joint = probabilities * transition[:, self.labels]
+            counts = self._by_label(joint * (self.counted / np.maximum(joint.sum(axis=0), TINY))) + prior
+            transition = counts / counts.sum(axis=1, keepdims=True)
+        logits = np.log(np.maximum(transition, _LEAST_LOGIT)).ravel()
+        return self.fit(Shape("class_conditional", symmetric.shape.spread), _SHARP, *logits)
 
     def flip_targets(self, probabilities: Array, noise: NoiseModel) -> Labels:
         """The class that each class's wrong labels mostly name, (C,), by P(true class | row), (C, N)."""
@@ -206,13 +304,33 @@ class _Problem:
         np.fill_diagonal(counts, -1)
         return counts.argmax(axis=1)
 
-    def probabilities(self, theta: Array, kind: NoiseKind) -> Array:
+    def probabilities(self, fit: Fit) -> Array:
         """P(true class | row), (C, N)."""
-        return softmax(self._logits(theta, _noise_size(kind, self.num_classes))[1], axis=0)
+        return softmax(self._logits(fit.theta, fit.shape.size)[1], axis=0)
 
     def even_probabilities(self, sharpness: float) -> Array:
         """The same where all views count alike, and nothing else is known."""
         return softmax(sharpness * sum(self.views) / len(self.views), axis=0)
+
+    def maximised(self, shape: Shape, theta: Array, steps: int = _STEPS) -> Fit:
+        """Fit from a θ."""
+        views, size = len(self.views), shape.size
+        bounds = [_LOG_WEIGHTS] * views + [_OTHERS] * (len(theta) - views)
+        result = minimize(
+            self._negative,
+            theta,
+            args=(shape,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": steps, "ftol": _TOLERANCE},
+        )
+        theta = result.x
+        *_, mixing = self._logits(theta, size)
+        bias = theta[views + size : views + size + self.num_classes]
+        noise = NoiseModel(shape.kind, shape.transition(theta[views : views + size]))
+        calibration = Calibration(np.exp(theta[:views]) / self.scales, bias, mixing)
+        return Fit(calibration, noise, -float(result.fun), 0.0, shape, theta)
 
     def _by_label(self, values: Array) -> Array:
         """Sums over the rows of each label, (C, N) → (C, C)."""
@@ -232,42 +350,21 @@ class _Problem:
         mixing = theta[views + noise_size + classes :].reshape(classes, classes)
         return scores, logits + mixing.T @ scores, mixing
 
-    def _maximised(
-        self, kind: NoiseKind, theta: Array, targets: Labels | None = None, steps: int = _STEPS
-    ) -> Fit:
-        result = minimize(
-            self._negative,
-            theta,
-            args=(kind, targets),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": steps},
-        )
-        theta, views = result.x, len(self.views)
-        size = _noise_size(kind, self.num_classes)
-        _, _, mixing = self._logits(theta, size)
-        bias = theta[views + size : views + size + self.num_classes]
-        transition = _transition(kind, theta[views : views + size], self.num_classes, targets)
-        calibration = Calibration(np.exp(theta[:views]) / self.scales, bias, mixing)
-        return Fit(calibration, NoiseModel(kind, transition), -float(result.fun), 0.0, theta, targets)
-
-    def _negative(self, theta: Array, kind: NoiseKind, targets: Labels | None) -> tuple[float, Array]:
+    def _negative(self, theta: Array, shape: Shape) -> tuple[float, Array]:
         """Minus the objective, and its gradient."""
-        views, classes = len(self.views), self.num_classes
-        size = _noise_size(kind, classes)
+        views, classes, size = len(self.views), self.num_classes, shape.size
         scores, logits, mixing = self._logits(theta, size)
         logits -= logits.max(axis=0)
         np.exp(logits, out=logits)
         probabilities = np.divide(logits, logits.sum(axis=0), out=logits)
-        transition = _transition(kind, theta[views : views + size], classes, targets)
+        parameters = theta[views : views + size]
+        transition = shape.transition(parameters)
         shares = probabilities * transition[:, self.labels]
         likelihoods = np.maximum(shares.sum(axis=0), TINY)
         objective = float(self.counted @ np.log(likelihoods))
         shares *= self.counted / likelihoods  # the posterior, each row as it counts
         counts = self._by_label(shares)  # expected number of (true, given)
-        noise_gradient, noise_prior = _noise_gradient(
-            kind, theta[views : views + size], counts, transition, targets
-        )
+        noise_gradient, noise_prior = shape.gradient(parameters, counts, transition)
         probabilities *= self.counted
         by_logits = np.subtract(shares, probabilities, out=shares)
         by_scores = by_logits if mixing is None else by_logits + mixing @ by_logits
@@ -286,37 +383,3 @@ class _Problem:
             prior += 0.5 * _MIXING_PRECISION * float((mixing**2).sum())
             gradient.append((scores @ by_logits.T - _MIXING_PRECISION * mixing).ravel())
         return float(prior - objective - noise_prior), -np.concatenate(gradient)
-
-
-def _noise_size(kind: NoiseKind, classes: int) -> int:
-    return {"symmetric": 1, "pair_flip": 2, "class_conditional": classes**2}[kind]
-
-
-def _transition(kind: NoiseKind, parameters: Array, classes: int, targets: Labels | None) -> Array:
-    """T from its unconstrained parameters: logits of its rows or, against 'kept', of 'even' and 'flipped'."""
-    if kind == "class_conditional":
-        return softmax(parameters.reshape(classes, classes), axis=1)
-    shares = softmax(np.append(0.0, parameters))
-    transition = np.full((classes, classes), shares[1] / classes)
-    transition[np.diag_indices(classes)] += shares[0]
-    if kind == "pair_flip":
-        transition[np.arange(classes), targets] += shares[2]
-    return transition
-
-
-def _noise_gradient(
-    kind: NoiseKind, parameters: Array, counts: Array, transition: Array, targets: Labels | None
-) -> tuple[Array, float]:
-    """Of the log likelihood and the prior of T in its parameters, and the log prior."""
-    classes = len(counts)
-    if kind == "class_conditional":
-        prior = np.full((classes, classes), (1 - _PRIOR_RIGHT) / classes) + _PRIOR_RIGHT * np.eye(classes)
-        full = counts + prior
-        gradient = full - full.sum(axis=1, keepdims=True) * transition
-        return gradient.ravel(), float((prior * np.log(np.maximum(transition, TINY))).sum())
-    slopes = counts / np.maximum(transition, TINY)  # derivative in each entry of T
-    parts = [np.trace(slopes), slopes.sum() / classes]
-    if kind == "pair_flip":
-        parts.append(slopes[np.arange(classes), targets].sum())
-    shares, values = softmax(np.append(0.0, parameters)), np.array(parts)
-    return (shares * (values - shares @ values))[1:], 0.0

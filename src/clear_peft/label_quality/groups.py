@@ -15,8 +15,8 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
     """Group ids from 0 in the order of their first rows, (N,) int64.
 
     Args:
-        values: A group of each row, (N,): numbers or text. Rows with a negative number, or without a value,
-            are alone.
+        values: A group of each row, (N,): numbers or text. Rows with a negative number in an array of
+            numbers, or without a value, are alone.
         size: N.
 
     Raises:
@@ -47,7 +47,7 @@ def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:
 
 
 def identical_rows(features: npt.NDArray[np.floating]) -> Groups:
-    """Rows (N, …) whose numbers are all the same as float16, as those of copies are, (N,) int64."""
-    rows = np.ascontiguousarray(np.asarray(features).reshape(len(features), -1).astype(np.float16))
+    """Rows (N, …) whose numbers are all the same, as those of copies are, (N,) int64."""
+    rows = np.ascontiguousarray(np.asarray(features).reshape(len(features), -1))
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from clear_peft.label_quality.calibration import Fit, refitted
 from clear_peft.label_quality.ridge import Array
 
-_DRAWS = 20
-_MOST_CELLS = 1 << 18
+_DRAWS = 16
+_MOST_CELLS = 1 << 17
 # chosen on the odd cells of benchmarks/coverage.py and confirmed on the even ones
 _STANDARD_ERRORS, _RESOLUTION = 3.0, 0.03
 _SEED = 0
@@ -46,7 +46,7 @@ def rate_error(
 ) -> float:
     """Bootstrap standard error of the noise rate (Efron 1979; the Bayesian form with Poisson weights).
 
-    Groups are drawn anew 20 times; calibration and noise model are fitted again from where they stand.
+    Groups are drawn anew 16 times; calibration and noise model are fitted again from where they stand.
 
     Args:
         fit: Calibration and noise model of these rows.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-NoiseKind = Literal["symmetric", "pair_flip", "class_conditional"]
+NoiseKind = Literal["none", "symmetric", "pair_flip", "class_conditional"]
 
 TINY = 1e-300
 
@@ -17,8 +17,9 @@ class NoiseModel:
     """A transition matrix between true and given labels.
 
     Attributes:
-        kind: ``symmetric`` (a wrong label may be any other class), ``pair_flip`` (each class mostly flips to
-            one other) or ``class_conditional`` (each class in its own way).
+        kind: ``none`` (none was found: one label in a thousand may be wrong), ``symmetric`` (a wrong label
+            may be any other class), ``pair_flip`` (each class mostly flips to one other) or
+            ``class_conditional`` (each class in its own way).
         transition: T, P(given label j | true class i), (C, C) float64, rows sum to 1.
     """
 

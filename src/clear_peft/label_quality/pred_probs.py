@@ -7,11 +7,10 @@ from clear_peft.errors import InputError
 from clear_peft.label_quality.calibration import calibrate
 from clear_peft.label_quality.groups import as_groups, copy_weights
 from clear_peft.label_quality.interval import noise_rate_interval, rate_error
-from clear_peft.label_quality.probe import Labels, class_support, judged, rate_of, sampled
+from clear_peft.label_quality.probe import Labels, class_support, judged, rate_of, rows_to_fit, sampled
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 
 _CHUNK_CELLS = 1 << 22
-_FIT_CELLS, _MOST_FIT_ROWS = 1 << 21, 1 << 16
 # a classifier that counts neighbours or trees says 0 of what it has not seen
 _SMALLEST = 1e-4
 _SUM_TOLERANCE = 1e-2
@@ -41,8 +40,7 @@ def label_quality_from_pred_probs(
     together = None if groups is None else as_groups(groups, size)
     weights = np.ones(size) if together is None else copy_weights(together)
     support = class_support(given, together, classes)
-    most = np.clip(_FIT_CELLS // classes, 4 * classes, _MOST_FIT_ROWS)
-    some = sampled(together, size, int(most), np.random.default_rng(0))
+    some = sampled(together, size, rows_to_fit(classes), np.random.default_rng(0))
     views, counted = [_scores(probabilities[some])], weights[some] * (support[given[some]] > 1)
     fit = calibrate(views, given[some], counted)
     rate = rate_of(fit, views, given[some], counted)

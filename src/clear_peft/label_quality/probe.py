@@ -22,8 +22,8 @@ from clear_peft.label_quality.ridge import PENALTIES, Array, Features, Ridge, on
 Labels = npt.NDArray[np.integer]
 
 # rows × classes that are enough to choose a penalty by, and to fit a calibration to
-_PENALTY_CELLS, _FIT_CELLS = 1 << 20, 1 << 21
-_MOST_FIT_ROWS = 1 << 16
+_PENALTY_CELLS, _FIT_CELLS = 1 << 20, 1 << 19
+_MOST_FIT_ROWS = 1 << 15
 _SEED = 0
 
 
@@ -132,8 +132,7 @@ def fit_probe(
     )
     scored = _Scores(ridges, penalties, planes, labels, weights, prior_scores)
     support = class_support(labels, left_out, num_classes)
-    few = np.clip(_FIT_CELLS // num_classes, 4 * num_classes, _MOST_FIT_ROWS)
-    fitted = sampled(left_out, size, int(few), rng)
+    fitted = sampled(left_out, size, rows_to_fit(num_classes), rng)
     rows, views = scored.of(fitted, left_out)
     counted = (np.ones(size) if weights is None else weights)[rows] * (support[labels[rows]] > 1)
     fit = calibrate(views, labels[rows], counted)
@@ -143,6 +142,11 @@ def fit_probe(
     interval = noise_rate_interval(quality.noise_rate, error)
     probe = LinearProbe(ridges, penalties, fit, support, rate)
     return probe, replace(quality, noise_rate_interval=interval)
+
+
+def rows_to_fit(num_classes: int) -> int:
+    """How many rows a calibration is fitted to, at the most."""
+    return int(np.clip(_FIT_CELLS // num_classes, 4 * num_classes, _MOST_FIT_ROWS))
 
 
 def class_support(labels: Labels, groups: Groups | None, num_classes: int) -> npt.NDArray[np.int64]:

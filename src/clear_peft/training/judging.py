@@ -112,7 +112,7 @@ def judged_by_probe(
             "noise": noise.kind,
             "noise_rate_interval": list(noise_rate_interval),
         },
-        drawn=None if noise.kind == "symmetric" else torch.from_numpy(noise.transition).float(),
+        drawn=torch.from_numpy(noise.transition).float(),
     )
 
 

@@ -1,0 +1,116 @@
+"""Features of texts by a frozen pretrained model: hidden states of three layers, kept for the next time."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clear_peft.data.checks import row_listing
+from clear_peft.errors import InputError
+from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
+
+# texts between two writes of the cache
+_PART = 1 << 13
+# bounds the memory of a forward
+_TOKENS = 1 << 13
+_WORD = re.compile(r"[^\W\d_]{2}")
+_JOINTS = re.compile(r"[_.\-\s]+")
+
+
+def encode(
+    texts: Sequence[str],
+    model: str,
+    *,
+    max_length: int = 128,
+    batch_size: int = 64,
+    cache: Path | None = None,
+    trust_remote_code: bool = False,
+    step: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Encode texts by a frozen model, without gradients, in evaluation mode, on the GPU if there is one.
+
+    A text's features are the means over its tokens of the hidden states of a middle layer and the last two,
+    not normalised. Equal texts are encoded once, and where all are in the cache torch is not imported.
+    Features are rounded to float16, unless a text has one that is too large.
+
+    Args:
+        texts: N texts, at least one.
+        model: Hub name or path of a pretrained model; of an encoder-decoder, the encoder is used.
+        max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
+            Default 128.
+        batch_size: Texts of a forward at the most, of like length; fewer where texts may be longer than 128
+            tokens. Default 64.
+        cache: Folder of features that are known. Default: none.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+        step: Called with how many different texts are done, and of how many.
+
+    Returns:
+        (N, V, D) float32; V is 3, or 2 of a model of one or two layers.
+
+    Raises:
+        InputError: If the model cannot be loaded, gives no hidden states for each token or numbers that are
+            not finite, or has too few positions for ``max_length``, or a text has no token.
+    """
+    if not len(texts):
+        raise InputError("There are no texts to encode; give at least one row.")
+    every = [key_of(text) for text in texts]
+    first: dict[bytes, int] = {}
+    for row, key in enumerate(every):
+        first.setdefault(key, row)
+    keys, rows = list(first), np.fromiter(first.values(), np.int64, len(first))
+    store = None if cache is None else FeatureCache(cache, model, max_length)
+    known, features = (np.zeros(len(keys), bool), None) if store is None else store.read(keys)
+    todo = np.flatnonzero(~known)
+    if len(todo):
+        from clear_peft.runs.embedding import FrozenEncoder  # torch takes seconds
+
+        encoder = FrozenEncoder(model, max_length=max_length, trust_remote_code=trust_remote_code)
+        if cache is not None:
+            store = FeatureCache(cache, model, max_length)  # what was downloaded has a version only now
+        size = max(1, min(batch_size, _TOKENS // max(max_length, 1)))
+        for start in range(0, len(todo), _PART):
+            part = todo[start : start + _PART]
+            made = encoder.layer_means([texts[row] for row in rows[part]], rows[part], size)
+            _check_finite(made, rows[part], model)
+            made = as_stored(made)
+            if features is None:
+                features = np.empty((len(keys), *made.shape[1:]), np.float32)
+            features[part] = made
+            if store is not None:
+                store.add([keys[i] for i in part], made)
+            if step is not None:
+                step(start + len(part), len(todo))
+    assert features is not None  # a text is known or was encoded
+    if len(keys) == len(texts):
+        return features
+    place = {key: i for i, key in enumerate(keys)}
+    return features[[place[key] for key in every]]
+
+
+def name_texts(names: Sequence[str]) -> list[str] | None:
+    """The names of classes as texts: underscores, dots and hyphens become spaces.
+
+    Returns:
+        C texts; None where no name is a word, such as numbers or single letters, and so says nothing.
+    """
+    if not any(_WORD.search(name) for name in names):
+        return None
+    return [_JOINTS.sub(" ", name).strip() or name for name in names]
+
+
+def similarities(rows: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Cosine similarities of rows (N, D) to others (C, D), (N, C)."""
+    tiny = np.finfo(np.float32).tiny
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(others, axis=1)
+    return (rows @ others.T) / np.maximum(lengths, tiny)
+
+
+def _check_finite(features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], model: str) -> None:
+    broken = ~np.isfinite(features).all(axis=(1, 2))
+    if broken.any():
+        raise InputError(
+            f"The model {model!r} makes numbers that are not finite of the text in "
+            f"{row_listing(rows[broken].tolist())}: give another model."
+        )

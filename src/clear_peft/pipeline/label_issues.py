@@ -1,0 +1,219 @@
+"""Which labels of texts look wrong, by a frozen model, or by predictions or embeddings that are there."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from clear_peft.data import Examples, LabelNames, row_groups
+from clear_peft.data.examples import examples_of
+from clear_peft.errors import InputError
+from clear_peft.label_quality import (
+    LabelQuality,
+    as_groups,
+    fit_probe,
+    identical_rows,
+    label_quality_from_pred_probs,
+    merged,
+)
+from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
+from clear_peft.pipeline.encoder import encode, name_texts, similarities
+from clear_peft.pipeline.feature_cache import default_folder
+from clear_peft.runs.packages import minilm
+
+if TYPE_CHECKING:
+    from clear_peft.runs.progress import Reporter
+
+_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_SMALL = 20_000
+
+
+def find_label_issues(
+    texts: Sequence[str] | None,
+    labels: Sequence[str | int] | npt.NDArray[Any],
+    *,
+    model: str | None = None,
+    groups: npt.ArrayLike | None = None,
+    pred_probs: npt.ArrayLike | None = None,
+    embeddings: npt.ArrayLike | None = None,
+    max_length: int = 128,
+    cache: bool = True,
+    trust_remote_code: bool = False,
+) -> pd.DataFrame:
+    """Find labels that look wrong, without any training.
+
+    Linear probes on the features of a frozen model predict each row without it, its copies and its group; a
+    noise model, fitted to these predictions and the labels, says how likely each label is right.
+
+    Args:
+        texts: N texts. They may be None with ``pred_probs`` or ``embeddings``.
+        labels: Given labels, (N,): names or whole numbers.
+        model: Hub name or path of a pretrained encoder. Default: the packaged all-MiniLM-L6-v2 where it is
+            installed, else the same from the hub.
+        groups: What belongs together, such as the customer of each row, (N,): numbers or text. Rows with a
+            negative number, or without a value, are alone. Default: copies of a text alone are grouped.
+        pred_probs: Probabilities by models that have not seen the row, instead of a model, (N, C), classes by
+            number where all labels are whole numbers, else sorted by name.
+        embeddings: Features of the rows, instead of a model, (N, D) or (N, V, D).
+        max_length: Tokens per text. Default 128.
+        cache: Whether features of texts are kept on disk for the next time. Default True.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+
+    Returns:
+        All rows, most suspicious first: ``row`` (position, from 0), ``text``, ``given_label`` and
+        ``predicted_label`` (categorical), ``clean_probability`` (that the given label is right),
+        ``label_quality`` (the predicted probability of the given label), ``is_label_issue`` (more likely
+        wrong than right) and ``group``.
+
+    Raises:
+        InputError: If arrays are not as above, there are fewer than two classes, all rows are in one group,
+            or the model cannot be loaded.
+    """
+    check_sources(model, pred_probs, embeddings)
+    if texts is None and pred_probs is None and embeddings is None:
+        raise InputError("There are no texts: give texts, pred_probs or embeddings.")
+    columns: dict[str, Any] = {"label": list(labels)}
+    if texts is not None:
+        columns["text"] = list(texts)
+        if len(columns["text"]) != len(columns["label"]):
+            raise InputError(
+                f"There are {len(columns['text'])} texts and {len(columns['label'])} labels: give one label "
+                "for each text."
+            )
+    if not columns["label"]:
+        raise InputError("There are no rows: give texts and their labels.")
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    text_column = None if texts is None else "text"
+    table = examples_of(frame, "find_label_issues", text_column=text_column, rows_per_class=1)
+    examples, names = table.examples, table.names
+    assert names is not None  # there is a label column
+    if groups is not None:
+        examples = replace(examples, groups=as_groups(groups, len(examples)))
+    quality = assess(
+        examples,
+        names,
+        has_texts=texts is not None,
+        model=model,
+        pred_probs=pred_probs,
+        embeddings=embeddings,
+        max_length=max_length,
+        cache=cache,
+        trust_remote_code=trust_remote_code,
+    )
+    return listed(quality, examples, names)
+
+
+def listed(quality: LabelQuality, examples: Examples, names: LabelNames) -> pd.DataFrame:
+    """``LabelQuality.issues`` with the texts."""
+    issues = quality.issues(names.names)
+    issues.insert(1, "text", pd.Series([examples.texts[row] for row in issues["row"]], dtype=object))
+    return issues
+
+
+def check_sources(model: object, pred_probs: object, embeddings: object) -> None:
+    """Refuse more than one source of judgement."""
+    given = {"a model": model, "pred_probs": pred_probs, "embeddings": embeddings}
+    several = [name for name, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise InputError(f"There are {' and '.join(several)}: give one of them.")
+
+
+def default_model() -> str:
+    """The packaged MiniLM where it is installed, else its name on the hub."""
+    try:
+        return str(minilm())
+    except InputError:
+        return _MODEL
+
+
+def assess(
+    examples: Examples,
+    names: LabelNames,
+    *,
+    has_texts: bool = True,
+    model: str | None = None,
+    pred_probs: npt.ArrayLike | None = None,
+    embeddings: npt.ArrayLike | None = None,
+    place: str | None = None,
+    max_length: int = 128,
+    cache: bool = True,
+    trust_remote_code: bool = False,
+    reporter: "Reporter | None" = None,
+) -> LabelQuality:
+    """Judge the labels of examples.
+
+    Args:
+        examples: N rows, with labels, perhaps with groups.
+        names: Names of the C classes.
+        has_texts: Whether the texts are those of the rows; without, copies are told by equal embeddings.
+        model: As for ``find_label_issues``, and so what is not named here.
+        pred_probs: (N, C).
+        embeddings: (N, D) or (N, V, D).
+        place: Where these two come from, for sentences. Default: their names.
+        max_length: Tokens per text.
+        cache: Whether features are kept on disk.
+        trust_remote_code: Whether code that comes with the model may run.
+        reporter: Told what is being done. Default: nobody.
+
+    Raises:
+        InputError: As ``find_label_issues``.
+    """
+    size, labels = len(examples), examples.labels
+    assert labels is not None  # a label column was asked for
+    if embeddings is not None:
+        embeddings = checked_embeddings(embeddings, size, place or "embeddings")
+    if pred_probs is not None:
+        pred_probs = checked_pred_probs(pred_probs, size, names.names, place or "pred_probs")
+    if has_texts:
+        copies, groups = row_groups(examples)
+    else:
+        copies = np.arange(size) if embeddings is None else as_groups(identical_rows(embeddings), size)
+        groups = copies if examples.groups is None else merged(copies, examples.groups)
+    if not groups.any():
+        raise InputError(
+            "All rows are copies of each other or in one group, and none is left to judge them by: give more "
+            "rows, or other groups."
+        )
+    if pred_probs is not None:
+        try:
+            with _few_threads(size):
+                return label_quality_from_pred_probs(pred_probs, labels, groups=groups)
+        except InputError as error:
+            raise error if place is None else InputError(f"{place}: {error}") from error
+    if embeddings is not None:
+        with _few_threads(size):
+            return fit_probe(embeddings, labels, len(names.names), groups=groups, copies=copies)[1]
+    name = default_model() if model is None else os.fspath(model)
+    if reporter is not None:
+        reporter.stage(f"Encoding {size} texts with {name}")
+    words = name_texts(names.names) or []
+    encoded = encode(
+        [*examples.texts, *words],
+        name,
+        max_length=max_length,
+        cache=default_folder() if cache else None,
+        trust_remote_code=trust_remote_code,
+        step=None if reporter is None else reporter.step,
+    )
+    features = encoded[:size]
+    prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
+    if reporter is not None:
+        reporter.stage("Judging the labels")
+    with _few_threads(size):
+        return fit_probe(
+            features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior
+        )[1]
+
+
+def _few_threads(rows: int) -> AbstractContextManager[Any]:
+    """One thread for the matrices of a small table.
+
+    Several wait longer for each other than they work, ten times as long where other processes want the cores.
+    """
+    return threadpool_limits(1, "blas") if rows <= _SMALL else nullcontext()

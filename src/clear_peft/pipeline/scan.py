@@ -1,0 +1,216 @@
+"""``clear-peft scan``: a table in, a list of labels that look wrong out, without training."""
+
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from clear_peft.audit import Audit, audit
+from clear_peft.data import escape_formulas, read_table, write_table
+from clear_peft.data.examples import examples_of
+from clear_peft.errors import InputError
+from clear_peft.files import write_json
+from clear_peft.label_quality import LabelQuality
+from clear_peft.pipeline.arrays import read_array
+from clear_peft.pipeline.label_issues import assess, check_sources, default_model, listed
+from clear_peft.report import RunRecord
+from clear_peft.runs.config import CONFIG_NAME
+from clear_peft.runs.folder import LABEL_ISSUES, METRICS, REPORT
+from clear_peft.runs.reporting import save_report
+
+if TYPE_CHECKING:
+    from clear_peft.runs.progress import Reporter
+
+_TEXT_COLUMN = "text"
+_NO_FILE_NAME = re.compile(r"[^\w.-]+")
+_WEIGHED = " The clean probability weighs them against how labels go wrong in this table."
+_PREDICTIONS = {
+    "model": "The predictions are those of linear probes on the features of a pretrained model that was not "
+    "trained further, each fitted without the row, its copies and its group." + _WEIGHED,
+    "embeddings": "The predictions are those of linear probes on the embeddings that were given, each fitted "
+    "without the row, its copies and its group." + _WEIGHED,
+    "pred_probs": "The predictions are those that were given; they are taken to be by models that have not "
+    "seen the row." + _WEIGHED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """What ``clear-peft scan`` is told.
+
+    Attributes:
+        data: A CSV, TSV, JSONL or Parquet file, or a hub data set ``name[:config][@split]``.
+        text_column: Column of the texts. With ``pred_probs`` or ``embeddings`` a table without a column
+            ``text`` has no texts. Default ``text``.
+        label_column: Column of the labels. Default ``label``.
+        group_column: Column that says which rows belong together, such as a customer or a document. Default:
+            copies of a text alone are grouped.
+        model: Hub name or path of a pretrained encoder. Default: all-MiniLM-L6-v2.
+        pred_probs: .npy or Parquet file of out-of-sample probabilities, (N, C), instead of a model.
+        embeddings: .npy or Parquet file of features, (N, D), instead of a model.
+        output: Folder to write. Default: ``scan-`` and the name of the data.
+        max_length: Tokens per text. Default 128.
+        cache: Whether features of texts are kept on disk for the next scan. Default True.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+        overwrite: Whether an earlier scan in the folder is replaced. Default False.
+    """
+
+    data: str
+    text_column: str = _TEXT_COLUMN
+    label_column: str = "label"
+    group_column: str | None = None
+    model: str | None = None
+    pred_probs: str | None = None
+    embeddings: str | None = None
+    output: str | None = None
+    max_length: int = 128
+    cache: bool = True
+    trust_remote_code: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What a scan has found.
+
+    Attributes:
+        folder: Where ``label_issues.csv``, ``metrics.json`` and ``report.html`` are.
+        quality: Of the labels.
+        audit: The ranked rows, and which classes are confused.
+        metrics: What ``metrics.json`` holds.
+    """
+
+    folder: Path
+    quality: LabelQuality
+    audit: Audit
+    metrics: dict[str, Any]
+
+
+def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
+    """Find labels of a table that look wrong, and write them down.
+
+    Args:
+        options: What to scan.
+        reporter: Told what is being done.
+
+    Raises:
+        InputError: If the table, the model or the arrays are not what they should be, or the folder must not
+            or cannot be written to.
+    """
+    started = time.perf_counter()
+    check_sources(options.model, options.pred_probs, options.embeddings)
+    source = "pred_probs" if options.pred_probs else "embeddings" if options.embeddings else "model"
+    if source == "model" and options.model is None:
+        options = replace(options, model=default_model())
+    folder = Path(_default_output(options.data) if options.output is None else options.output)
+    _check_folder(folder, options)
+    reporter.stage(f"Reading {options.data}")
+    frame = read_table(options.data)
+    absent = options.text_column == _TEXT_COLUMN and _TEXT_COLUMN not in frame.columns
+    has_texts = source == "model" or not absent
+    table = examples_of(
+        frame,
+        options.data,
+        text_column=options.text_column if has_texts else None,
+        label_column=options.label_column,
+        group_column=options.group_column,
+        rows_per_class=1,
+    )
+    examples, names = table.examples, table.names
+    assert names is not None  # there is a label column
+    file = options.pred_probs or options.embeddings
+    quality = assess(
+        examples,
+        names,
+        has_texts=has_texts,
+        model=options.model,
+        pred_probs=read_array(options.pred_probs, names.names) if options.pred_probs else None,
+        embeddings=read_array(options.embeddings) if options.embeddings else None,
+        place=None if file is None else repr(file),
+        max_length=options.max_length,
+        cache=options.cache,
+        trust_remote_code=options.trust_remote_code,
+        reporter=reporter,
+    )
+    issues = listed(quality, examples, names)
+    reporter.stage(f"Writing {folder}")
+    found = audit(
+        issues,
+        quality.pred_probs.dense(),
+        names.names,
+        source="probe",
+        doubted=False,
+        noise_rate_interval=quality.noise_rate_interval,
+    )
+    found = replace(found, predictions=_PREDICTIONS[source])
+    packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
+    metrics = {
+        "rows": len(examples),
+        "classes": len(names.names),
+        "noise_rate_estimate": quality.noise_rate,
+        "noise_rate_interval": list(quality.noise_rate_interval),
+        "noise": quality.noise.kind,
+        "listed": int(quality.is_label_issue.sum()),
+        "seconds": time.perf_counter() - started,
+        "versions": {name: version(name) for name in packages},
+    }
+    _write(folder, issues, _record(folder, options, metrics, found), metrics)
+    return ScanResult(folder, quality, found, metrics)
+
+
+def _record(folder: Path, options: ScanOptions, metrics: dict[str, Any], found: Audit) -> RunRecord:
+    config = {name: value for name, value in asdict(options).items() if value is not None}
+    shown = {**metrics, "rows": {"scanned": metrics["rows"]}}
+    return RunRecord(folder.resolve().name, config, (), shown, found, trained=False)
+
+
+def _write(folder: Path, issues: pd.DataFrame, record: RunRecord, metrics: dict[str, Any]) -> None:
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"Cannot write {folder}: {reason}; choose another --output.") from error
+    try:
+        write_table(escape_formulas(issues), folder / LABEL_ISSUES)
+    except InputError:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    save_report(record, folder / REPORT)
+    write_json(folder / METRICS, metrics)
+
+
+def _default_output(data: str) -> str:
+    """``scan-tickets`` for ``data/tickets.csv``, and what a hub name leaves of it."""
+    return f"scan-{_NO_FILE_NAME.sub('-', Path(data).stem).strip('-') or 'table'}"
+
+
+def _check_folder(folder: Path, options: ScanOptions) -> None:
+    """Refuse a folder that must not be written to; changes nothing."""
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        held = {entry.name for entry in folder.iterdir()} if nearest == folder and folder.is_dir() else set()
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"Cannot write {folder}: {reason}; choose another --output.") from error
+    if not nearest.is_dir():
+        raise InputError(f"Cannot write {folder}: {nearest} is a file; give a folder as --output.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(
+            f"Cannot write {folder}: {nearest} is not yours to write to; choose another --output."
+        )
+    if held and (CONFIG_NAME in held or LABEL_ISSUES not in held):
+        raise InputError(f"{folder} holds something that is no scan: give another folder as --output.")
+    if held and not options.overwrite:
+        raise InputError(f"{folder} holds another scan: give another --output, or --overwrite.")
+    ours = {(folder / name).resolve() for name in (LABEL_ISSUES, METRICS, REPORT)}
+    if Path(options.data).exists() and Path(options.data).resolve() in ours:
+        raise InputError(f"{options.data} lies in the output folder {folder}: give another --output.")
