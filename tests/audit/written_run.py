@@ -9,7 +9,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from clear_peft.data import escape_formulas, write_table
-from clear_peft.label_quality import GaussianMixtureCleanliness, rank_label_issues
+from clear_peft.label_quality import GaussianMixtureCleanliness, TopProbs, rank_label_issues
 from clear_peft.runs import RunConfig
 
 NAMES = ["farming", "sailing", "weaving"]
@@ -93,7 +93,7 @@ def write_run(place, ending="csv", values=None, method="clear", predictions=True
             "noise_rate_interval": [0.2, 0.4] if probed else None,
         }
         save_file(
-            {"probabilities": probabilities.astype(np.float16)},
+            TopProbs.of(probabilities).arrays(),
             folder / "predictions.safetensors",
             {"clear": json.dumps(about)},
         )

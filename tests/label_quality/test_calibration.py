@@ -7,7 +7,7 @@ from scipy.special import softmax
 from worlds import class_conditional, drawn, linear, pair, symmetric
 
 from clear_peft.label_quality import calibrate
-from clear_peft.label_quality.calibration import _MOST_CLASSES, _noise_size, _Problem, refitted
+from clear_peft.label_quality.calibration import _MOST_CLASSES, Shape, _Problem, refitted
 
 
 def rate_of(fit, views, labels):
@@ -15,16 +15,16 @@ def rate_of(fit, views, labels):
 
 
 @pytest.mark.parametrize("mixes", [False, True])
-@pytest.mark.parametrize("kind", ["symmetric", "pair_flip", "class_conditional"])
+@pytest.mark.parametrize("kind", ["none", "symmetric", "pair_flip", "class_conditional"])
 def test_the_gradient_is_that_of_the_objective(kind, mixes):
     # a wrong gradient still ends in some fit, which no public result would tell from the best one
     rng = np.random.default_rng(0)
     views, labels = [rng.normal(size=(40, 4)), 5 * rng.normal(size=(40, 4))], np.r_[rng.integers(0, 3, 39), 1]
     problem = _Problem.of(views, labels, rng.uniform(0, 2, 40), mixes=mixes)
-    targets = np.array([1, 2, 0, 0])
+    shape = Shape(kind, np.array([0.4, 0.3, 0.2, 0.1]), np.array([1, 2, 0, 0]))
     for _ in range(3):
-        theta = 0.5 * rng.normal(size=2 + _noise_size(kind, 4) + 4 + 16 * mixes)
-        value, slopes = (lambda at, k=k: problem._negative(at, kind, targets)[k] for k in (0, 1))
+        theta = 0.5 * rng.normal(size=2 + shape.size + 4 + 16 * mixes)
+        value, slopes = (lambda at, k=k: problem._negative(at, shape)[k] for k in (0, 1))
         assert check_grad(value, slopes, theta) < 1e-4 * np.linalg.norm(slopes(theta))
 
 

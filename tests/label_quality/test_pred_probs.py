@@ -48,7 +48,7 @@ def test_folds_of_a_classifier_that_has_learned_from_the_noise(classifier, noise
         find_label_issues(world.given, predicted, return_indices_ranked_by="self_confidence", n_jobs=1)
     )
     ours, cleanlab_s = (average_precision_score(world.wrong, 1 - each) for each in (p, theirs))
-    assert ours >= cleanlab_s - 0.001
+    assert ours >= cleanlab_s - 0.002
     assert precision_at(p, world.wrong, length) >= precision_at(theirs, world.wrong, length) - 0.01
 
 
@@ -128,16 +128,16 @@ def test_lists_booleans_and_half_precision_are_accepted():
 
 def test_many_classes_are_kept_as_the_likeliest_in_chunks(monkeypatch):
     monkeypatch.setattr(interval, "_DRAWS", 2)
-    world = blobs(800, symmetric(30, 0.2), dimensions=30)
+    world = blobs(800, symmetric(70, 0.2), dimensions=70)
     predicted = softmax(0.1 * world.scores, axis=1)
     whole = label_quality_from_pred_probs(predicted, world.given)
-    assert whole.pred_probs.classes.shape == (800, 16)
-    assert whole.pred_probs.num_classes == 30
+    assert whole.pred_probs.classes.shape == (800, 32)
+    assert whole.pred_probs.num_classes == 70
     assert (whole.predicted == world.true).mean() > 0.95
     own = whole.pred_probs.dense()[np.arange(800), world.given]
     inside = (whole.pred_probs.classes == world.given[:, None]).any(axis=1)
     np.testing.assert_allclose(whole.self_confidence[inside], own[inside], atol=1e-6)
-    monkeypatch.setattr(pred_probs, "_CHUNK_CELLS", 30 * 77)
+    monkeypatch.setattr(pred_probs, "_CHUNK_CELLS", 70 * 77)
     parts = label_quality_from_pred_probs(predicted, world.given)
     np.testing.assert_array_equal(parts.clean_probability, whole.clean_probability)
     np.testing.assert_array_equal(parts.pred_probs.classes, whole.pred_probs.classes)

@@ -9,7 +9,7 @@ from worlds import blobs, calibration_error, linear, pair, symmetric
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import Calibration, NoiseModel, fit_probe, interval, probe
-from clear_peft.label_quality.calibration import Fit
+from clear_peft.label_quality.calibration import Fit, Shape
 from clear_peft.label_quality.probe import judged, sampled
 
 
@@ -85,7 +85,8 @@ def test_the_only_row_of_a_class_is_as_doubtful_as_any(rate):
 
 def test_the_fewer_others_name_a_class_the_more_the_noise_rate_speaks_of_it():
     noise = NoiseModel("symmetric", symmetric(3, 0.3))
-    fit = Fit(Calibration(np.ones(1), np.zeros(3), None), noise, 0.0, 0.0, np.zeros(0), None)
+    shape = Shape("symmetric", np.full(3, 1 / 3))
+    fit = Fit(Calibration(np.ones(1), np.zeros(3), None), noise, 0.0, 0.0, shape, np.zeros(0))
     views, labels = [np.tile([4.0, 0.0, 0.0], (3, 1))], np.array([1, 2, 2])
     pred_probs, p = judged(fit, views, labels, np.array([9, 0, 1]), 0.3)
     posterior = noise.clean_probability(pred_probs, labels)
@@ -355,10 +356,10 @@ def test_twice_is_the_same(grouped, monkeypatch):
 
 def test_memory_holds_few_classes_of_each_row(monkeypatch):
     monkeypatch.setattr(interval, "_DRAWS", 2)
-    world = blobs(900, symmetric(30, 0.2), dimensions=30)
-    _, whole = fit_probe(world.features, world.given, 30)
-    assert whole.pred_probs.classes.shape == (900, 16)
+    world = blobs(900, symmetric(70, 0.2), dimensions=70)
+    _, whole = fit_probe(world.features, world.given, 70)
+    assert whole.pred_probs.classes.shape == (900, 32)
     chunks = probe._chunks
     monkeypatch.setattr(probe, "_chunks", lambda *table: chunks(*table[:2], 1 << 22))
-    _, parts = fit_probe(world.features, world.given, 30)
+    _, parts = fit_probe(world.features, world.given, 70)
     np.testing.assert_allclose(parts.clean_probability, whole.clean_probability, atol=1e-4)

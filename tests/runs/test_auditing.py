@@ -55,9 +55,9 @@ def test_an_older_run_of_another_method(tmp_path):
 
 def _predictions(folder, probabilities, **about):
     told = {"labels": NAMES, "source": "final_model", "doubted": True, "noise_rate_interval": None} | about
-    save_file(
-        {"probabilities": probabilities}, folder / "predictions.safetensors", {"clear": json.dumps(told)}
-    )
+    arrays = {"classes": np.tile(np.arange(3, dtype=np.int16), (len(probabilities), 1))}
+    arrays["probabilities"] = probabilities
+    save_file(arrays, folder / "predictions.safetensors", {"clear": json.dumps(told)})
 
 
 GOOD = np.full((120, 3), 1 / 3, np.float16)

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from scipy.stats import spearmanr
 
 from clear_peft import training
 from clear_peft.data import load_examples
 from clear_peft.errors import InputError
 from clear_peft.runs import RunConfig, confident_learning, inference, load_run, train
 from clear_peft.runs import training as runs_training
+from clear_peft.runs.auditing import audit_run
 from clear_peft.runs.confident_learning import find_issues, kept_rows, out_of_sample_logits
 from clear_peft.runs.progress import Silent
 from tiny_text import keyword_table, tiny_checkpoint
@@ -58,11 +60,8 @@ def test_wrong_labels_are_found_and_dropped():
     wrong = np.array([3, 20, 55])
     labels[wrong] = (labels[wrong] + 1) % 3
     found = find_issues(labels, confident(true, 3))
-    assert np.flatnonzero(found.is_issue).tolist() == wrong.tolist()
     assert found.kept.tolist() == [row for row in range(90) if row not in wrong]
     assert np.array_equal(found.logits.argmax(axis=1), true)
-    assert set(found.quality.argsort()[:3]) == set(wrong)
-    np.testing.assert_allclose(np.exp(-found.losses), found.quality, rtol=1e-4)
 
 
 def test_a_class_keeps_its_best_row():
@@ -145,16 +144,15 @@ def test_a_run(place, tmp_path, monkeypatch):
     names = sorted(set(rows["given_label"]))
     labels = rows["given_label"].map(names.index).to_numpy()
     expected = cleanlab.filter.find_label_issues(labels, probabilities, n_jobs=1)
-    assert np.array_equal(rows["is_label_issue"], expected)
     assert expected.any()
-    assert metrics["noise_rate_estimate"] == expected.mean()
     assert sizes[-1] == len(rows) - expected.sum()
+    # one noise rate, and one meaning of each column: that of every other method
+    assert metrics["noise_rate_estimate"] == pytest.approx(1 - issues["clean_probability"].mean())
+    assert audit_run(tmp_path / "run").noise_rate == pytest.approx(metrics["noise_rate_estimate"])
+    assert (issues["is_label_issue"] == (issues["clean_probability"] < 0.5)).all()
     assert sum(sizes[:-1]) == 4 * len(rows)
     assert f"on {sizes[-1]} rows" in told.stages[-2]
-    np.testing.assert_allclose(
-        rows["clean_probability"], probabilities[range(len(rows)), labels], rtol=1e-4, atol=1e-6
-    )
-    assert [names.index(name) for name in rows["predicted_label"]] == probabilities.argmax(1).tolist()
+    assert spearmanr(rows["label_quality"], probabilities[range(len(rows)), labels]).statistic > 0.7
     assert metrics["detection"]["wrong"] == (issues["given_label"] != true_names(place, issues)).sum()
     left = {path.name.partition("-")[0] for path in (tmp_path / "run").iterdir()}
     assert left == {

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from clear_peft.data import LabelNames, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
+from clear_peft.label_quality import TopProbs
 from clear_peft.report import render
 from clear_peft.runs import RunConfig
 from clear_peft.runs.reporting import read_record, save_report, write_report
@@ -96,15 +97,10 @@ def folder_of_a_run(folder, finished=True):
         about = json.dumps(
             {"labels": LABELS, "source": "final_model", "doubted": True, "noise_rate_interval": None}
         )
-        data = save({"probabilities": probabilities}, {"clear": about})
+        data = save(TopProbs.of(probabilities).arrays(), {"clear": about})
         (folder / "predictions.safetensors").write_bytes(data)
         write_json(folder / "metrics.json", METRICS)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _quick_interval(monkeypatch):
-    monkeypatch.setattr("clear_peft.audit.noise_rate._DRAWS", 3)
 
 
 @pytest.fixture

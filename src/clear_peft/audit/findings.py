@@ -9,7 +9,7 @@ import pandas as pd
 from clear_peft.audit.joint import estimated_joint
 from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
-from clear_peft.label_quality import duplicate_groups
+from clear_peft.label_quality import TopProbs, duplicate_groups
 
 _HELD_OUT = "Rows held out for validation were never trained on."
 _UNSEEN = (
@@ -92,7 +92,7 @@ class Audit:
 
 def audit(
     issues: pd.DataFrame,
-    probabilities: np.ndarray | None,
+    probabilities: np.ndarray | TopProbs | None,
     labels: Sequence[str],
     *,
     source: str,
@@ -107,7 +107,7 @@ def audit(
 
     Args:
         issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
-        probabilities: Class probabilities, (N, C) in [0, 1], by ``row``; None where they were not kept. They
+        probabilities: Class probabilities of N rows, by ``row``; None where they were not kept. They
             say which class a row with a wrong label belongs to; without them the predicted label does.
         labels: Names of the classes, C ≥ 2.
         source: ``"final_model"``, ``"probe"`` or ``"out_of_sample"``: whose predictions these are.
@@ -127,8 +127,7 @@ def audit(
         raise InputError(
             f"There is no source {source!r} of predictions: give final_model, probe or out_of_sample."
         )
-    if probabilities is not None:
-        _check(probabilities, len(issues), len(labels))
+    known = None if probabilities is None else _checked(probabilities, len(issues), len(labels))
     quality = issues["label_quality"].to_numpy(np.float64)
     order = np.lexsort((quality, issues["clean_probability"]))
     ranked = issues.iloc[order].reset_index(drop=True)
@@ -147,20 +146,23 @@ def audit(
         labels=list(labels),
         noise_rate=float(np.mean(1 - p)),
         noise_rate_interval=noise_rate_interval,
-        joint=estimated_joint(
-            p, given, predicted, None if probabilities is None else probabilities[row], len(labels)
-        ),
+        joint=estimated_joint(p, given, predicted, None if known is None else known[row], len(labels)),
         threshold=threshold,
         expected_precision=float(np.mean(1 - p[listed])) if listed.any() else None,
         predictions=_PREDICTIONS[source, doubted],
     )
 
 
-def _check(probabilities: np.ndarray, rows: int, classes: int) -> None:
-    if probabilities.shape != (rows, classes):
+def _checked(probabilities: np.ndarray | TopProbs, rows: int, classes: int) -> TopProbs:
+    if isinstance(probabilities, TopProbs):
+        shape, values = (len(probabilities), probabilities.num_classes), probabilities.values
+    else:
+        shape, values = probabilities.shape, probabilities
+    if shape != (rows, classes):
         raise InputError(
-            f"The probabilities have shape {probabilities.shape}, but there are {rows} rows and {classes} "
-            "classes: give those of the same run."
+            f"The probabilities have shape {shape}, but there are {rows} rows and {classes} classes: give "
+            "those of the same run."
         )
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+    if not bool(((values >= 0) & (values <= 1)).all()):
         raise InputError("The probabilities are not all between 0 and 1: give those of the same run.")
+    return probabilities if isinstance(probabilities, TopProbs) else TopProbs.of(probabilities)

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from clear_peft.label_quality import TopProbs
+
 _CHUNK = 8192
 
 
@@ -10,7 +12,7 @@ def estimated_joint(
     clean_probability: np.ndarray,
     given: np.ndarray,
     predicted: np.ndarray,
-    probabilities: np.ndarray | None,
+    probabilities: TopProbs | None,
     classes: int,
 ) -> np.ndarray:
     """Estimate how often a row of true class i is labelled j.
@@ -23,7 +25,7 @@ def estimated_joint(
         clean_probability: p, (N,) in [0, 1].
         given: Given labels, (N,) class ids.
         predicted: Predicted labels, (N,) class ids.
-        probabilities: The model's, (N, C), or None.
+        probabilities: The model's, of N rows, or None.
         classes: Their number, C ≥ 2.
 
     Returns:
@@ -34,7 +36,9 @@ def estimated_joint(
         part = slice(start, start + _CHUNK)
         label, guess = given[part], predicted[part]
         row = np.arange(len(label))
-        true = np.zeros((len(label), classes)) if probabilities is None else probabilities[part].astype(float)
+        true = np.zeros((len(label), classes))
+        if probabilities is not None:
+            true += probabilities[part].dense()
         true[row, label] = 0
         silent = true.sum(axis=1) == 0
         elsewhere = guess != label

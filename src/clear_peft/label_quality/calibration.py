@@ -32,6 +32,7 @@ _FLAT, _SHARP = 2.0, 6.0
 _LEAST_NOISE = 1e-3
 _LEAST_LOGIT = 1e-4
 _ONE_RATE = 0.5
+_MOST_WRONG = 0.95
 # of the objective, relative
 _TOLERANCE = 1e-7
 # a line search that goes too far must not overflow
@@ -76,15 +77,19 @@ class Shape:
         kind: Of the noise.
         spread: How wrong labels that flip to no class in particular spread over the classes, (C,), sum 1.
         targets: The class that each class flips to, (C,); of pair flips alone.
+        fixed: All of T, where nothing of it is fitted.
     """
 
     kind: NoiseKind
     spread: Array
     targets: Labels | None = None
+    fixed: Array | None = None
 
     @property
     def size(self) -> int:
         """Number of parameters."""
+        if self.fixed is not None:
+            return 0
         return {"none": 0, "symmetric": 1, "pair_flip": 2, "class_conditional": len(self.spread) ** 2}[
             self.kind
         ]
@@ -92,6 +97,8 @@ class Shape:
     def transition(self, parameters: Array) -> Array:
         """T from unconstrained parameters: logits of its rows, or of its shares against "kept"."""
         classes = len(self.spread)
+        if self.fixed is not None:
+            return self.fixed
         if self.kind == "class_conditional":
             return softmax(parameters.reshape(classes, classes), axis=1)
         kept, spread, *flipped = self._shares(parameters)
@@ -109,7 +116,7 @@ class Shape:
             counts: Expected numbers of rows by true and given class, (C, C).
             transition: T.
         """
-        if self.kind == "none":
+        if not self.size:
             return np.zeros(0), 0.0
         if self.kind == "class_conditional":
             prior = prior_counts(len(counts))
@@ -166,9 +173,9 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
 
     Noise has to make labels likelier by more than its parameters cost: half a nat for a rate, which cannot be
     below 0; C·log C + ½·log N for which class each flips to, and how often; class-conditional noise two nats
-    for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer than 10·(C − 1)² rows. Wrong labels
-    that flip to no class in particular are spread evenly over the classes that occur, or as given labels are:
-    what explains the labels better.
+    for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer
+    than 10·(C − 1)² rows. Wrong labels that flip to no class in particular are spread evenly over the classes
+    that occur, or as given labels are: what explains the labels better.
 
     Args:
         views: Out-of-sample scores of N rows and C classes on any scale, (N, C) each.
@@ -200,6 +207,34 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
         conditional = [problem.generalised(simpler), problem.class_conditional_from_sharp(symmetric)]
         fits.append(replace(max(conditional, key=lambda fit: fit.objective), cost=price))
     return max(fits, key=lambda fit: fit.objective - fit.cost)
+
+
+def with_noise_rate(
+    fit: Fit, views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array, rate: float
+) -> Fit:
+    """Fit the calibration again under noise of the same kind, but of another rate; from two starts.
+
+    Args:
+        fit: Calibration and noise model of these rows.
+        views: Their scores, (N, C) each.
+        labels: Given labels, (N,).
+        weights: How much each row counts, (N,).
+        rate: Share of labels that T is to make wrong.
+    """
+    problem = _Problem.of(views, labels, weights, mixes=fit.calibration.mixing is not None)
+    classes, known = problem.num_classes, len(views)
+    transition = fit.noise.transition
+    if fit.noise.kind == "none":
+        transition = np.repeat(fit.shape.spread[None], classes, axis=0)
+    wrong = transition * ~np.eye(classes, dtype=bool)
+    shares = np.bincount(labels, weights=weights, minlength=classes) / weights.sum()
+    wrong *= rate / max(float(shares @ wrong.sum(axis=1)), TINY)
+    wrong /= np.maximum(wrong.sum(axis=1, keepdims=True) / _MOST_WRONG, 1)
+    shape = replace(fit.shape, fixed=wrong + np.diag(1 - wrong.sum(axis=1)))
+    theta = np.concatenate([fit.theta[:known], fit.theta[known + fit.shape.size :]])
+    theta[:known] = np.log(fit.calibration.weights * problem.scales)
+    starts = problem.maximised(shape, theta, _SEARCH_STEPS), problem.fit(shape, _SHARP, steps=_SEARCH_STEPS)
+    return max(starts, key=lambda again: again.objective)
 
 
 def refitted(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from clear_peft.label_quality.calibration import Fit, refitted
+from clear_peft.label_quality.calibration import Fit, refitted, with_noise_rate
 from clear_peft.label_quality.ridge import Array
 
 _DRAWS = 16
@@ -13,6 +13,9 @@ _MOST_CELLS = 1 << 17
 # chosen on the odd cells of benchmarks/coverage.py and confirmed on the even ones
 _STANDARD_ERRORS, _RESOLUTION = 3.0, 0.03
 _SEED = 0
+# rates that are tried beyond the interval, and nats by which they may explain labels worse
+_TRIED = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+_NEARLY_AS_WELL = 2.0
 
 
 def noise_rate_interval(rate: float, error: float) -> tuple[float, float]:
@@ -69,3 +72,37 @@ def rate_error(
             rates.append(1 - float(np.average(p, weights=drawn)))
     # of a part of the rows the error is larger than of all
     return float(np.std(rates) * np.sqrt(len(some) / size)) if len(rates) > 1 else 1.0
+
+
+def widened(
+    interval: tuple[float, float],
+    fit: Fit,
+    views: Sequence[npt.NDArray[np.floating]],
+    labels: npt.NDArray[np.integer],
+    counted: Array,
+) -> tuple[float, float]:
+    """The interval, with the rates beyond it that explain the labels nearly as well (profile likelihood).
+
+    Where classes overlap much, or scores take few values, wrong labels and unsure predictions can explain
+    the same table.
+
+    Args:
+        interval: ``noise_rate_interval``.
+        fit: Calibration and noise model of these rows.
+        views: Their scores, (N, C) each.
+        labels: Given labels, (N,).
+        counted: How much each row counts, (N,).
+    """
+    low, high = interval
+    if not counted.any():
+        return 0.0, 1.0
+    ends = []
+    for rates in ([r for r in reversed(_TRIED) if r < low], [r for r in _TRIED if r > high]):
+        end = None
+        for rate in rates:
+            again = with_noise_rate(fit, views, labels, counted, rate)
+            if again.objective < fit.objective - _NEARLY_AS_WELL:
+                break
+            end = rate
+        ends.append(end)
+    return low if ends[0] is None else ends[0], high if ends[1] is None else ends[1]

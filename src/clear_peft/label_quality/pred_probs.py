@@ -4,16 +4,20 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality.calibration import calibrate
+from clear_peft.label_quality.calibration import Fit, calibrate
 from clear_peft.label_quality.groups import as_groups, copy_weights
-from clear_peft.label_quality.interval import noise_rate_interval, rate_error
+from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
 from clear_peft.label_quality.probe import Labels, class_support, judged, rate_of, rows_to_fit, sampled
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
+from clear_peft.label_quality.ridge import Array
 
 _CHUNK_CELLS = 1 << 22
 # a classifier that counts neighbours or trees says 0 of what it has not seen
 _SMALLEST = 1e-4
 _SUM_TOLERANCE = 1e-2
+# a quantile of each class's probabilities, how near it rows lie on it, and what share of rows has to
+_FLOOR, _NEAR, _ON_FLOOR = 0.02, 1.25, 0.25
+_NEARLY_AS_WELL = 2.0
 
 
 def label_quality_from_pred_probs(
@@ -41,19 +45,20 @@ def label_quality_from_pred_probs(
     weights = np.ones(size) if together is None else copy_weights(together)
     support = class_support(given, together, classes)
     some = sampled(together, size, rows_to_fit(classes), np.random.default_rng(0))
-    views, counted = [_scores(probabilities[some])], weights[some] * (support[given[some]] > 1)
-    fit = calibrate(views, given[some], counted)
+    counted = weights[some] * (support[given[some]] > 1)
+    floor, views, fit = _fitted(probabilities[some], given[some], counted)
     rate = rate_of(fit, views, given[some], counted)
     p, own, tops = np.empty(size, np.float32), np.empty(size, np.float32), []
     step = max(_CHUNK_CELLS // classes, 1)
     for start in range(0, size, step):
         part = slice(start, start + step)
-        true, p[part] = judged(fit, [_scores(probabilities[part])], given[part], support - 1, rate)
+        true, p[part] = judged(fit, [_scores(probabilities[part], floor)], given[part], support - 1, rate)
         own[part] = true[np.arange(len(true)), given[part]]
         tops.append(TopProbs.of(true))
     inside = None if together is None else together[some]
     error = rate_error(fit, views, given[some], counted, inside)
     interval = noise_rate_interval(float(1 - p.mean(dtype=np.float64)), error)
+    interval = widened(interval, fit, views, given[some], counted)
     every = np.arange(size) if together is None else together
     return LabelQuality(given, TopProbs.concatenate(tops), own, p, fit.noise, interval, every)
 
@@ -83,5 +88,32 @@ def checked(pred_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArr
     return probabilities, given.astype(np.int64)
 
 
-def _scores(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
+def _fitted(
+    probabilities: npt.NDArray[np.floating], labels: Labels, counted: Array
+) -> tuple[Array, list[Array], Fit]:
+    """Fit calibration and noise model, on the probabilities as they are or less a floor.
+
+    A calibrated model of symmetric noise gives every class at least what the noise gives it. Its labels are
+    explained as well without noise, by probabilities that have that floor; but then many rows lie on it, as
+    those of classes that merely overlap do not.
+
+    Returns:
+        The floor that was taken away, (C,), the scores and the fit.
+    """
+    none = np.zeros(probabilities.shape[1])
+    views = [_scores(probabilities, none)]
+    fit = calibrate(views, labels, counted)
+    floor = np.quantile(probabilities, _FLOOR, axis=0)
+    on_it = (probabilities <= _NEAR * floor).mean()
+    if floor.min() < _SMALLEST or on_it < _ON_FLOOR:
+        return none, views, fit
+    above = [_scores(probabilities, floor)]
+    other = calibrate(above, labels, counted)
+    if other.objective - other.cost < fit.objective - fit.cost - _NEARLY_AS_WELL:
+        return none, views, fit
+    return floor, above, other
+
+
+def _scores(probabilities: npt.NDArray[np.floating], floor: Array) -> Array:
+    above = (probabilities.astype(np.float64) - floor) / (1 - floor.sum())
+    return np.log(np.maximum(above, _SMALLEST))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from clear_peft.errors import InputError
 from clear_peft.label_quality.calibration import Fit, calibrate
 from clear_peft.label_quality.groups import Groups, as_groups, copy_weights
-from clear_peft.label_quality.interval import noise_rate_interval, rate_error
+from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ridge import PENALTIES, Array, Features, Ridge, one_hot, whole_groups
 
@@ -140,6 +140,7 @@ def fit_probe(
     quality = _quality(scored, fit, labels, left_out, support, rate)
     error = rate_error(fit, views, labels[rows], counted, None if left_out is None else left_out[rows])
     interval = noise_rate_interval(quality.noise_rate, error)
+    interval = widened(interval, fit, views, labels[rows], counted)
     probe = LinearProbe(ridges, penalties, fit, support, rate)
     return probe, replace(quality, noise_rate_interval=interval)
 
@@ -297,7 +298,7 @@ def _quality(
         part = TopProbs.of(pred_probs)
         if top is None:
             shape = (size, part.classes.shape[1])
-            top = TopProbs(np.empty(shape, np.int32), np.empty(shape, np.float32), classes)
+            top = TopProbs(np.empty(shape, part.classes.dtype), np.empty(shape, np.float32), classes)
         top.classes[rows], top.values[rows] = part.classes, part.values
     assert top is not None  # there are rows
     every = np.arange(size) if groups is None else groups

@@ -1,7 +1,8 @@
 """``LabelQuality``: the one answer to which labels are right, made by one pipeline and read by everybody."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,35 +10,43 @@ import pandas as pd
 
 from clear_peft.label_quality.noise_model import NoiseModel
 
-# predictions of one row for more classes than this are kept as the largest, and the rest is spread evenly
-TOP_CLASSES = 16
+# of more than twice as many classes, so many probabilities of a row are kept
+TOP_CLASSES = 32
+
+
+def class_dtype(num_classes: int) -> type[np.signedinteger]:
+    """The smallest integers that hold class ids."""
+    return np.int16 if num_classes <= 1 << 15 else np.int32
 
 
 @dataclass(frozen=True, eq=False)
 class TopProbs:
-    """Class probabilities of N rows, of each its K largest; what is left belongs evenly to all others.
+    """Class probabilities of N rows: all of up to 64 classes, of more the 32 largest.
+
+    What is left belongs evenly to all others.
 
     Attributes:
-        classes: Class ids by falling probability, (N, K) int32, K ≤ C.
+        classes: Class ids by falling probability, (N, K) int16, or int32 beyond 32,768 classes.
         values: Their probabilities, (N, K) float32.
         num_classes: C.
     """
 
-    classes: npt.NDArray[np.int32]
+    classes: npt.NDArray[np.signedinteger]
     values: npt.NDArray[np.float32]
     num_classes: int
 
     @classmethod
-    def of(cls, pred_probs: npt.NDArray[np.floating], most: int = TOP_CLASSES) -> "TopProbs":
+    def of(cls, pred_probs: npt.NDArray[np.floating]) -> "TopProbs":
         """Keep the largest of dense probabilities, (N, C)."""
-        kept = min(most, pred_probs.shape[1])
+        classes = pred_probs.shape[1]
+        kept = classes if classes <= 2 * TOP_CLASSES else TOP_CLASSES
         top = np.argpartition(-pred_probs, kept - 1, axis=1)[:, :kept]
         values = np.take_along_axis(pred_probs, top, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
         return cls(
-            np.take_along_axis(top, order, axis=1).astype(np.int32),
+            np.take_along_axis(top, order, axis=1).astype(class_dtype(classes)),
             np.take_along_axis(values, order, axis=1).astype(np.float32),
-            pred_probs.shape[1],
+            classes,
         )
 
     @classmethod
@@ -45,6 +54,27 @@ class TopProbs:
         """The rows of several, one after the other."""
         classes, values = zip(*((part.classes, part.values) for part in parts), strict=True)
         return cls(np.concatenate(classes), np.concatenate(values), parts[0].num_classes)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What a file has to hold; probabilities in float16."""
+        return {"classes": self.classes, "probabilities": self.values.astype(np.float16)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> "TopProbs":
+        """Make of what ``arrays`` gave.
+
+        Raises:
+            ValueError: If it is none of that.
+        """
+        classes, values = arrays["classes"], arrays["probabilities"]
+        kept = cls.of(np.ones((1, num_classes))).classes
+        if classes.shape != values.shape or classes.shape[1:] != kept.shape[1:]:
+            raise ValueError(f"it does not hold probabilities of {num_classes} classes")
+        if classes.dtype != kept.dtype or not ((classes >= 0) & (classes < num_classes)).all():
+            raise ValueError("it names classes that there are not")
+        if values.dtype != np.float16 or not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("its probabilities are not all between 0 and 1")
+        return cls(classes, values.astype(np.float32), num_classes)
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
@@ -20,6 +19,7 @@ from clear_peft.data import (
 )
 from clear_peft.data.checks import row_listing
 from clear_peft.errors import InputError
+from clear_peft.label_quality import TopProbs
 from clear_peft.methods import find
 from clear_peft.runs import folder as run_folder
 from clear_peft.runs.config import RunConfig
@@ -140,8 +140,8 @@ def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.Dat
 
 def _predictions(
     path: Path, config: RunConfig, names: LabelNames, issues: pd.DataFrame
-) -> tuple[np.ndarray | None, str, bool, tuple[float, float] | None]:
-    """Probabilities (N, C), whose they are, whether labels were doubted in training, and the interval."""
+) -> tuple[TopProbs | None, str, bool, tuple[float, float] | None]:
+    """Class probabilities, whose they are, whether labels were doubted in training, and the interval."""
     if not path.is_file():
         judge = config.training.get("judge", "probe" if config.preset == "recommended" else "model")
         probed = config.method == "clear" and judge == "probe"
@@ -153,13 +153,14 @@ def _predictions(
             told = json.loads(file.metadata()["clear"])
             labels, source, doubted = told["labels"], str(told["source"]), bool(told["doubted"])
             interval = _interval(told["noise_rate_interval"])
-            probabilities = np.asarray(file.get_tensor("probabilities"))
+            arrays = {name: file.get_tensor(name) for name in ("classes", "probabilities")}
+            probabilities = TopProbs.from_arrays(arrays, len(labels))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path} is damaged ({reason}): delete it, and the audit goes without class probabilities."
         ) from error
-    if labels != list(names.names) or probabilities.shape != (len(issues), len(names.names)):
+    if labels != list(names.names) or len(probabilities) != len(issues):
         raise InputError(
             f"{path} is about other rows or labels than {run_folder.LABEL_ISSUES}: give the run folder as "
             "train has written it."

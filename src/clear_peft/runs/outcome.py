@@ -1,6 +1,7 @@
 """What a run has found out, written into its folder when training is over."""
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors.numpy import save
 from scipy.special import softmax
 
@@ -17,7 +17,7 @@ from clear_peft.audit import audit
 from clear_peft.data import Examples, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
-from clear_peft.label_quality import label_quality_from_pred_probs, rank_label_issues
+from clear_peft.label_quality import TopProbs, label_quality_from_pred_probs, rank_label_issues
 from clear_peft.methods import find
 from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
@@ -30,6 +30,9 @@ from clear_peft.runs.progress import epoch_figures
 from clear_peft.runs.reporting import save_report
 from clear_peft.runs.tables import Tables
 from clear_peft.training import CleaRTrainer
+from clear_peft.training.teacher import Teacher
+
+_CHUNK = 1 << 14
 
 
 class Judged(NamedTuple):
@@ -37,12 +40,12 @@ class Judged(NamedTuple):
 
     Attributes:
         issues: The list, most suspicious first.
-        probabilities: Class probabilities by whom the list comes from, (N, C) float16, in the file's order.
+        probabilities: Class probabilities by whom the list comes from, in the file's order.
         noise_rate_interval: Of the noise rate; None where no noise model was fitted.
     """
 
     issues: pd.DataFrame
-    probabilities: np.ndarray
+    probabilities: TopProbs
     noise_rate_interval: tuple[float, float] | None
 
 
@@ -131,9 +134,7 @@ def write_outcome(
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     run_folder.save_adapter(folder, write)
     write_table(escape_formulas(issues), folder / run_folder.LABEL_ISSUES)
-    atomic_write(
-        folder / run_folder.PREDICTIONS, save({"probabilities": probabilities}, {"clear": json.dumps(about)})
-    )
+    atomic_write(folder / run_folder.PREDICTIONS, save(probabilities.arrays(), {"clear": json.dumps(about)}))
     write_json(folder / run_folder.METRICS, metrics)  # last: its presence says that the run is finished
     with suppress(InputError):  # clear-peft report says what is wrong
         save_report(record, folder / run_folder.REPORT)
@@ -167,14 +168,14 @@ def judge_rows(
     names = tables.names.names
     if found is None:
         state, interval = trainer.cleanliness, trainer.cleanliness.parameters.get("noise_rate_interval")
-        losses, probability, logits = state.losses, state.clean_probability, state.teacher.logits()
+        losses, probability, teachers = state.losses, state.clean_probability, [state.teacher]
         if tables.held_out is not None:
             losses = np.concatenate([losses, state.validation_losses])
             probability = np.concatenate([probability, state.validation_probability])
-            logits = torch.cat([logits, state.validation_teacher.logits()])
-        probabilities = torch.softmax(logits, dim=1).numpy()
+            teachers.append(state.validation_teacher)
+        probabilities = TopProbs.concatenate([part for teacher in teachers for part in _top_probs(teacher)])
         issues = rank_label_issues(
-            probability, losses, given=given, predicted=probabilities.argmax(axis=1), names=names
+            probability, losses, given=given, predicted=probabilities.predicted, names=names
         )
     else:
         unseen = found.logits
@@ -185,12 +186,17 @@ def judge_rows(
             softmax(unseen.astype(np.float64), axis=1), given, groups=tables.groups[places]
         )
         issues, interval = quality.issues(names).drop(columns="group"), quality.noise_rate_interval
-        probabilities = quality.pred_probs.dense()
+        probabilities = quality.pred_probs
     rows = places[issues["row"]]
     issues["row"] = rows
     issues.insert(1, "text", [tables.rows.texts[row] for row in rows])
     if tables.rows.ids is not None:
         issues["id"] = [tables.rows.ids[row] for row in rows]
     issues["split"] = np.where(np.isin(rows, tables.train.rows), "train", "validation")
-    in_file_order = probabilities[places.argsort()].astype(np.float16)
-    return Judged(issues, in_file_order, None if interval is None else tuple(interval))
+    return Judged(issues, probabilities[places.argsort()], None if interval is None else tuple(interval))
+
+
+def _top_probs(teacher: Teacher) -> Iterator[TopProbs]:
+    """What it predicts, part by part: all classes of all rows are never held together."""
+    for start in range(0, len(teacher), _CHUNK):
+        yield TopProbs.of(teacher.probabilities(slice(start, start + _CHUNK)).cpu().numpy())
