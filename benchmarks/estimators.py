@@ -27,7 +27,7 @@ from scipy.special import rel_entr, softmax
 from sklearn.metrics import average_precision_score
 from transformers import TrainerCallback
 
-from clear_peft.cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness, smooth
+from clear_peft.label_quality import BetaMixtureCleanliness, GaussianMixtureCleanliness, smooth
 from clear_peft.training import CleaRTrainer
 from warm_up import NoisyRows, arguments, begin, logits_of, noisy_rows, trainer_of
 

@@ -1,26 +1,34 @@
-"""What an epoch's bookkeeping costs for millions of examples: smoothing, mixture, probabilities, ranking.
+"""What label quality costs for millions of examples: an epoch's bookkeeping, the teacher, the probe.
 
-No training: the log-odds of the losses are drawn from two Gaussians, labels from C classes. Run it with
-`python benchmarks/scale.py`. Every size is measured in a process of its own, on one core: seconds on the
-clock, seconds of computing (less where the machine has other work), and the peak memory of the process,
-Python and libraries included. The fit to bins is compared with the fit to all values. Then the teacher:
-predictions for 1,000 classes are remembered and read again, batch by batch, as training does. In the end the
-probe: fitted to a block of the rows, it predicts all, and the noise model judges their labels; features are
-drawn around a centre for each class, and drawing them is not counted.
+    OMP_NUM_THREADS=1 python benchmarks/scale.py
+    python benchmarks/scale.py --parts probe --share 0.02 --profile
+
+No training. Every size is measured in a process of its own: seconds, and the peak memory of the process,
+Python and libraries included.
+
+Bookkeeping: smoothing, mixture and ranking of losses whose log-odds are drawn from two Gaussians; the fit to
+bins is compared with the fit to all values. Teacher: predictions for 1,000 classes are remembered and read
+again, batch by batch, as training does. Probe: ``fit_probe`` on 1,000,000 rows of 1,000 classes with 768
+features, and on 10,000,000 rows of 20 classes with 384. Their features are drawn around a centre for each
+class when they are asked for, so they take no memory; drawing is timed apart. Prints the minutes, the memory
+that the process grew by and its peak, and how near the estimate came.
 """
 
 import argparse
+import cProfile
+import pstats
 import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
-from clear_peft.cleanliness import (
-    BetaMixtureCleanliness,
+from clear_peft.label_quality import (
     GaussianMixtureCleanliness,
+    fit_probe,
     mixture,
     rank_label_issues,
     smooth,
@@ -28,11 +36,16 @@ from clear_peft.cleanliness import (
 
 ESTIMATORS = {
     "gaussian": GaussianMixtureCleanliness(),
-    "beta": BetaMixtureCleanliness(),
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
 _PART = 1 << 20
 _TEACHER_BATCH = 1024
+# rows, classes, features
+PROBED = ((1e6, 1000, 768), (1e7, 20, 384))
+_NOISE = 0.3
+_SPREAD = 4.0
+_TABLES = (8191, 4093)
+_HOT_SPOTS = 25
 
 
 def losses_of(size: int, seed: int = 0, noise: float = 0.3) -> np.ndarray:
@@ -100,35 +113,61 @@ def teach(size: int, classes: int) -> dict[str, float]:
     return {**lapses, "bytes": each, "grown": _peak() - started, "apart": float(apart.max())}
 
 
-def judge(size: int, classes: int, dimensions: int, noise: float = 0.3) -> dict[str, float]:
-    """Seconds that a probe and the verdict take on features of so many rows, and the peak memory."""
-    import torch
+class DrawnFeatures:
+    """Rows around a centre for each class, drawn when they are asked for: they take next to no memory.
 
-    from clear_peft.training import CleaRConfig
-    from clear_peft.training.probing import MOST_ROWS, probed
+    What is around the centres is the sum of two tables whose lengths have no common divisor, so that no row
+    comes twice among the first thirty million.
+    """
 
-    torch.set_num_threads(1)
+    def __init__(self, true: np.ndarray, classes: int, dimensions: int, noise: float) -> None:
+        rng = np.random.default_rng(1)
+        self.shape = (len(true), dimensions)
+        self.seconds = 0.0
+        self.true = true
+        self.centres = rng.standard_normal((classes, dimensions), np.float32)
+        self.around = [
+            noise / np.sqrt(2) * rng.standard_normal((length, dimensions), np.float32) for length in _TABLES
+        ]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Rows by slice or by position; the time is kept apart."""
+        before = time.process_time()
+        places = np.arange(*rows.indices(len(self.true))) if isinstance(rows, slice) else np.asarray(rows)
+        drawn = self.centres[self.true[places]]
+        for table in self.around:
+            drawn += table[places % len(table)]
+        self.seconds += time.process_time() - before
+        return drawn
+
+
+def judge(size: int, classes: int, dimensions: int, noise: float, profiled: bool) -> dict[str, Any]:
+    """Seconds that ``fit_probe`` takes for so many rows, and the peak memory."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(classes, dimensions)).astype(np.float32)
     true = rng.integers(0, classes, size, np.int32)
     labels = np.where(rng.random(size) < noise, rng.integers(0, classes, size, np.int32), true)
-    around = rng.normal(scale=2.5, size=(min(size, MOST_ROWS), dimensions)).astype(np.float16)
-    drawing = 0.0
-
-    def features_of(rows: np.ndarray | None) -> torch.Tensor:
-        nonlocal drawing
-        before = time.process_time()
-        rows = np.arange(0) if rows is None else rows
-        drawn = around[: len(rows)] + centres[true[rows]].astype(np.float16)
-        drawing += time.process_time() - before
-        return torch.from_numpy(drawn)
-
-    args = CleaRConfig(output_dir="unused", use_cpu=True, report_to="none")
-    started, computing = _peak(), time.process_time()
-    state = probed(features_of, labels, labels[:0], classes, ESTIMATORS["gaussian"], args, epoch=3)
-    computing = time.process_time() - computing - drawing
-    wrong = float((labels != true).mean())
-    return {"computing": computing, "grown": _peak() - started, "wrong": wrong, "found": state.noise_rate}
+    features = DrawnFeatures(true, classes, dimensions, _SPREAD)
+    profile = cProfile.Profile()
+    started, clock, computing = _peak(), time.perf_counter(), time.process_time()
+    if profiled:
+        profile.enable()
+    _, quality = fit_probe(features, labels, classes)
+    profile.disable()
+    used = time.process_time() - computing - features.seconds
+    if profiled:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(_HOT_SPOTS)
+    wrong = labels != true
+    return {
+        "clock": time.perf_counter() - clock,
+        "computing": used,
+        "drawing": features.seconds,
+        "grown": _peak() - started,
+        "peak": _peak(),
+        "wrong": float(wrong.mean()),
+        "found": quality.noise_rate,
+        "interval": quality.noise_rate_interval,
+        "right": float((quality.is_label_issue == wrong).mean()),
+    }
 
 
 def _peak() -> float:
@@ -158,17 +197,36 @@ def _alone(function, *arguments):
 
 
 def main() -> None:
-    """Print one line a size, the error of the bins, and one line for the teacher."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the parts that are asked for, each size in a process of its own."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e5, 1e6, 1e7])
     parser.add_argument("--classes", type=int, default=77)
     parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=["gaussian"])
+    parser.add_argument("--compare", type=float, default=1e6, help="examples of the comparison")
     parser.add_argument("--teacher", type=float, default=1e6, help="examples of the teacher")
     parser.add_argument("--teacher-classes", type=int, default=1000)
-    parser.add_argument("--compare", type=float, default=1e6, help="examples of the comparison")
-    parser.add_argument("--probed", type=float, default=1e7, help="examples that a probe judges")
-    parser.add_argument("--features", type=int, default=384, help="their dimensions")
+    parser.add_argument(
+        "--probe",
+        type=float,
+        nargs=3,
+        action="append",
+        metavar=("ROWS", "CLASSES", "FEATURES"),
+        help="a size of the probe; may be given several times",
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the probe's rows, such as .02 to profile"
+    )
+    parser.add_argument("--profile", action="store_true", help="print where the probe's time goes")
     options = parser.parse_args()
+    for part in options.parts:
+        PARTS[part](options)
+
+
+def print_bookkeeping(options: argparse.Namespace) -> None:
+    """A line for each size, and the error of the bins."""
     for estimator in options.estimators:
         for size in map(int, options.sizes):
             found = _alone(measure, size, options.classes, estimator)
@@ -185,24 +243,40 @@ def main() -> None:
             f"{largest:.1e}, by {mean:.1e} on average",
             flush=True,
         )
+
+
+def print_teacher(options: argparse.Namespace) -> None:
+    """One line."""
     size, classes = int(options.teacher), options.teacher_classes
     found = _alone(teach, size, classes)
     print(
         f"teacher: {size:.0e} examples, {classes} classes: {found['bytes']:.0f} bytes each ({2 * classes} "
         f"for all logits), {found['grown']:.0f} MB, remembered in {found['put']:.2f} s, read in "
-        f"{found['read']:.2f} s; total variation from what was given at most {found['apart']:.3f}"
-    )
-    size = int(options.probed)
-    found = _alone(judge, size, options.classes, options.features)
-    print(
-        f"probe: {size:.0e} examples, {options.classes} classes, {options.features} features: "
-        f"{found['computing']:.1f} s, {found['grown']:.0f} MB; {found['wrong']:.1%} of the labels wrong, "
-        f"{found['found']:.1%} by estimate",
+        f"{found['read']:.2f} s; total variation from what was given at most {found['apart']:.3f}",
         flush=True,
     )
+
+
+def print_probe(options: argparse.Namespace) -> None:
+    """A row of a table for each size."""
     print(
-        "state: 8 bytes an example (loss and p, float32) and the teacher; 8 more with scores from the steps"
+        "| rows | classes | features | minutes | drawing, minutes | memory, MB | in all | wrong | estimated "
+        "| rows judged rightly |\n|---|---|---|---|---|---|---|---|---|---|"
     )
+    for rows, classes, dimensions in options.probe or PROBED:
+        size = int(rows * options.share)
+        found = _alone(judge, size, int(classes), int(dimensions), _NOISE, options.profile)
+        interval = "{:.1%} to {:.1%}".format(*found["interval"])
+        print(
+            f"| {size:,} | {classes:.0f} | {dimensions:.0f} | {found['computing'] / 60:.2f} "
+            f"| {found['drawing'] / 60:.2f} | {found['grown']:.0f} | {found['peak']:.0f} "
+            f"| {found['wrong']:.1%} | {found['found']:.1%} ({interval}) "
+            f"| {found['right']:.1%} |",
+            flush=True,
+        )
+
+
+PARTS = {"bookkeeping": print_bookkeeping, "teacher": print_teacher, "probe": print_probe}
 
 
 if __name__ == "__main__":

@@ -32,13 +32,15 @@ _FLAT, _SHARP = 2.0, 6.0
 _LEAST_NOISE = 1e-3
 _LEAST_LOGIT = 1e-4
 _ONE_RATE = 0.5
+# nats by which scores have to explain labels better than the frequencies of the classes do
+_LEAST_KNOWN = 2.0
 _MOST_WRONG = 0.95
 # of the objective, relative
 _TOLERANCE = 1e-7
 # a line search that goes too far must not overflow
 _LOG_WEIGHTS, _OTHERS = (-10.0, 6.0), (-20.0, 20.0)
 # Gaussian priors: log a (around 0, views are scaled to a root mean square of 1), b and M
-_WEIGHT_MEAN, _WEIGHT_PRECISION = 0.0, 1.0
+_WEIGHT_MEAN, _WEIGHT_PRECISION = 0.0, 2.0
 _BIAS_PRECISION = 0.1
 _MIXING_PRECISION = 10.0
 # a class-conditional T begins with one label for each class: .7 of it right, the rest even
@@ -175,7 +177,8 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     below 0; C·log C + ½·log N for which class each flips to, and how often; class-conditional noise two nats
     for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer
     than 10·(C − 1)² rows. Wrong labels that flip to no class in particular are spread evenly over the classes
-    that occur, or as given labels are: what explains the labels better.
+    that occur or, where that explains the labels better by C − 1 nats, as given labels are. Scores that say
+    nothing of the labels say nothing of the noise.
 
     Args:
         views: Out-of-sample scores of N rows and C classes on any scale, (N, C) each.
@@ -189,15 +192,18 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     spreads = [(marginal > 0) / (marginal > 0).sum(), marginal / marginal.sum()]
     rate = 0.5 * np.log(max(float(counted.sum()), 1.0))
     none = problem.fit(Shape("none", spreads[0]), _FLAT)
+    own = none.noise.joint(none.calibration(views), labels).sum(axis=1) / spreads[1][labels]
+    if float(counted @ np.log(np.maximum(own, TINY))) < _LEAST_KNOWN:
+        return none
     symmetric = max(
         (
-            problem.fit(Shape("symmetric", spread), *start)
-            for spread in spreads
+            replace(problem.fit(Shape("symmetric", spread), *start), cost=cost)
+            for spread, cost in zip(spreads, (_ONE_RATE, _ONE_RATE + classes - 1), strict=True)
             for start in ((_FLAT, -3.0), (_SHARP, 0.0))
         ),
-        key=lambda fit: fit.objective,
+        key=lambda fit: fit.objective - fit.cost,
     )
-    fits = [none, replace(symmetric, cost=_ONE_RATE)]
+    fits = [none, symmetric]
     if classes > 1:
         flips = _pair_flips(problem, symmetric)
         fits.append(replace(flips, cost=classes * np.log(classes) + rate))
