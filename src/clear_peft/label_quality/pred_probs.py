@@ -52,7 +52,7 @@ def label_quality_from_pred_probs(
     step = max(_CHUNK_CELLS // classes, 1)
     for start in range(0, size, step):
         part = slice(start, start + step)
-        true, p[part] = judged(fit, [_scores(probabilities[part], floor)], given[part], support - 1, rate)
+        true, p[part] = judged(fit, _scores(probabilities[part], floor), given[part], support - 1, rate)
         own[part] = true[np.arange(len(true)), given[part]]
         tops.append(TopProbs.of(true))
     inside = None if together is None else together[some]
@@ -101,19 +101,20 @@ def _fitted(
         The floor that was taken away, (C,), the scores and the fit.
     """
     none = np.zeros(probabilities.shape[1])
-    views = [_scores(probabilities, none)]
+    views = _scores(probabilities, none)
     fit = calibrate(views, labels, counted)
     floor = np.quantile(probabilities, _FLOOR, axis=0)
     on_it = (probabilities <= _NEAR * floor).mean()
     if floor.min() < _SMALLEST or on_it < _ON_FLOOR:
         return none, views, fit
-    above = [_scores(probabilities, floor)]
+    above = _scores(probabilities, floor)
     other = calibrate(above, labels, counted)
     if other.objective - other.cost < fit.objective - fit.cost - _NEARLY_AS_WELL:
         return none, views, fit
     return floor, above, other
 
 
-def _scores(probabilities: npt.NDArray[np.floating], floor: Array) -> Array:
-    above = (probabilities.astype(np.float64) - floor) / (1 - floor.sum())
-    return np.log(np.maximum(above, _SMALLEST))
+def _scores(probabilities: npt.NDArray[np.floating], floor: Array) -> list[Array]:
+    """Probabilities above the floor and their logarithms: who counts neighbours is linear in the former."""
+    above = np.maximum((probabilities.astype(np.float64) - floor) / (1 - floor.sum()), _SMALLEST)
+    return [np.log(above), above]
