@@ -1,5 +1,7 @@
 """The quality of labels by anybody's out-of-sample predictions."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +19,10 @@ _SMALLEST = 1e-4
 _SUM_TOLERANCE = 1e-2
 # a quantile of each class's probabilities, how near it rows lie on it, and what share of rows has to
 _FLOOR, _NEAR, _ON_FLOOR = 0.02, 1.25, 0.25
-_NEARLY_AS_WELL = 2.0
+# nats
+_BETTER = 3.0
+# mean confidence beyond the share of labels that are predicted
+_TOO_SURE = 0.1
 
 
 def label_quality_from_pred_probs(
@@ -46,13 +51,13 @@ def label_quality_from_pred_probs(
     support = class_support(given, together, classes)
     some = sampled(together, size, rows_to_fit(classes), np.random.default_rng(0))
     counted = weights[some] * (support[given[some]] > 1)
-    floor, views, fit = _fitted(probabilities[some], given[some], counted)
+    scale, views, fit = _fitted(probabilities[some], given[some], counted)
     rate = rate_of(fit, views, given[some], counted)
     p, own, tops = np.empty(size, np.float32), np.empty(size, np.float32), []
     step = max(_CHUNK_CELLS // classes, 1)
     for start in range(0, size, step):
         part = slice(start, start + step)
-        true, p[part] = judged(fit, _scores(probabilities[part], floor), given[part], support - 1, rate)
+        true, p[part] = judged(fit, scale(probabilities[part]), given[part], support - 1, rate)
         own[part] = true[np.arange(len(true)), given[part]]
         tops.append(TopProbs.of(true))
     inside = None if together is None else together[some]
@@ -88,33 +93,48 @@ def checked(pred_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArr
     return probabilities, given.astype(np.int64)
 
 
+class _Scale(NamedTuple):
+    """How probabilities become scores: less a floor, (C,), as logarithms and perhaps as they are too."""
+
+    floor: Array
+    linear: bool
+
+    def __call__(self, probabilities: npt.NDArray[np.floating]) -> list[Array]:
+        above = (probabilities.astype(np.float64) - self.floor) / (1 - self.floor.sum())
+        above = np.maximum(above, _SMALLEST)
+        return [np.log(above), above] if self.linear else [np.log(above)]
+
+
 def _fitted(
     probabilities: npt.NDArray[np.floating], labels: Labels, counted: Array
-) -> tuple[Array, list[Array], Fit]:
-    """Fit calibration and noise model, on the probabilities as they are or less a floor.
+) -> tuple[_Scale, list[Array], Fit]:
+    """Fit calibration and noise model on the scale on which probabilities explain the labels.
 
-    A calibrated model of symmetric noise gives every class at least what the noise gives it. Its labels are
-    explained as well without noise, by probabilities that have that floor; but then many rows lie on it, as
-    those of classes that merely overlap do not.
-
-    Returns:
-        The floor that was taken away, (C,), the scores and the fit.
+    Logarithms, and probabilities themselves beside them where that explains labels better: who counts
+    neighbours is nearly linear in the latter, and says 0 of what it has not seen. Probabilities that are too
+    sure are all but 0 or 1, and only their logarithms tell rows apart. Less a floor where
+    many rows lie on one: a calibrated model of symmetric noise gives every class at least what the noise
+    gives it, and explains its labels as well without noise. Rows of classes that merely overlap do not lie on
+    their floor.
     """
     none = np.zeros(probabilities.shape[1])
-    views = _scores(probabilities, none)
-    fit = calibrate(views, labels, counted)
+
+    def fitted(scale: _Scale) -> tuple[_Scale, list[Array], Fit]:
+        views = scale(probabilities)
+        return scale, views, calibrate(views, labels, counted)
+
+    def worth(found: tuple[_Scale, list[Array], Fit]) -> float:
+        return found[2].objective - found[2].cost
+
+    best = fitted(_Scale(none, linear=False))
+    too_sure = probabilities.max(axis=1).mean() - (probabilities.argmax(axis=1) == labels).mean()
+    if too_sure < _TOO_SURE:
+        linear = fitted(_Scale(none, linear=True))
+        if worth(linear) > worth(best) + _BETTER:
+            best = linear
     floor = np.quantile(probabilities, _FLOOR, axis=0)
-    on_it = (probabilities <= _NEAR * floor).mean()
-    if floor.min() < _SMALLEST or on_it < _ON_FLOOR:
-        return none, views, fit
-    above = _scores(probabilities, floor)
-    other = calibrate(above, labels, counted)
-    if other.objective - other.cost < fit.objective - fit.cost - _NEARLY_AS_WELL:
-        return none, views, fit
-    return floor, above, other
-
-
-def _scores(probabilities: npt.NDArray[np.floating], floor: Array) -> list[Array]:
-    """Probabilities above the floor and their logarithms: who counts neighbours is linear in the former."""
-    above = np.maximum((probabilities.astype(np.float64) - floor) / (1 - floor.sum()), _SMALLEST)
-    return [np.log(above), above]
+    if floor.min() >= _SMALLEST and (probabilities <= _NEAR * floor).mean() >= _ON_FLOOR:
+        above = fitted(_Scale(floor, best[0].linear))
+        if worth(above) > worth(best) - _BETTER:
+            best = above
+    return best
