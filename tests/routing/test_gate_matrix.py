@@ -1,4 +1,4 @@
-"""The invariants of METHOD.md on every cell of the matrix of tuners and architectures."""
+"""The invariants of routing on every cell of the matrix of tuners and architectures."""
 
 import copy
 import warnings

@@ -8,6 +8,7 @@ from clear_peft import runs
 from clear_peft.errors import InputError
 from clear_peft.runs import RunConfig
 from clear_peft.runs.config import read_yaml
+from clear_peft.runs.training import _arguments
 
 NEEDED = {"model": "m", "data": "d.csv", "output": "o"}
 
@@ -68,3 +69,26 @@ def test_functions_stay_functions_after_their_modules_are_imported():
         import_module(f"clear_peft.runs.{module}")
     for name in runs.__all__:
         assert callable(getattr(runs, name)), name
+
+
+@pytest.mark.parametrize(
+    ("given", "metric", "larger"),
+    [
+        ({}, "believed_accuracy", True),
+        ({"metric_for_best_model": "macro_f1"}, "macro_f1", True),
+        ({"metric_for_best_model": "loss"}, "loss", False),
+        ({"clean_routing": False}, "accuracy", True),
+    ],
+)
+def test_the_metric_that_selects_is_the_one_that_was_asked_for(tmp_path, given, metric, larger):
+    config = RunConfig(model="m", data="d", output=str(tmp_path), training=given)
+    made = _arguments(config)  # what a whole run would take minutes to show
+    assert (made.metric_for_best_model, made.greater_is_better) == (metric, larger)
+
+
+@pytest.mark.parametrize("given", [("loss", True), ("macro_f1", False)])
+def test_a_metric_whose_worst_epoch_would_be_kept_is_refused(tmp_path, given):
+    training = dict(zip(("metric_for_best_model", "greater_is_better"), given, strict=True))
+    config = RunConfig(model="m", data="d", output=str(tmp_path), training=training)
+    with pytest.raises(InputError, match="would keep the worst epoch"):
+        _arguments(config)

@@ -1,6 +1,7 @@
 """What training by clean routing must keep."""
 
 import math
+import re
 
 import numpy as np
 import peft
@@ -431,3 +432,29 @@ def test_unknown_preset_is_refused():
         preset("best")
     with pytest.raises(InputError, match="no PEFT method"):
         preset("paper", "bert")
+
+
+def test_a_gradient_that_is_not_finite_names_rows_of_its_own_step(tmp_path):
+    """An epoch's last step may have fewer micro-batches than the step before, whose rows were fine."""
+    data, seen = rows(22), []
+    made = trainer(
+        tmp_path,
+        train_dataset=data,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,
+        num_train_epochs=1,
+    )
+    step = made.training_step
+
+    def training_step(model, inputs, *arguments):
+        seen.append(inputs["clear_example_id"].tolist())
+        loss = step(model, inputs, *arguments)
+        if len(seen) == 6:  # 22 rows make batches of 4, 4, 4, 4 | 4, 2
+            next(p for p in model.parameters() if p.grad is not None).grad.fill_(torch.nan)
+        return loss
+
+    made.training_step = training_step
+    with pytest.raises(InputError, match="gradient is not finite at step 2") as stopped:
+        made.train()
+    listed = re.search(r"\(training rows ([\d, ]+)", str(stopped.value)).group(1)
+    assert {int(number) for number in listed.split(",") if number.strip()} <= {*seen[4], *seen[5]}

@@ -13,7 +13,7 @@ def report(
     context: typer.Context,
     run: RunOption,
     output: Annotated[
-        Path | None, typer.Option(help="Page to write, .html [default: report.html in the run folder].")
+        Path | None, typer.Option(help="Page to write, .html (default: report.html in the run folder).")
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots as files, too.")] = None,
     plot_format: PlotFormatOption = PlotFormat.svg,

@@ -36,7 +36,7 @@ def scan(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Hub name or path of a pretrained encoder [default: all-MiniLM-L6-v2].",
+            help="Hub name or path of a pretrained encoder (default: all-MiniLM-L6-v2).",
             rich_help_panel=_JUDGE,
         ),
     ] = None,
@@ -73,7 +73,7 @@ def scan(
     output: Annotated[
         str | None,
         typer.Option(
-            help="Folder to write [default: scan- and the name of the data].", rich_help_panel=_OUTPUT
+            help="Folder to write (default: scan- and the name of the data).", rich_help_panel=_OUTPUT
         ),
     ] = None,
     overwrite: OverwriteOption = False,

@@ -63,7 +63,7 @@ def train(
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(help="Validation table [default: rows held out of --data].", rich_help_panel=_DATA),
+        typer.Option(help="Validation table (default: rows held out of --data).", rich_help_panel=_DATA),
     ] = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of rows held out without --validation.", rich_help_panel=_DATA)
@@ -89,7 +89,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the rows.", rich_help_panel=_TRAINING)] = 10,
     batch_size: Annotated[int, typer.Option(help="Rows per step.", rich_help_panel=_TRAINING)] = 32,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak [default: 1e-3, full: 5e-5].", rich_help_panel=_TRAINING)
+        float | None, typer.Option(help="Peak (default: 1e-3, full: 5e-5).", rich_help_panel=_TRAINING)
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens per text.", rich_help_panel=_TRAINING)] = 128,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=_TRAINING)] = 0,

@@ -2,13 +2,13 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import HashingVectorizer
 
 _THRESHOLD = 0.8
 _PIECE = 4
@@ -20,17 +20,6 @@ _WORTH_A_LOOK = 0.55
 _CHARACTERS = 2**20
 _PAIRS = 2**16
 _SEED = 0
-
-_VECTORIZER = HashingVectorizer(
-    analyzer="char",
-    ngram_range=(_PIECE, _PIECE),
-    n_features=2**30,
-    lowercase=False,
-    binary=True,
-    norm=None,
-    alternate_sign=False,
-    dtype=np.float32,
-)
 
 
 def duplicate_groups(texts: Sequence[str]) -> np.ndarray:
@@ -83,10 +72,26 @@ def _normalised(text: str) -> str:
     return " ".join(folded.translate(_PLAIN).split()) or " ".join(folded.split())
 
 
+@cache
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import HashingVectorizer  # a second, and not for every command
+
+    return HashingVectorizer(
+        analyzer="char",
+        ngram_range=(_PIECE, _PIECE),
+        n_features=2**30,
+        lowercase=False,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
+        dtype=np.float32,
+    )
+
+
 def _pieces(texts: Iterable[str]) -> Any:
     """One row for each text, one column for each piece that occurs."""
     # with its ends marked, a text of a single character has pieces too
-    return _VECTORIZER.transform(f"\2\2{text}\3\3".encode("utf-8", "replace").decode() for text in texts)
+    return _vectorizer().transform(f"\2\2{text}\3\3".encode("utf-8", "replace").decode() for text in texts)
 
 
 def _signatures(texts: np.ndarray) -> list[np.ndarray]:

@@ -59,7 +59,7 @@ def find_gate_points(model: nn.Module) -> tuple[list[GatePoint], tuple[str, ...]
     """Find the gate points of a PEFT model.
 
     A block is the nearest ``GradientCheckpointingLayer`` around a module, or else the innermost
-    numbered entry of a ``ModuleList``. All gate points of one block share one gate (METHOD.md 2).
+    numbered entry of a ``ModuleList``. All gate points of one block share one gate, as in the paper.
     Trained copies of whole modules (``modules_to_save``) are gated inside blocks and left alone
     outside, where they are the classification head.
 

@@ -49,7 +49,7 @@ def draw_gates(
     """Draw m_{i,l} ~ Bernoulli(probability_i), independently over examples i and blocks l.
 
     Args:
-        probability: float tensor of shape (B,), the probability of an open gate (γ·p_i of METHOD.md 2).
+        probability: float tensor of shape (B,), the probability of an open gate (γ·p_i of the paper).
         example_ids: int64 tensor of shape (B,).
         num_blocks: L, the number of blocks.
         seed: seed of the run. Default 0.

@@ -40,7 +40,7 @@ class Router:
         InputError: if the model has nothing to gate, is gated already, or cannot be gated (the
             message says what to do instead).
 
-    Source: Kim, Kim & Lee, "CleaR", ACL 2024; METHOD.md 2.
+    Source: Kim, Kim & Lee, "CleaR", ACL 2024 (arXiv 2411.00873).
     """
 
     def __init__(self, model: nn.Module, *, ceiling: float = 1.0, seed: int = 0) -> None:

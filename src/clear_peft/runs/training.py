@@ -174,16 +174,20 @@ def _arguments(config: RunConfig) -> CleaRConfig:
         "logging_strategy": "epoch",
         "save_total_limit": 1,
         "load_best_model_at_end": True,
-        "metric_for_best_model": "accuracy",
-        "greater_is_better": True,
         "report_to": config.report_to,
         "run_name": Path(config.output).name,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     settings |= {**preset(config.preset, config.peft), **find(config.method).settings, **config.training}
-    if settings.get("clean_routing", True) and settings.get("fresh_start", True):
-        # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
-        settings["metric_for_best_model"] = BELIEVED_ACCURACY
+    judged = settings.get("clean_routing", True) and settings.get("fresh_start", True)
+    # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
+    metric = settings.setdefault("metric_for_best_model", BELIEVED_ACCURACY if judged else "accuracy")
+    larger = not str(metric).endswith("loss")
+    if settings.setdefault("greater_is_better", larger) != larger:
+        raise InputError(
+            f"training sets metric_for_best_model {metric!r} and greater_is_better "
+            f"{settings['greater_is_better']}, which would keep the worst epoch: leave the latter out."
+        )
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")

@@ -15,7 +15,7 @@ from clear_peft.tuners import PAPER_SETTINGS
 ESTIMATORS: dict[str, CleanlinessEstimator] = {
     "gaussian": GaussianMixtureCleanliness(),
     "beta": BetaMixtureCleanliness(),
-    # METHOD.md 1 to the letter: raw losses, the plain posterior, always two components
+    # as the paper: raw losses, the plain posterior, always two components
     "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
 }
 # of the epochs, and epochs
@@ -166,8 +166,8 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
     """Settings of a preset, to be passed to ``CleaRConfig``.
 
     Args:
-        name: ``recommended`` (the defaults) or ``paper`` (METHOD.md to the letter, with the paper's
-            ceiling, temperature and smoothing for the PEFT method; inference is deterministic).
+        name: ``recommended`` (the defaults) or ``paper`` (its recipe, with its ceiling, temperature and
+            smoothing for the PEFT method; inference is deterministic).
         peft_method: A name out of ``clear_peft.tuners.available_methods()``. Default ``lora``.
 
     Raises:

@@ -255,6 +255,7 @@ class _Turns(TrainerCallback):
         self.trainer._before_epoch()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer._step_ids.clear()  # an epoch's last step has fewer micro-batches than the one before
         self.trainer._before_step()
 
     def step_end(self, state: Any, control: Any) -> None:

@@ -190,7 +190,7 @@ class CleaRTrainer(StepTrainer):
             self._steps.step(logits, labels, ids, self.state.epoch or 0.0)
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-        """The loss of each example of a batch, (B,) float32. METHOD.md 3.
+        """The loss of each example of a batch, (B,) float32.
 
         Args:
             logits: (B, C).
