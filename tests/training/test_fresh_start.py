@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 from test_trainer import StopAfter, equal
-from toy import Constant, rows, trained, trainer, weights
+from toy import Constant, model, rows, trained, trainer, weights
 from transformers import TrainerCallback
 
 from clear_peft.label_quality import CleanlinessEstimate
@@ -273,3 +273,18 @@ def test_an_epoch_is_selected_whatever_is_believed(tmp_path, p, settings):
     begun = [entry["epoch"] for entry in made.state.log_history if "starts_afresh" in entry]
     assert begun == ([] if settings else [2])
     assert made.doubted == (settings.get("warm_up_epochs", 0) < 5)
+
+
+def test_training_that_is_resumed_from_another_initial_adapter_begins_afresh_from_its_own(tmp_path):
+    common = {"by": Constant(0.6), "save_strategy": "epoch", **FRESH}
+    whole = trained(tmp_path / "whole", **common)
+    trained(tmp_path / "cut", callbacks=[StopAfter(1)], **common)
+    other = model()
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            if "lora_A" in name:
+                weight.add_(1.0)
+    resumed = trainer(tmp_path / "cut", start=other, **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert any("starts_afresh" in entry for entry in resumed.state.log_history)
+    assert equal(weights(whole), weights(resumed))

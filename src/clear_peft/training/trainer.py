@@ -460,4 +460,5 @@ class CleaRTrainer(StepTrainer):
     def _memory(self) -> dict[str, Any]:
         average = {} if self._average is None else {"average": self._average}
         steps = {} if self._steps is None else {"steps": self._steps}
-        return {**super()._memory, **steps, **average}
+        start = {} if self._start is None else {"start": self._start}
+        return {**super()._memory, **steps, **average, **start}
