@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column
 
 from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
-from clear_peft.cli.output import Format, Output, chance, shown
+from clear_peft.cli.output import Format, Output, shown
 from clear_peft.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,19 +55,7 @@ def audit(
     if output is not None:
         values["output"] = str(output)
         lines.append(f"Audited rows: {output}")
-    text = Column("text", no_wrap=True, ratio=1)  # one line a row, as wide as there is room
-    headings = ("row", "given", "predicted", "right with", text)
-    rows = [
-        (
-            str(row["row"]),
-            shown(row["given_label"]),
-            shown(row["predicted_label"]),
-            chance(row["clean_probability"]),
-            shown(row["text"]),
-        )
-        for row in values["most_suspicious"]
-    ]
-    out.table(values, "Most suspicious rows", headings, rows, lines)
+    out.suspicious(values, lines)
 
 
 def _correct(

@@ -110,6 +110,24 @@ class Output:
             self._results.print(table)
         self.result(values, lines)
 
+    def suspicious(self, values: dict[str, Any], lines: Sequence[str]) -> None:
+        """The outcome of a command that ranks rows, which ``values`` has as ``most_suspicious``."""
+        from rich.table import Column
+
+        rows = [
+            (
+                str(row["row"]),
+                shown(row["given_label"]),
+                shown(row["predicted_label"]),
+                chance(row["clean_probability"]),
+                shown(row["text"]),
+            )
+            for row in values["most_suspicious"]
+        ]
+        text = Column("text", no_wrap=True, ratio=1)  # one line a row, as wide as there is room
+        headings = ("row", "given", "predicted", "right with", text)
+        self.table(values, "Most suspicious rows", headings, rows, lines)
+
     def error(self, sentence: str) -> None:
         """One sentence on one line of stderr, whatever the format."""
         self._end_bar()

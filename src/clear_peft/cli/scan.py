@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column
 
 from clear_peft.cli.options import FormatOption, OverwriteOption
-from clear_peft.cli.output import Format, Output, chance, shown
+from clear_peft.cli.output import Format, Output, shown
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.scan import ScanResult
@@ -102,19 +101,7 @@ def scan(
         out,
     )
     values = _values(found)
-    text = Column("text", no_wrap=True, ratio=1)  # one line a row, as wide as there is room
-    rows = [
-        (
-            str(row["row"]),
-            shown(row["given_label"]),
-            shown(row["predicted_label"]),
-            chance(row["clean_probability"]),
-            shown(row["text"]),
-        )
-        for row in values["most_suspicious"]
-    ]
-    headings = ("row", "given", "predicted", "right with", text)
-    out.table(values, "Most suspicious rows", headings, rows, _lines(found, values))
+    out.suspicious(values, _lines(found, values))
 
 
 def _values(found: "ScanResult") -> dict[str, Any]:

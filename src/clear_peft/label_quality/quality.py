@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from clear_peft.label_quality.noise_model import NoiseModel
+from clear_peft.label_quality.ranking import rank_label_issues
 
 # of more than twice as many classes, so many probabilities of a row are kept
 TOP_CLASSES = 32
@@ -150,18 +151,12 @@ class LabelQuality:
             cleanlab's self-confidence; it orders rows of equal p), ``is_label_issue`` (p < ½) and ``group``.
         """
         classes = self.pred_probs.num_classes
-        order = np.lexsort((self.self_confidence, self.clean_probability))
-        # millions of rows need not hold their names
-        label = pd.CategoricalDtype([str(i) for i in range(classes)] if names is None else list(names))
-        return pd.DataFrame(
-            {
-                "row": order,
-                "given_label": pd.Categorical.from_codes(self.given[order], dtype=label),
-                "predicted_label": pd.Categorical.from_codes(self.predicted[order], dtype=label),
-                "clean_probability": self.clean_probability[order],
-                "label_quality": self.self_confidence[order],
-                "is_label_issue": self.is_label_issue[order],
-                "group": self.groups[order],
-            },
-            copy=False,
+        losses = -np.log(np.maximum(self.self_confidence, np.finfo(np.float32).tiny))
+        issues = rank_label_issues(
+            self.clean_probability,
+            losses,
+            given=self.given,
+            predicted=self.predicted,
+            names=[str(i) for i in range(classes)] if names is None else names,
         )
+        return issues.assign(group=self.groups[issues["row"]])
