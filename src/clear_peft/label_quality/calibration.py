@@ -195,11 +195,13 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     own = none.noise.joint(none.calibration(views), labels).sum(axis=1) / spreads[1][labels]
     if float(counted @ np.log(np.maximum(own, TINY))) < _LEAST_KNOWN:
         return none
+    shape = Shape("symmetric", spreads[0])
+    starts = [problem.fit(shape, *start, steps=_SEARCH_STEPS) for start in ((_FLAT, -3.0), (_SHARP, 0.0))]
+    best = max(starts, key=lambda fit: fit.objective)
     symmetric = max(
         (
-            replace(problem.fit(Shape("symmetric", spread), *start), cost=cost)
+            replace(problem.maximised(Shape("symmetric", spread), best.theta), cost=cost)
             for spread, cost in zip(spreads, (_ONE_RATE, _ONE_RATE + classes - 1), strict=True)
-            for start in ((_FLAT, -3.0), (_SHARP, 0.0))
         ),
         key=lambda fit: fit.objective - fit.cost,
     )
@@ -272,8 +274,9 @@ def _pair_flips(problem: "_Problem", symmetric: Fit) -> Fit:
             if (again == fit.shape.targets).all():
                 break
             fit = problem.maximised(Shape("pair_flip", spread, again), fit.theta, _SEARCH_STEPS)
-        found.append(problem.maximised(fit.shape, fit.theta))
-    return max(found, key=lambda fit: fit.objective)
+        found.append(fit)
+    best = max(found, key=lambda fit: fit.objective)
+    return problem.maximised(best.shape, best.theta)
 
 
 @dataclass(frozen=True, eq=False)
