@@ -56,6 +56,19 @@ def test_wrong_labels_are_found_by_a_model_whose_head_has_learnt_nothing(tmp_pat
     assert len(made.cleanliness.validation_probability) == (90 if validated else 0)
 
 
+def test_copies_do_not_vouch_for_each_other(tmp_path):
+    data = noisy(240, 0, 0.4)
+    once = trained(tmp_path / "once", train_dataset=data, **SETTINGS)
+    rows_read = np.concatenate([np.arange(240), np.repeat(np.arange(60), 8)])
+    copied = trained(tmp_path / "copied", train_dataset=data.select(rows_read), **SETTINGS)
+    grouped = data.select(rows_read).add_column("group", rows_read // 2)
+    pairs = trained(tmp_path / "pairs", train_dataset=grouped, **SETTINGS)
+    for made in (copied, pairs):
+        assert np.corrcoef(once.clean_probability, made.clean_probability[:240])[0, 1] > 0.9
+        # who repeats a wrong label does not make it right
+        assert abs(once.clean_probability[:60].mean() - made.clean_probability[240:].mean()) < 0.1
+
+
 def test_a_single_epoch_is_not_spent_on_finding_wrong_labels(tmp_path):
     settings = {**SETTINGS, "num_train_epochs": 1, "warm_up_epochs": 0.2}
     made = trained(tmp_path, train_dataset=noisy(240, 0, 0.4), **settings)

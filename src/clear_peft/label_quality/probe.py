@@ -96,7 +96,8 @@ def fit_probe(
     with few other groups speaks weakly of its rows: of a class with m others, 1/(m + 1)² of p is the noise
     rate's.
 
-    O(V·(N·D² + D³)) time. Beside the features, O(N) memory for up to 16 classes, and no more for more.
+    O(V·(N·D² + D³)) time. Beside the features, O(N·K) memory, where K is C for up to 64 classes and 32 for
+    more.
 
     Args:
         features: What a model makes of the rows, on any scale: (N, D), or (N, V, D) for V representations of

@@ -100,19 +100,18 @@ def token_counts(dataset: Any) -> np.ndarray | None:
     return np.asarray([len(ids) for ids in dataset.with_format(None)["input_ids"]])
 
 
-def groups_of(dataset: Any) -> np.ndarray | None:
-    """Group of each row of a dataset, (N,) int64: of its column ``group`` or, without one, of equal inputs.
+def copies_of(dataset: Any) -> np.ndarray:
+    """Rows of a dataset whose ``input_ids`` are equal have one number, (N,) int64."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return np.arange(len(dataset))
+    rows = dataset.with_format(None)["input_ids"]
+    return pd.factorize(pd.Series([np.asarray(ids).tobytes() for ids in rows]))[0].astype(np.int64)
 
-    None where every row is alone.
-    """
+
+def groups_of(dataset: Any) -> np.ndarray | None:
+    """Group of each row of a dataset, (N,) int64: of its column ``group``, where it has one."""
     given = numbers(dataset, GROUP_COLUMN)
-    if given is None:
-        if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
-            return None
-        rows = dataset.with_format(None)["input_ids"]
-        given = pd.factorize(pd.Series([np.asarray(ids).tobytes() for ids in rows]))[0]
-    groups = as_groups(given, len(dataset))
-    return groups if groups.max(initial=-1) + 1 < len(groups) else None
+    return None if given is None else as_groups(given, len(dataset))
 
 
 def has_labels(dataset: Any) -> bool:

@@ -9,12 +9,14 @@ from torch import Tensor
 from transformers.trainer_utils import PredictionOutput, has_length
 
 from clear_peft.errors import InputError
+from clear_peft.label_quality import merged
 from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.indexing import (
     CLEAN_LABEL_COLUMN,
     ID_COLUMN,
     IdCollator,
+    copies_of,
     groups_of,
     has_labels,
     labels_of,
@@ -50,7 +52,9 @@ class PassingTrainer(AdapterTrainer):
             train_dataset = with_ids(train_dataset)
             self._labels = labels_of(train_dataset, self._num_labels)
             self._clean_labels = numbers(train_dataset, CLEAN_LABEL_COLUMN)
-            self._groups = groups_of(train_dataset)
+            self._copies = copies_of(train_dataset)
+            groups = groups_of(train_dataset)
+            self._groups = self._copies if groups is None else merged(self._copies, groups)
             self._lengths = numbers(train_dataset, args.length_column_name)
             if self._lengths is None and args.train_sampling_strategy == "group_by_length":
                 self._lengths = token_counts(train_dataset)

@@ -25,7 +25,8 @@ def probed(
     args: CleaRConfig,
     *,
     epoch: int,
-    groups: np.ndarray | None = None,
+    groups: np.ndarray,
+    copies: np.ndarray,
 ) -> CleanlinessState | None:
     """What a probe on a model's features makes of the labels; None where the model has no features.
 
@@ -37,7 +38,8 @@ def probed(
         num_classes: C.
         args: For ``seed`` and ``doubt_above``.
         epoch: Number of epochs that the model has been trained for.
-        groups: Group of each training row, (N,): rows of one are left out together. Default: all are alone.
+        groups: Group of each training row, (N,): rows of one are left out together.
+        copies: Rows with one number have the same text, and count together as one, (N,).
 
     Raises:
         InputError: If a feature is not finite.
@@ -46,8 +48,9 @@ def probed(
     features, validation = features_of(first), features_of(None)
     if features is None:
         return None
-    inside = None if groups is None else groups[first]
-    fitted, quality = fit_probe(finite(features), labels[first], num_classes, groups=inside)
+    fitted, quality = fit_probe(
+        finite(features), labels[first], num_classes, groups=groups[first], copies=copies[first]
+    )
 
     def judgements() -> Iterator[tuple[np.ndarray, Judgement]]:
         yield first, Judgement(quality.pred_probs.dense(), quality.clean_probability)

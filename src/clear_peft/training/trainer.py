@@ -376,7 +376,16 @@ class CleaRTrainer(StepTrainer):
             return self._pass_over(hidden_features, self.train_dataset, self._lengths, rows)
 
         labels, unseen, classes = self._labels, self._held_out_labels, self._num_labels
-        return probed(features_of, labels, unseen, classes, self.args, epoch=epoch, groups=self._groups)
+        return probed(
+            features_of,
+            labels,
+            unseen,
+            classes,
+            self.args,
+            epoch=epoch,
+            groups=self._groups,
+            copies=self._copies,
+        )
 
     def _set_state(self, state: CleanlinessState | None) -> None:
         self._state = state
