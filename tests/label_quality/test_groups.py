@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import as_groups, identical_rows, merged
+from clear_peft.label_quality import as_groups, combined, identical_rows
 from clear_peft.label_quality.groups import copy_weights
 
 
@@ -47,30 +47,26 @@ def test_too_few_groups_are_refused():
         as_groups([0, 1], 3)
 
 
-def joined(first, second):
-    """By relabelling until nothing changes."""
-    groups, before = list(range(len(first))), None
-    while groups != before:
-        before = list(groups)
-        for values in (first, second):
-            for i, one in enumerate(values):
-                groups[i] = min(groups[i], *(groups[j] for j, other in enumerate(values) if one == other))
-    return groups
-
-
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=16))
-def test_merged_groups_are_all_that_hang_together(pairs):
-    first, second = (as_groups(part, len(pairs)) for part in zip(*pairs, strict=True))
-    groups = merged(first, second)
-    assert numbered(groups)
-    assert groups.tolist() == as_groups(joined(*zip(*pairs, strict=True)), len(pairs)).tolist()
+def test_copies_of_several_groups_are_together_and_all_others_with_their_group(pairs):
+    copies, groups = (as_groups(part, len(pairs)) for part in zip(*pairs, strict=True))
+    found = combined(copies, groups)
+    assert numbered(found)
+    for i in range(len(pairs)):
+        spread = len(set(groups[copies == copies[i]])) > 1
+        others = [j for j in range(len(pairs)) if len(set(groups[copies == copies[j]])) > 1]
+        expected = (
+            copies == copies[i] if spread else (groups == groups[i]) & ~np.isin(np.arange(len(pairs)), others)
+        )
+        np.testing.assert_array_equal(found == found[i], expected)
 
 
-@pytest.mark.parametrize("copies", [255, 256, 512])
-def test_a_link_that_many_rows_make_is_a_link(copies):
-    first = np.zeros(copies + 1, np.int64)
-    assert (merged(first, np.arange(copies + 1) // copies) == 0).all()
+def test_a_word_of_thanks_from_each_customer_does_not_make_all_customers_one():
+    customers = np.repeat(np.arange(20), 15)
+    copies = np.arange(300)
+    copies[::15] = 0
+    assert np.bincount(combined(as_groups(copies, 300), customers)).max() == 20
 
 
 def test_copies_count_together_as_one_row():

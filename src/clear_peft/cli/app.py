@@ -58,6 +58,9 @@ def _root(
 
 def main() -> None:
     """Run the command line: status 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows another
+            stream.reconfigure(errors="replace")
     output = Output()
     # what libraries remark on the way is for their authors; what goes wrong is raised
     warnings.simplefilter("ignore")

@@ -5,7 +5,7 @@ from clear_peft.label_quality.drift import moved_to
 from clear_peft.label_quality.duplicates import duplicate_groups
 from clear_peft.label_quality.estimate import CleanlinessEstimate, CleanlinessEstimator
 from clear_peft.label_quality.folds import stratified_folds
-from clear_peft.label_quality.groups import as_groups, identical_rows, merged
+from clear_peft.label_quality.groups import as_groups, combined, identical_rows
 from clear_peft.label_quality.head import LinearHead, fit_linear_head
 from clear_peft.label_quality.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
 from clear_peft.label_quality.noise_model import NoiseModel
@@ -30,13 +30,13 @@ __all__ = [
     "TopProbs",
     "as_groups",
     "calibrate",
+    "combined",
     "duplicate_groups",
     "fit_linear_head",
     "fit_probe",
     "identical_rows",
     "label_quality_from_pred_probs",
     "log_odds",
-    "merged",
     "moved_to",
     "rank_label_issues",
     "smooth",

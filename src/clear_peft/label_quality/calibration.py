@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import softmax
+from threadpoolctl import threadpool_limits
 
 from clear_peft.label_quality.noise_model import TINY, NoiseKind, NoiseModel
 
@@ -33,7 +34,7 @@ _LEAST_NOISE = 1e-3
 _LEAST_LOGIT = 1e-4
 _ONE_RATE = 0.5
 # nats by which scores have to explain labels better than the frequencies of the classes do
-_LEAST_KNOWN = 2.0
+_LEAST_KNOWN = 0.5
 _MOST_WRONG = 0.95
 # of the objective, relative
 _TOLERANCE = 1e-7
@@ -170,6 +171,11 @@ def centred(view: npt.NDArray[np.floating]) -> Array:
     return np.asarray(view - view.mean(axis=1, keepdims=True), np.float64)
 
 
+# several threads wait longer for each other than they work on matrices of C × C and C × N
+single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
+
+
+@single_threaded
 def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array | None = None) -> Fit:
     """Fit calibration and noise model together; the kind of noise is chosen by an information criterion.
 

@@ -3,8 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from clear_peft.errors import InputError
 
@@ -33,12 +31,18 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
     return pd.factorize(codes)[0].astype(np.int64)
 
 
-def merged(first: Groups, second: Groups) -> Groups:
-    """Rows that either has in one group, directly or by way of others, in one group, (N,) int64."""
-    size, left, right = len(first), first.max(initial=-1) + 1, second.max(initial=-1) + 1
-    links = coo_array((np.ones(size, np.int8), (first, left + second)), shape=(left + right,) * 2)
-    component = connected_components(links, directed=False)[1]
-    return pd.factorize(component[first])[0].astype(np.int64)
+def combined(copies: Groups, groups: Groups) -> Groups:
+    """Groups of both kinds, (N,) int64: none is larger than the larger of the two that a row was in.
+
+    Rows whose copies stand in several groups are with their copies, all others with their group. Joining
+    whatever hangs together would not do: one "Thanks!" of each customer makes all customers one.
+
+    Args:
+        copies: Group of the copies of each row, (N,), numbered from 0.
+        groups: Group of each row, (N,), numbered from 0.
+    """
+    spread = pd.Series(groups).groupby(copies).transform("nunique").to_numpy() > 1
+    return pd.factorize(np.where(spread, copies, copies.max(initial=-1) + 1 + groups))[0].astype(np.int64)
 
 
 def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from clear_peft.label_quality.calibration import Fit, refitted, with_noise_rate
+from clear_peft.label_quality.calibration import Fit, refitted, single_threaded, with_noise_rate
 from clear_peft.label_quality.ridge import Array
 
 _DRAWS = 16
@@ -40,6 +40,7 @@ def noise_rate_interval(rate: float, error: float) -> tuple[float, float]:
     return max(0.0, rate - half), min(1.0, rate + half)
 
 
+@single_threaded
 def rate_error(
     fit: Fit,
     views: Sequence[npt.NDArray[np.floating]],
@@ -74,6 +75,7 @@ def rate_error(
     return float(np.std(rates) * np.sqrt(len(some) / size)) if len(rates) > 1 else 1.0
 
 
+@single_threaded
 def widened(
     interval: tuple[float, float],
     fit: Fit,

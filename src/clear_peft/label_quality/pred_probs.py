@@ -83,13 +83,16 @@ def checked(pred_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArr
     given = given.astype(np.int64) if given.dtype == bool else given
     if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= classes:
         raise InputError(f"labels are not all whole numbers from 0 to {classes - 1}: give class ids.")
-    numbers = np.issubdtype(probabilities.dtype, np.number)
-    if (
-        not numbers
-        or not (probabilities >= 0).all()
-        or not np.allclose(probabilities.sum(axis=1, dtype=np.float64), 1, atol=_SUM_TOLERANCE)
-    ):
-        raise InputError("pred_probs are no probabilities: give rows of numbers from 0 to 1 that sum to 1.")
+    if not np.issubdtype(probabilities.dtype, np.number):
+        raise InputError(f"pred_probs hold {probabilities.dtype} values: give numbers.")
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    good = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise InputError(
+            f"pred_probs are no probabilities in {(~good).sum()} rows (row {row}, counted from 0, sums to "
+            f"{sums[row]:.3g}): give rows of numbers from 0 to 1 that sum to 1."
+        )
     return probabilities, given.astype(np.int64)
 
 

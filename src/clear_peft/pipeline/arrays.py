@@ -23,8 +23,7 @@ def read_array(path: str | os.PathLike[str], names: Sequence[str] = ()) -> npt.N
     Args:
         path: The file; nothing in it is unpickled. A Parquet file has a column for each number, or a single
             one of lists.
-        names: Names of the classes: where a Parquet file has a column for each of them and no other, they are
-            taken in this order. Default: columns keep their order.
+        names: Names of the classes, as for ``in_order``. Default: columns keep their order.
 
     Raises:
         InputError: If it cannot be read, or holds something else.
@@ -32,8 +31,7 @@ def read_array(path: str | os.PathLike[str], names: Sequence[str] = ()) -> npt.N
     name = os.fspath(path)
     ending = Path(name).suffix.lower()
     if ending == ".parquet":
-        frame = read_table(name)
-        return _numbers(frame[list(names)] if set(names) == set(frame.columns) else frame, name)
+        return _numbers(in_order(read_table(name), names, repr(name)), name)
     if ending != ".npy":
         raise InputError(f"{name!r} is no array: give a file that ends in .npy or .parquet.")
     try:
@@ -46,6 +44,28 @@ def read_array(path: str | os.PathLike[str], names: Sequence[str] = ()) -> npt.N
     if not isinstance(values, np.ndarray):
         raise InputError(f"{name!r} holds several arrays: write one with numpy.save.")
     return values
+
+
+def in_order(frame: pd.DataFrame, names: Sequence[str], place: str) -> pd.DataFrame:
+    """Columns in the order of the classes.
+
+    Args:
+        frame: A column for each class; without names, the columns are numbered from 0.
+        names: Names of the classes; none if there are none.
+        place: Where the columns come from, for sentences.
+
+    Raises:
+        InputError: If the columns have other names.
+    """
+    columns = [str(column) for column in frame.columns]
+    if set(columns) == set(names):
+        return frame.set_axis(columns, axis=1)[list(names)]
+    if not names or len(columns) == 1 or columns == [str(i) for i in range(len(columns))]:
+        return frame
+    raise InputError(
+        f"{place} has the columns {listing(columns)}, but the classes are {listing(names)}: name a column "
+        "after each class."
+    )
 
 
 def checked_embeddings(values: npt.ArrayLike, rows: int, place: str) -> npt.NDArray[Any]:
@@ -86,6 +106,8 @@ def checked_pred_probs(
     Raises:
         InputError: If they have another shape, or are no numbers.
     """
+    if isinstance(values, pd.DataFrame):
+        values = in_order(values, names, place).to_numpy()
     array = np.asanyarray(values)
     _check_numbers(array, place)
     if array.shape != (rows, len(names)):

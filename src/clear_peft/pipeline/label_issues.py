@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from clear_peft.data import Examples, LabelNames, row_groups
 from clear_peft.data.examples import examples_of
@@ -17,10 +15,10 @@ from clear_peft.errors import InputError
 from clear_peft.label_quality import (
     LabelQuality,
     as_groups,
+    combined,
     fit_probe,
     identical_rows,
     label_quality_from_pred_probs,
-    merged,
 )
 from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from clear_peft.runs.progress import Reporter
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-_SMALL = 20_000
 
 
 def find_label_issues(
@@ -78,6 +75,9 @@ def find_label_issues(
     check_sources(model, pred_probs, embeddings)
     if texts is None and pred_probs is None and embeddings is None:
         raise InputError("There are no texts: give texts, pred_probs or embeddings.")
+    for name, values in (("texts", texts), ("labels", labels)):
+        if isinstance(values, str | set) or getattr(values, "ndim", 1) != 1:
+            raise InputError(f"{name} are a {type(values).__name__}: give a list, or one column of a table.")
     columns: dict[str, Any] = {"label": list(labels)}
     if texts is not None:
         columns["text"] = list(texts)
@@ -174,7 +174,7 @@ def assess(
         copies, groups = row_groups(examples)
     else:
         copies = np.arange(size) if embeddings is None else as_groups(identical_rows(embeddings), size)
-        groups = copies if examples.groups is None else merged(copies, examples.groups)
+        groups = copies if examples.groups is None else combined(copies, examples.groups)
     if not groups.any():
         raise InputError(
             "All rows are copies of each other or in one group, and none is left to judge them by: give more "
@@ -182,13 +182,11 @@ def assess(
         )
     if pred_probs is not None:
         try:
-            with _few_threads(size):
-                return label_quality_from_pred_probs(pred_probs, labels, groups=groups)
+            return label_quality_from_pred_probs(pred_probs, labels, groups=groups)
         except InputError as error:
             raise error if place is None else InputError(f"{place}: {error}") from error
     if embeddings is not None:
-        with _few_threads(size):
-            return fit_probe(embeddings, labels, len(names.names), groups=groups, copies=copies)[1]
+        return fit_probe(embeddings, labels, len(names.names), groups=groups, copies=copies)[1]
     name = default_model() if model is None else os.fspath(model)
     if reporter is not None:
         reporter.stage(f"Encoding {size} texts with {name}")
@@ -205,15 +203,4 @@ def assess(
     prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
     if reporter is not None:
         reporter.stage("Judging the labels")
-    with _few_threads(size):
-        return fit_probe(
-            features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior
-        )[1]
-
-
-def _few_threads(rows: int) -> AbstractContextManager[Any]:
-    """One thread for the matrices of a small table.
-
-    Several wait longer for each other than they work, ten times as long where other processes want the cores.
-    """
-    return threadpool_limits(1, "blas") if rows <= _SMALL else nullcontext()
+    return fit_probe(features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior)[1]

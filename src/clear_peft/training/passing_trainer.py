@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.trainer_utils import PredictionOutput, has_length
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import merged
+from clear_peft.label_quality import combined
 from clear_peft.training.adapter_trainer import AdapterTrainer
 from clear_peft.training.config import CleaRConfig
 from clear_peft.training.indexing import (
@@ -54,7 +54,7 @@ class PassingTrainer(AdapterTrainer):
             self._clean_labels = numbers(train_dataset, CLEAN_LABEL_COLUMN)
             self._copies = copies_of(train_dataset)
             groups = groups_of(train_dataset)
-            self._groups = self._copies if groups is None else merged(self._copies, groups)
+            self._groups = self._copies if groups is None else combined(self._copies, groups)
             self._lengths = numbers(train_dataset, args.length_column_name)
             if self._lengths is None and args.train_sampling_strategy == "group_by_length":
                 self._lengths = token_counts(train_dataset)
