@@ -88,7 +88,7 @@ def test_nothing_is_estimated_anew(model):
 def test_the_interval_says_what_it_assumes(model):
     label, _, probabilities, losses = model
     known = _audit(label, probabilities, losses, noise_rate_interval=(0.25, 0.4))
-    assert known.said_interval("{:.0%}".format).startswith("95 % interval 25% to 40%, if errors depend on")
+    assert known.said_interval("{:.0%}".format).startswith("95 % interval 25% to 40%; assumes")
     unknown = _audit(label, probabilities, losses)
     assert unknown.said_interval(str) == "no interval: the model was trained on these labels"
 

@@ -87,7 +87,7 @@ TABLES = {
 }
 MODELS = {
     "no such model": (lambda d, p: {"model": "no-such-user/no-such-model"}, "Cannot load the tokenizer"),
-    "no such folder": (lambda d, p: {"model": d / "none"}, "Cannot load the tokenizer"),
+    "no such folder": (lambda d, p: {"model": d / "none"}, "There is no folder"),
     "an empty folder": (lambda d, p: {"model": d}, "Cannot load the tokenizer"),
     "no tokenizer": (
         lambda d, p: {"model": _model(d, p, drop=("tokenizer.json", "tokenizer_config.json"))},

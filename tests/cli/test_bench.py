@@ -61,7 +61,7 @@ def test_a_cell_that_fails_is_a_failure(cli, place, tmp_path):
     end = cli("bench", "run", *words, "--data-dir", place.train.removesuffix("/train.csv"))
     assert end.status == 1
     assert end.out == ""
-    assert end.err.startswith("clear-peft: fields given lora plain seed 0 failed: Cannot load")
+    assert end.err.startswith("clear-peft: fields given lora plain seed 0 failed: There is no folder")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ REFUSED = {
     ),
     "instance without a model": (lambda d: {"kind": "instance"}, "needs --model"),
     "a model for another kind": (lambda d: {"model": "m"}, "takes no --model"),
-    "no such model": (lambda d: {"kind": "instance", "model": d / "no"}, "Cannot load the tokenizer"),
+    "no such model": (lambda d: {"kind": "instance", "model": d / "no"}, "There is no folder"),
     "no such file": (lambda d: {"data": d / "no.csv"}, "no such file"),
     "no such column": (lambda d: {"label_column": "lable"}, "did you mean 'label'"),
     "a clean label already": (

@@ -1,6 +1,7 @@
 """``clear-peft scan``: what it says, what it writes, what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -52,7 +53,7 @@ def test_a_person_is_told_the_result_and_where_it_is(scan, tmp_path):
     assert "96 rows, 3 classes" in end.out
     assert "Estimated share of wrong labels: " in end.out
     assert "95 % interval" in end.out
-    assert "rows listed" in end.out
+    assert "more likely wrong than right" in end.out
     assert f"Report: {tmp_path / 'scan' / 'report.html'}" in end.out
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == FILES
 
@@ -246,3 +247,20 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "sorted by name" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_another(tmp_path, place):
+    keyword_table(40, seed=0).assign(text=lambda t: t["text"] + " \U0001f600 " + "x" * 300).to_csv(
+        tmp_path / "emoji.csv", index=False
+    )
+    np.save(tmp_path / "e.npy", np.random.default_rng(0).normal(size=(40, 4)))
+    words = ["scan", "--data", "emoji.csv", "--embeddings", "e.npy", "--output", "o"]
+    end = subprocess.run(
+        [sys.executable, "-c", "from clear_peft.cli import main; main()", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"},
+        capture_output=True,
+        check=False,
+    )
+    assert (end.returncode, b"Traceback" in end.stderr) == (0, False), end.stderr
+    assert b"Most suspicious rows" in end.stdout

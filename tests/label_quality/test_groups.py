@@ -47,19 +47,32 @@ def test_too_few_groups_are_refused():
         as_groups([0, 1], 3)
 
 
+def joined(first, second):
+    """By relabelling until nothing changes."""
+    groups, before = list(range(len(first))), None
+    while groups != before:
+        before = list(groups)
+        for values in (first, second):
+            for i, one in enumerate(values):
+                groups[i] = min(groups[i], *(groups[j] for j, other in enumerate(values) if one == other))
+    return groups
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=16))
-def test_copies_of_several_groups_are_together_and_all_others_with_their_group(pairs):
-    copies, groups = (as_groups(part, len(pairs)) for part in zip(*pairs, strict=True))
+def test_what_hangs_together_is_one_group_if_it_is_little(pairs):
+    alone = np.arange(7, 7 + 10 * len(pairs))  # so many that no group is a tenth of the rows
+    copies, groups = (as_groups([*part, *alone], 11 * len(pairs)) for part in zip(*pairs, strict=True))
     found = combined(copies, groups)
     assert numbered(found)
-    for i in range(len(pairs)):
-        spread = len(set(groups[copies == copies[i]])) > 1
-        others = [j for j in range(len(pairs)) if len(set(groups[copies == copies[j]])) > 1]
-        expected = (
-            copies == copies[i] if spread else (groups == groups[i]) & ~np.isin(np.arange(len(pairs)), others)
-        )
-        np.testing.assert_array_equal(found == found[i], expected)
+    assert found.tolist() == as_groups(joined(copies, groups), len(copies)).tolist()
+
+
+@pytest.mark.parametrize("copies", [255, 256, 512])
+def test_a_link_that_many_rows_make_is_a_link(copies):
+    first = np.append(np.zeros(copies + 1, np.int64), np.arange(1, 20 * copies))
+    second = np.append(np.arange(copies + 1) // copies, np.arange(2, 20 * copies + 1))
+    assert (combined(first, second)[: copies + 1] == 0).all()
 
 
 def test_a_word_of_thanks_from_each_customer_does_not_make_all_customers_one():

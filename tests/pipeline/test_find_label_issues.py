@@ -209,7 +209,8 @@ def test_arrays_come_from_files(tmp_path):
     pd.DataFrame(values, columns=["b", "c", "a"]).to_parquet(tmp_path / "a.parquet")
     assert np.array_equal(read_array(tmp_path / "a.parquet"), values)
     assert np.array_equal(read_array(tmp_path / "a.parquet", ["a", "b", "c"]), values[:, [2, 0, 1]])
-    assert np.array_equal(read_array(tmp_path / "a.parquet", ["a", "b", "d"]), values)
+    with pytest.raises(InputError, match="name a column after each class"):
+        read_array(tmp_path / "a.parquet", ["a", "b", "d"])
     pd.DataFrame({"embedding": list(values)}).to_parquet(tmp_path / "lists.parquet")
     assert np.array_equal(read_array(tmp_path / "lists.parquet"), values)
 
@@ -243,6 +244,26 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     for name, words in cases.items():
         with pytest.raises(InputError, match=words):
             read_array(tmp_path / name)
+
+
+def test_columns_of_predictions_are_the_classes_in_any_order():
+    labels = ["b", "a", "c"] * 20
+    known = np.eye(3)[[1, 0, 2] * 20] * 0.9 + 0.1 / 3
+    frame = pd.DataFrame(known, columns=["a", "b", "c"])
+    expected = find_label_issues(None, labels, pred_probs=known)
+    given = find_label_issues(None, labels, pred_probs=frame[["c", "a", "b"]])
+    pd.testing.assert_frame_equal(given, expected)
+    with pytest.raises(InputError, match="columns 'A', 'b', 'c', but the classes are 'a', 'b', 'c'"):
+        find_label_issues(None, labels, pred_probs=frame.rename(columns={"a": "A"}))
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [("abc", ["a", "b", "a"]), ({"x", "y"}, ["a", "b"]), (pd.DataFrame({"text": ["x", "y"]}), ["a", "b"])],
+)
+def test_texts_that_are_no_list_are_refused(texts, labels):
+    with pytest.raises(InputError, match="give a list, or one column of a table"):
+        find_label_issues(texts, labels)
 
 
 def test_the_public_names_are_lazy():

@@ -79,8 +79,8 @@ class Audit:
             return "no interval: the model was trained on these labels"
         low, high = self.noise_rate_interval
         return (
-            f"95 % interval {percent(low)} to {percent(high)}, if errors depend on the true class alone; "
-            "labels that people or rules got wrong for a reason come on top"
+            f"95 % interval {percent(low)} to {percent(high)}; assumes that errors depend on the true class "
+            "alone: systematic errors of people or rules are not counted"
         )
 
     @property

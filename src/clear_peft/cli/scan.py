@@ -126,7 +126,7 @@ def _lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
         f"{values['rows']} rows, {values['classes']} classes",
         f"Estimated share of wrong labels: {found.audit.noise_rate:.1%} "
         f"({found.audit.said_interval('{:.1%}'.format)})",
-        f"{values['listed']} rows listed: more likely wrong than right",
+        f"{values['listed']} rows are more likely wrong than right",
     ]
     if values["confused"]:
         lines.append("Classes most often taken for each other:")

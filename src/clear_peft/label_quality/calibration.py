@@ -33,8 +33,6 @@ _FLAT, _SHARP = 2.0, 6.0
 _LEAST_NOISE = 1e-3
 _LEAST_LOGIT = 1e-4
 _ONE_RATE = 0.5
-# nats by which scores have to explain labels better than the frequencies of the classes do
-_LEAST_KNOWN = 0.5
 _MOST_WRONG = 0.95
 # of the objective, relative
 _TOLERANCE = 1e-7
@@ -183,8 +181,7 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     below 0; C·log C + ½·log N for which class each flips to, and how often; class-conditional noise two nats
     for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer
     than 10·(C − 1)² rows. Wrong labels that flip to no class in particular are spread evenly over the classes
-    that occur or, where that explains the labels better by C − 1 nats, as given labels are. Scores that say
-    nothing of the labels say nothing of the noise.
+    that occur or, where that explains the labels better by C − 1 nats, as given labels are.
 
     Args:
         views: Out-of-sample scores of N rows and C classes on any scale, (N, C) each.
@@ -198,9 +195,6 @@ def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights
     spreads = [(marginal > 0) / (marginal > 0).sum(), marginal / marginal.sum()]
     rate = 0.5 * np.log(max(float(counted.sum()), 1.0))
     none = problem.fit(Shape("none", spreads[0]), _FLAT)
-    own = none.noise.joint(none.calibration(views), labels).sum(axis=1) / spreads[1][labels]
-    if float(counted @ np.log(np.maximum(own, TINY))) < _LEAST_KNOWN:
-        return none
     shape = Shape("symmetric", spreads[0])
     starts = [problem.fit(shape, *start, steps=_SEARCH_STEPS) for start in ((_FLAT, -3.0), (_SHARP, 0.0))]
     best = max(starts, key=lambda fit: fit.objective)

@@ -3,10 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from clear_peft.errors import InputError
 
 Groups = npt.NDArray[np.integer]
+
+_MOST_JOINED = 0.1
 
 
 def as_groups(values: npt.ArrayLike, size: int) -> Groups:
@@ -32,17 +36,26 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
 
 
 def combined(copies: Groups, groups: Groups) -> Groups:
-    """Groups of both kinds, (N,) int64: none is larger than the larger of the two that a row was in.
+    """Groups of both kinds, (N,) int64: whatever hangs together, as long as that is little.
 
-    Rows whose copies stand in several groups are with their copies, all others with their group. Joining
-    whatever hangs together would not do: one "Thanks!" of each customer makes all customers one.
+    One "Thanks!" of each customer would make all customers one. Where more than a tenth of the rows hangs
+    together by such copies, rows whose copies stand in several groups are with their copies, and all others
+    with their group.
 
     Args:
         copies: Group of the copies of each row, (N,), numbered from 0.
         groups: Group of each row, (N,), numbered from 0.
     """
+    size, kinds = len(copies), copies.max(initial=-1) + 1
+    nodes = kinds + groups.max(initial=-1) + 1
+    links = coo_array((np.ones(size, np.int8), (copies, kinds + groups)), shape=(nodes, nodes))
+    joined = connected_components(links, directed=False)[1][copies]
+    own = np.maximum(np.bincount(copies)[copies], np.bincount(groups)[groups])
+    largest = pd.Series(own).groupby(joined).transform("max").to_numpy()
+    too_large = np.bincount(joined)[joined] > np.maximum(largest, _MOST_JOINED * size)
     spread = pd.Series(groups).groupby(copies).transform("nunique").to_numpy() > 1
-    return pd.factorize(np.where(spread, copies, copies.max(initial=-1) + 1 + groups))[0].astype(np.int64)
+    parted = np.where(spread, nodes + copies, nodes + kinds + groups)
+    return pd.factorize(np.where(too_large, parted, joined))[0].astype(np.int64)
 
 
 def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:

@@ -24,6 +24,8 @@ Labels = npt.NDArray[np.integer]
 # rows × classes that are enough to choose a penalty by, and to fit a calibration to
 _PENALTY_CELLS, _FIT_CELLS = 1 << 20, 1 << 19
 _MOST_FIT_ROWS = 1 << 15
+# of standardised features
+_LEAST_SLOPE = 1e-6
 _SEED = 0
 
 
@@ -131,7 +133,8 @@ def fit_probe(
         best_penalty(ridge, plane, labels, weights, some, left_out)
         for ridge, plane in zip(ridges, planes, strict=True)
     )
-    scored = _Scores(ridges, penalties, planes, labels, weights, prior_scores)
+    told = [_tells_apart(ridge, penalty) for ridge, penalty in zip(ridges, penalties, strict=True)]
+    scored = _Scores(ridges, penalties, planes, labels, weights, prior_scores, told)
     support = class_support(labels, left_out, num_classes)
     fitted = sampled(left_out, size, rows_to_fit(num_classes), rng)
     rows, views = scored.of(fitted, left_out)
@@ -184,15 +187,19 @@ class _Scores:
     labels: Labels
     weights: Array | None
     prior_scores: npt.NDArray[np.floating] | None
+    told: Sequence[bool]
 
     def of_chunk(self, rows: npt.NDArray[np.integer], group_size: int) -> list[npt.NDArray[np.floating]]:
         """Of whole groups of one size, (B, C) for each view."""
         weights = None if self.weights is None else self.weights[rows]
         views: list[npt.NDArray[np.floating]] = [
-            ridge.left_out(
+            told
+            * ridge.left_out(
                 ridge.project(_rows_of(plane, rows)), self.labels[rows], group_size, penalty, weights
             )
-            for ridge, plane, penalty in zip(self.ridges, self.planes, self.penalties, strict=True)
+            for ridge, plane, penalty, told in zip(
+                self.ridges, self.planes, self.penalties, self.told, strict=True
+            )
         ]
         return views if self.prior_scores is None else [*views, self.prior_scores[rows]]
 
@@ -206,6 +213,12 @@ class _Scores:
         ]
         rows, views = zip(*chunks, strict=True)
         return np.concatenate(rows), [np.concatenate(view) for view in zip(*views, strict=True)]
+
+
+def _tells_apart(ridge: Ridge, penalty: float) -> bool:
+    """Whether features tell rows apart; if not, leaving out a row still lowers its own label's score."""
+    slopes, _ = ridge.coefficients(penalty)
+    return bool(np.abs(slopes).max() * ridge.scale > _LEAST_SLOPE)
 
 
 def _rows_of(features: Features, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -153,5 +154,7 @@ def bf16_pays() -> bool:
 
 
 def _not_found(what: str, name: str, error: Exception) -> InputError:
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
+        return InputError(f"There is no folder {name!r}: give the path of a model, or its name on the hub.")
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return InputError(f"Cannot load the {what} {name!r} ({reason}): give a hub name or the path of a folder.")
