@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clear_peft.data import hold_out
@@ -53,3 +53,27 @@ def test_a_fraction_out_of_range_is_refused(fraction):
 def test_nothing_to_hold_out_is_refused(labels):
     with pytest.raises(InputError, match="no class has two rows"):
         hold_out(np.array(labels, dtype=np.int64), 0.5, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), min_size=4, max_size=60),
+    st.sampled_from([0.1, 0.3, 0.5]),
+    st.integers(0, 3),
+)
+def test_groups_stay_on_one_side_and_classes_in_training(rows, fraction, seed):
+    labels, groups = (np.array(part) for part in zip(*rows, strict=True))
+    assume(np.bincount(labels).max() > 1)
+    train, held = hold_out(labels, fraction, seed, groups)
+    assert sorted([*train, *held]) == list(range(len(labels)))
+    assert set(labels[train]) == set(labels)
+    torn = set(groups[train]) & set(groups[held])
+    if torn:  # only where nothing could be held out otherwise
+        alone = hold_out(labels, fraction, seed)
+        assert all(np.array_equal(a, b) for a, b in zip((train, held), alone, strict=True))
+
+
+def test_copies_do_not_straddle_the_split():
+    labels, groups = np.arange(400) % 4, np.repeat(np.arange(100), 4)
+    train, held = hold_out(labels, 0.1, 0, groups)
+    assert not set(groups[train]) & set(groups[held])
+    assert len(held) == 40

@@ -13,7 +13,7 @@ def hold_out(
     Classes with a single row stay in training. Unlike scikit-learn's ``train_test_split``, this also works
     where there are more classes than rows to hold out: then a random choice of classes gives one row each.
     Groups are held out whole, each by the label of its first row; one with more rows than are to be held out
-    stays in training.
+    stays in training. Where that leaves nothing to hold out, as of a table of one text, groups do not count.
 
     Args:
         labels: Class ids, integers of shape (N,).
@@ -27,7 +27,7 @@ def hold_out(
         least one are for validation.
 
     Raises:
-        InputError: If the fraction is out of range, or no class has two rows, or two groups.
+        InputError: If the fraction is out of range, or no class has two rows.
     """
     if not 0 < fraction < 1:
         raise InputError(f"The fraction to hold out must be above 0 and below 1, but it is {fraction}.")
@@ -45,11 +45,10 @@ def hold_out(
         lost = np.flatnonzero(kept == 0)
         held[unit[np.isin(classes, lost)]] = False
         held = held[unit]
+        if not held.any():
+            return hold_out(labels, fraction, seed)
     if not held.any():
-        raise InputError(
-            "Nothing can be held out for validation, as no class has two rows (or groups of copies); give "
-            "more rows."
-        )
+        raise InputError("Nothing can be held out for validation, as no class has two rows; give more rows.")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
