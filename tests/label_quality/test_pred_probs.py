@@ -84,8 +84,8 @@ def test_copies_count_once():
 
 GOOD = np.full((4, 2), 0.5)
 NO_PROBABILITIES = (
-    r"^pred_probs are no probabilities in \d rows \(row 0, counted from 0, sums to \S+\): give rows of numbers "
-    r"from 0 to 1 that sum to 1\.$"
+    r"^pred_probs (are no probabilities in \d rows \(row 0, counted from 0, sums to \S+\): give rows of "
+    r"numbers from 0 to 1 that sum to 1|hold <U32 values: give numbers)\.$"
 )
 NO_IDS = r"^labels are not all whole numbers from 0 to 1: give class ids\.$"
 NO_SHAPE = r"^labels have shape .* and pred_probs .*: give \(N,\) and \(N, C\)\.$"
