@@ -67,6 +67,7 @@ def recommended(out, batch):
         average_decay=0.99,
         reestimate=False,
         judge="probe",
+        doubt_above=0.0,
     )
 
 
