@@ -16,13 +16,12 @@ from label_noise_cells import (
     arguments,
     average_precision,
     calibration_error,
-    features_of,
     noisy_labels,
     number,
     precision,
-    read,
     recall,
     suspicion,
+    tables,
 )
 
 NOISE = (("symmetric", 0.4), ("pair", 0.4))
@@ -38,13 +37,7 @@ def main() -> None:
         "| data | noise | groups | wrong | estimated | AP | precision | recall: copied | others | ECE |\n"
         "|---|---|---|---|---|---|---|---|---|---|"
     )
-    for name in options.data or ("bbc", "trec6"):
-        table = read(name, options.data_dir)
-        if table is None:
-            print(f"{name}: not in {options.data_dir}")
-            continue
-        table = table.sample(options.rows, options.seed)
-        features = features_of(table, options)
+    for name, table, features in tables(options, ("bbc", "trec6")):
         source = with_copies(len(features), options.seed)
         copied = np.bincount(source)[source] > 1
         for kind, rate in NOISE:

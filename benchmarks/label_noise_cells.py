@@ -6,8 +6,11 @@ is the truth, and label is then real noise: the kind "given".
 """
 
 import argparse
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -93,6 +96,32 @@ def read(name: str, data_dir: Path | None) -> Table | None:
     names = LabelNames.fit([*frame["label"], *true])
     given = names.encode(frame["label"])
     return Table(name, list(frame["text"]), given, names.encode(true), tuple(names.names))
+
+
+def tables(options: argparse.Namespace, default: Sequence[str]) -> Iterator[tuple[str, Table, np.ndarray]]:
+    """Name, rows and features of each data set that was asked for; says which are not there."""
+    for name in options.data or default:
+        table = read(name, options.data_dir)
+        if table is None:
+            print(f"{name}: not in {options.data_dir}")
+            continue
+        table = table.sample(options.rows, options.seed)
+        yield name, table, features_of(table, options)
+
+
+def known_cells(path: Path | None, keys: Sequence[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Cells that a file of JSON lines holds, by the values of some keys."""
+    if path is None or not path.exists():
+        return {}
+    cells = [json.loads(line) for line in path.read_text().splitlines()]
+    return {tuple(cell[key] for key in keys): cell for cell in cells}
+
+
+def keep_cell(cell: dict[str, Any], path: Path | None) -> None:
+    """Append a cell to a file of JSON lines, if there is one."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(cell) + "\n")
 
 
 def features_of(table: Table, options: argparse.Namespace) -> np.ndarray:

@@ -15,7 +15,6 @@ rate; of ours also the interval, precision and recall of its own list and the ex
 the end, in how many cells ours is below. Needs scikit-learn and cleanlab.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,16 @@ from label_noise_cells import (
     arguments,
     average_precision,
     calibration_error,
-    features_of,
     first,
+    keep_cell,
+    known_cells,
     last_layer,
     noisy_labels,
     number,
     precision,
-    read,
     recall,
     suspicion,
+    tables,
 )
 
 TABLES = ("trec6", "banking77", "bbc", "r8", "sst5")
@@ -65,21 +65,12 @@ def main() -> None:
     kinds = {f"{kind} {rate}" if rate else kind: (kind, rate) for kind, rate in NOISE}
     del kinds["symmetric 0.6"]
     chosen = options.noise or list(kinds)
-    known = {}
-    if options.output and options.output.exists():
-        lines = [json.loads(line) for line in options.output.read_text().splitlines()]
-        known = {(cell["data"], cell["model"], cell["noise"]): cell for cell in lines}
+    known = known_cells(options.output, ("data", "model", "noise"))
     print("AP to ECE: ours / cleanlab; precision and recall at the length of cleanlab's list\n")
     print("| data | model | noise | wrong | AP | precision | recall | rate | interval | own list | ECE |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     cells = []
-    for name in options.data or TABLES:
-        table = read(name, options.data_dir)
-        if table is None:
-            print(f"{name}: not in {options.data_dir}")
-            continue
-        table = table.sample(options.rows, options.seed)
-        features = features_of(table, options)
+    for name, table, features in tables(options, TABLES):
         for noise in chosen:
             kind, rate = kinds[noise]
             labels = noisy_labels(table, kind, rate, features, options.seed)
@@ -95,9 +86,7 @@ def main() -> None:
                     )
                     cell = {"data": name, "model": model, "noise": noise}
                     cell |= judged(pred_probs, labels, labels != table.true)
-                    if options.output:
-                        with options.output.open("a") as file:
-                            file.write(json.dumps(cell) + "\n")
+                    keep_cell(cell, options.output)
                 print_cell(cell)
                 cells.append(cell)
     print_means(cells)

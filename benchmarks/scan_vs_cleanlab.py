@@ -15,7 +15,6 @@ each, embedding apart; at the end, in how many cells ours is below cleanlab. Nee
 
 import contextlib
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,17 @@ from label_noise_cells import (
     arguments,
     average_precision,
     calibration_error,
-    features_of,
     groups_of,
+    keep_cell,
+    known_cells,
     last_layer,
     name_similarity,
     noisy_labels,
     number,
     precision,
-    read,
     recall,
     suspicion,
+    tables,
 )
 
 OURS, NAMED, THEIRS, DATALAB = "ours", "+ names", "cleanlab", "Datalab"
@@ -58,19 +58,10 @@ def main() -> None:
     parser.add_argument("--noise", nargs="+", help='kinds of noise, such as "pair 0.4"; default: all')
     parser.add_argument("--output", type=Path, help="JSON lines, one a cell; what is there is not done again")
     options = parser.parse_args()
-    known = {}
-    if options.output and options.output.exists():
-        lines = [json.loads(line) for line in options.output.read_text().splitlines()]
-        known = {(cell["data"], cell["noise"]): cell for cell in lines}
+    known = known_cells(options.output, ("data", "noise"))
     print_header()
     cells = []
-    for name in options.data or [*CLEAN, *NOISY]:
-        table = read(name, options.data_dir)
-        if table is None:
-            print(f"{name}: not in {options.data_dir}")
-            continue
-        table = table.sample(options.rows, options.seed)
-        features = features_of(table, options)
+    for name, table, features in tables(options, [*CLEAN, *NOISY]):
         names, groups = name_similarity(table, features, options), groups_of(table)
         for kind, rate in table.noise:
             noise = f"{kind} {rate}" if rate else kind
@@ -82,9 +73,7 @@ def main() -> None:
                 cell = {"data": name, "noise": noise}
                 wrong = labels != table.true
                 cell |= judged(features, names, groups, labels, wrong, table.num_classes, options.seed)
-                if options.output:
-                    with options.output.open("a") as file:
-                        file.write(json.dumps(cell) + "\n")
+                keep_cell(cell, options.output)
             print_cell(cell)
             cells.append(cell)
     print_means(cells)
