@@ -11,7 +11,7 @@ from clear_peft.training.state import STATE_NAME, load_memory, save_memory
 from clear_peft.training.teacher import Teacher
 
 
-def state(classes=4, drawn=None):
+def state(classes=4, transition=None):
     return CleanlinessState(
         epoch=3,
         losses=np.array([0.1, 2.5], np.float32),
@@ -23,17 +23,19 @@ def state(classes=4, drawn=None):
         judge="probe",
         components=2,
         parameters={"means": [0.1, 2.5], "scale": "log_odds"},
-        drawn=drawn,
+        transition=transition,
     )
 
 
-@pytest.mark.parametrize(("classes", "drawn"), [(4, torch.full((4, 4), 0.25)), (65, None), (40_000, None)])
-def test_state_survives_a_round_trip(tmp_path, classes, drawn):
-    state(classes, drawn).save(tmp_path)
+@pytest.mark.parametrize(
+    ("classes", "transition"), [(4, torch.full((4, 4), 0.25)), (65, None), (40_000, None)]
+)
+def test_state_survives_a_round_trip(tmp_path, classes, transition):
+    state(classes, transition).save(tmp_path)
     back = CleanlinessState.load(tmp_path, (2, classes))
     assert (back.epoch, back.judge, back.components) == (3, "probe", 2)
     assert back.parameters == state().parameters
-    assert (back.drawn is None) if drawn is None else torch.equal(back.drawn, drawn)
+    assert (back.transition is None) if transition is None else torch.equal(back.transition, transition)
     for name in ("losses", "clean_probability", "validation_losses", "validation_probability"):
         loaded, saved = getattr(back, name), getattr(state(), name)
         assert loaded.dtype == saved.dtype
@@ -53,10 +55,10 @@ def test_no_state_is_none_and_a_damaged_one_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "drawn", [torch.full((3, 3), 0.25), torch.full((4, 4), torch.nan), torch.full((4, 4), 0.25).double()]
+    "transition", [torch.full((3, 3), 0.25), torch.full((4, 4), torch.nan), torch.full((4, 4), 0.25).double()]
 )
-def test_a_noise_model_of_other_classes_is_refused(tmp_path, drawn):
-    state(4, drawn).save(tmp_path)
+def test_a_noise_model_of_other_classes_is_refused(tmp_path, transition):
+    state(4, transition).save(tmp_path)
     with pytest.raises(InputError, match="damaged"):
         CleanlinessState.load(tmp_path, (2, 4))
 

@@ -112,7 +112,7 @@ def judged_by_probe(
             "noise": noise.kind,
             "noise_rate_interval": list(noise_rate_interval),
         },
-        drawn=torch.from_numpy(noise.transition).float(),
+        transition=torch.from_numpy(noise.transition).float(),
     )
 
 

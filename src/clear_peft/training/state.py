@@ -21,7 +21,7 @@ from clear_peft.training.teacher import Teacher
 STATE_NAME = "clear_state.safetensors"
 _ARRAYS = ("losses", "clean_probability", "validation_losses", "validation_probability")
 _VALIDATION = "validation_"
-_DRAWN = "drawn"
+_TRANSITION = "transition"
 JUDGED_BY = ("probe", "final_model")
 _DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
 
@@ -41,8 +41,8 @@ class CleanlinessState:
         judge: Whose predictions these are: ``probe`` or ``final_model``.
         components: 2, or 1 where training is to doubt no label, whatever its p.
         parameters: What was fitted, JSON-able.
-        drawn: T, P(given label | true class), (C, C) float32, where p comes from a noise model in which wrong
-            labels prefer some classes (``clear_peft.label_quality.NoiseModel``).
+        transition: T, P(given label | true class), (C, C) float32, of the noise model that p comes from
+            (``clear_peft.label_quality.NoiseModel``); None where there is none.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class CleanlinessState:
     judge: str
     components: int
     parameters: dict[str, Any]
-    drawn: Tensor | None = None
+    transition: Tensor | None = None
 
     @property
     def noise_rate(self) -> float:
@@ -68,8 +68,8 @@ class CleanlinessState:
             (torch.from_numpy(getattr(self, name)), others if name.startswith(_VALIDATION) else rows)
             for name in _ARRAYS
         ]
-        if self.drawn is not None:
-            kinds.append((self.drawn, (self.teacher.num_classes,) * 2))
+        if self.transition is not None:
+            kinds.append((self.transition, (self.teacher.num_classes,) * 2))
         fits = all(a.shape == wanted and a.dtype == torch.float32 for a, wanted in kinds)
         told = isinstance(self.epoch, int) and self.components in (1, 2) and self.judge in JUDGED_BY
         if not (fits and told):
@@ -84,8 +84,8 @@ class CleanlinessState:
         rest = {name: getattr(self, name) for name in ("epoch", "judge", "components", "parameters")}
         arrays |= self.teacher.tensors()
         arrays |= {_VALIDATION + name: t for name, t in self.validation_teacher.tensors().items()}
-        if self.drawn is not None:
-            arrays[_DRAWN] = self.drawn
+        if self.transition is not None:
+            arrays[_TRANSITION] = self.transition
         atomic_write(Path(folder) / STATE_NAME, safetensors_torch.save(arrays, {"clear": json.dumps(rest)}))
 
     @classmethod
@@ -107,14 +107,14 @@ class CleanlinessState:
                 rest = json.loads(file.metadata()["clear"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             arrays = {name: tensors.pop(name).numpy() for name in _ARRAYS}
-            drawn = tensors.pop(_DRAWN, None)
+            transition = tensors.pop(_TRANSITION, None)
             others = [name for name in tensors if name.startswith(_VALIDATION)]
             validation = {name.removeprefix(_VALIDATION): tensors.pop(name) for name in others}
             state = cls(
                 **arrays,
                 teacher=Teacher.restored(tensors, *shape),
                 validation_teacher=Teacher.restored(validation, len(arrays["validation_losses"]), shape[1]),
-                drawn=drawn,
+                transition=transition,
                 **rest,
             )
             state._check()

@@ -16,14 +16,14 @@ def soft_targets(labels: Tensor, probability: Tensor, teacher: Tensor) -> Tensor
     return ((1 - p) * teacher).scatter_add(1, labels.unsqueeze(1), p)
 
 
-def if_wrong(labels: Tensor, predicted: Tensor, drawn: Tensor | None) -> Tensor:
+def if_wrong(labels: Tensor, predicted: Tensor, transition: Tensor | None) -> Tensor:
     """P(true class | row, the given label is wrong), (B, C) float32; with p a posterior, the rest of it.
 
     Args:
         labels: Given labels, (B,) int64.
         predicted: P(true class | row) of who has not seen the label, (B, C) float32.
-        drawn: P(label drawn anew | true class), (C, C); None where all classes draw evenly.
+        transition: P(given label | true class), (C, C); None where a wrong label may be any class alike.
     """
-    weights = predicted if drawn is None else predicted * drawn[:, labels].T
+    weights = predicted if transition is None else predicted * transition[:, labels].T
     others = weights.scatter(1, labels.unsqueeze(1), 0)
     return others / others.sum(dim=1, keepdim=True).clamp(min=torch.finfo(others.dtype).tiny)

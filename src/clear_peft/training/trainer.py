@@ -213,7 +213,7 @@ class CleaRTrainer(StepTrainer):
         """(B, C) float32; a probe's p is a posterior, and what it teaches is the rest of that."""
         teacher = self._teacher.probabilities(ids)
         if self.judge == "probe":
-            teacher = if_wrong(labels, teacher, self._drawn)
+            teacher = if_wrong(labels, teacher, self._transition)
         return soft_targets(labels, self._probability[ids], teacher)
 
     def _certain(self) -> tuple[Tensor, Tensor]:
@@ -394,7 +394,7 @@ class CleaRTrainer(StepTrainer):
             p = torch.from_numpy(state.clean_probability).to(device)
             self._probability = p if state.components == 2 else torch.ones_like(p)
             self._teacher = state.teacher.to(device)
-            self._drawn = None if state.drawn is None else state.drawn.to(device)
+            self._transition = None if state.transition is None else state.transition.to(device)
             self._certainty = self._probability
             if self.args.soft_labels:
                 self._certainty, self._likeliest = self._certain()
