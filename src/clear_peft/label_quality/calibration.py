@@ -7,7 +7,7 @@ probabilities of *true* classes have to be found together with the noise: by max
 
 in the weights a of the score views, a bias b, for few classes a mixing matrix M, and the transition matrix T
 (forward correction: Patrini et al. 2017, arXiv 1609.03683, with few parameters in the place of a network).
-Wrong labels that dice have made show in classes that a row surely does not belong to, and still gets. A model
+Randomly drawn wrong labels show up as labels to which a confident model gives almost no probability. A model
 that is merely unsure gives all classes some probability, and no noise is needed to explain its labels.
 """
 
@@ -75,9 +75,9 @@ class Fit:
         calibration: Scores to probabilities.
         noise: Probabilities to given labels.
         objective: Log likelihood of the labels with the priors, in nats.
-        cost: Nats that its parameters gain by chance; of fits, the one with most beyond this is taken.
-        shape: What of T was not fitted.
-        theta: What was, with the calibration.
+        cost: Penalty for its parameters, in nats; the fit with the largest objective − cost is chosen.
+        shape: The fixed part of T.
+        theta: The fitted parameters, of T and of the calibration.
     """
 
     calibration: Calibration
@@ -101,11 +101,15 @@ single_threaded = threadpool_limits.wrap(limits=1, user_api="blas")
 def calibrate(views: Sequence[npt.NDArray[np.floating]], labels: Labels, weights: Array | None = None) -> Fit:
     """Fit calibration and noise model together; the kind of noise is chosen by an information criterion.
 
-    Noise has to make labels likelier by more than its parameters cost: half a nat for a rate, which cannot be
-    below 0; C·log C + ½·log N for which class each flips to, and how often; class-conditional noise two nats
-    for each of C·(C − 1) numbers. The latter, and M, are left out for more than 50 classes, M also for fewer
-    than 10·(C − 1)² rows. Wrong labels that flip to no class in particular are spread evenly over the classes
-    that occur or, where that explains the labels better by C − 1 nats, as given labels are.
+    A kind of noise is chosen only if it raises the log-likelihood by more than its penalty:
+
+    - symmetric: half a nat. Wrong labels are uniform over the classes that occur or, for C − 1 nats more,
+      follow the frequencies of the given labels.
+    - pair flips: C·log C for the target of each class, and ½·log N for their rate.
+    - class-conditional: two nats for each of C·(C − 1) numbers.
+
+    Class-conditional noise and M are not fitted for more than 50 classes, M also not for fewer than
+    10·(C − 1)² rows.
 
     Args:
         views: Out-of-sample scores of N rows and C classes on any scale, (N, C) each.

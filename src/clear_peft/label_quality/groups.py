@@ -1,4 +1,4 @@
-"""Groups of rows that are left out together: copies of a text, and what the user says belongs together."""
+"""Groups of rows that are left out together: copies of a text, near or exact, and what the user names."""
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +36,11 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
 
 
 def combined(copies: Groups, groups: Groups) -> Groups:
-    """Groups of both kinds, (N,) int64: whatever hangs together, as long as that is little.
+    """Groups of both kinds, (N,) int64: connected components of rows that share a copy or a group.
 
-    One "Thanks!" of each customer would make all customers one. Where more than a tenth of the rows hangs
-    together by such copies, rows whose copies stand in several groups are with their copies, and all others
-    with their group.
+    A text that many customers wrote ("Thanks!") would merge them all. So where a component is larger than
+    its largest part and has more than a tenth of the rows, it is split: rows whose copies are in several
+    groups stay with their copies, all others with their group.
 
     Args:
         copies: Group of the copies of each row, (N,), numbered from 0.

@@ -50,7 +50,7 @@ def rate_error(
 ) -> float:
     """Bootstrap standard error of the noise rate (Efron 1979; the Bayesian form with Poisson weights).
 
-    Groups are drawn anew 16 times; calibration and noise model are fitted again from where they stand.
+    Groups are resampled 16 times; calibration and noise model are refitted from the current solution.
 
     Args:
         fit: Calibration and noise model of these rows.

@@ -113,12 +113,13 @@ def _fitted(
 ) -> tuple[_Scale, list[Array], Fit]:
     """Fit calibration and noise model on the scale on which probabilities explain the labels.
 
-    Logarithms, and probabilities themselves beside them where that explains labels better: who counts
-    neighbours is nearly linear in the latter, and says 0 of what it has not seen. Probabilities that are too
-    sure are all but 0 or 1, and only their logarithms tell rows apart. Less a floor where
-    many rows lie on one: a calibrated model of symmetric noise gives every class at least what the noise
-    gives it, and explains its labels as well without noise. Rows of classes that merely overlap do not lie on
-    their floor.
+    The scores are logarithms, and the probabilities themselves too where that explains labels better: those
+    of k nearest neighbours are 0 for classes without a neighbour. Over-confident probabilities are nearly 0
+    or 1, and only their logarithms distinguish rows.
+
+    Where many rows share a minimum probability of a class, that minimum is subtracted. A calibrated model of
+    symmetric noise gives every class at least its share of the noise, and would otherwise explain the labels
+    without any noise. Rows of classes that merely overlap do not share a minimum.
     """
     none = np.zeros(probabilities.shape[1])
 

@@ -94,9 +94,9 @@ def fit_probe(
     Ridge regression of one-hot labels predicts every row without the rows of its group, in closed form, for
     all strengths of the penalty out of one decomposition; the strength with the least squared error on the
     groups left out is taken, so that it grows with the noise. Copies of a text count together as one row. How
-    scores become probabilities of *true* classes is fitted together with the noise (``calibrate``). A class
-    with few other groups speaks weakly of its rows: of a class with m others, 1/(m + 1)² of p is the noise
-    rate's.
+    scores become probabilities of *true* classes is fitted together with the noise (``calibrate``). In
+    small classes p is shrunk towards the table's mean: where the class has m other groups, with weight
+    1/(m + 1)².
 
     O(V·(N·D² + D³)) time. Beside the features, O(N·K) memory, where K is C for up to 64 classes and 32 for
     more.
@@ -222,7 +222,7 @@ def _tells_apart(ridge: Ridge, penalty: float) -> bool:
 
 
 def _rows_of(features: Features, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
-    """Rows by a slice where they stand side by side, as files are read best."""
+    """Index contiguous rows by a slice, which memory-mapped files read fastest."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
         return features[int(rows[0]) : int(rows[-1]) + 1]
     return features[rows]
@@ -269,7 +269,7 @@ def judged(
     others: npt.NDArray[np.integer],
     rate: float,
 ) -> Judgement:
-    """Judge labels whose classes have so many other groups, (C,)."""
+    """Judge labels; ``others`` is the number of other groups in each class, (C,)."""
     pred_probs = fit.calibration(views)
     p = fit.noise.clean_probability(pred_probs, labels)
     unknown = 1 / (np.maximum(others[labels], 0) + 1.0) ** 2

@@ -24,7 +24,7 @@ def class_dtype(num_classes: int) -> type[np.signedinteger]:
 class TopProbs:
     """Class probabilities of N rows: all of up to 64 classes, of more the 32 largest.
 
-    What is left belongs evenly to all others.
+    The remaining probability is spread evenly over the other classes.
 
     Attributes:
         classes: Class ids by falling probability, (N, K) int16, or int32 beyond 32,768 classes.

@@ -1,4 +1,4 @@
-"""Which labels of texts look wrong, by a frozen model, or by predictions or embeddings that are there."""
+"""Which labels of texts look wrong, by a frozen model, or or by supplied predictions or embeddings."""
 
 import os
 from collections.abc import Sequence
@@ -54,7 +54,8 @@ def find_label_issues(
         model: Hub name or path of a pretrained encoder. Default: the packaged all-MiniLM-L6-v2 where it is
             installed, else the same from the hub.
         groups: What belongs together, such as the customer of each row, (N,): numbers or text. Rows with a
-            negative number, or without a value, are alone. Default: copies of a text alone are grouped.
+            negative number, or without a value, are alone. Default: copies and near copies of a text alone
+            are grouped.
         pred_probs: Probabilities by models that have not seen the row, instead of a model, (N, C), classes by
             number where all labels are whole numbers, else sorted by name.
         embeddings: Features of the rows, instead of a model, (N, D) or (N, V, D).
@@ -155,7 +156,7 @@ def assess(
         model: As for ``find_label_issues``, and so what is not named here.
         pred_probs: (N, C).
         embeddings: (N, D) or (N, V, D).
-        place: Where these two come from, for sentences. Default: their names.
+        place: Where these two come from, for error messages. Default: their names.
         max_length: Tokens per text.
         cache: Whether features are kept on disk.
         trust_remote_code: Whether code that comes with the model may run.

@@ -42,7 +42,7 @@ _PREDICTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """What ``clear-peft scan`` is told.
+    """Options of ``clear-peft scan``.
 
     Attributes:
         data: A CSV, TSV, JSONL or Parquet file, or a hub data set ``name[:config][@split]``.
