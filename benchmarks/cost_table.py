@@ -45,8 +45,8 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
     import torch
     from transformers import BertConfig, BertForSequenceClassification, logging
 
+    from clear_peft.pipeline.models import bf16_pays
     from clear_peft.routing import Router
-    from clear_peft.runs.models import bf16_pays
     from clear_peft.tuners import build
 
     logging.set_verbosity_error()
@@ -125,8 +125,9 @@ def check(options: argparse.Namespace) -> str:
     """What the table says of a plain run with LoRA on the packaged MiniLM, and what that run takes."""
     from clear_peft.bench.packaged import packaged
     from clear_peft.data import write_table
-    from clear_peft.runs import RunConfig, train
-    from clear_peft.runs.packages import minilm
+    from clear_peft.pipeline import train
+    from clear_peft.pipeline.packages import minilm
+    from clear_peft.run_folder import RunConfig
 
     epochs, rows = 3, 320
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,8 @@ sys.path[:0] = [str(TESTS), str(TESTS / "runs")]
 
 from test_edge_data import TABLES  # noqa: E402
 
-from clear_peft.runs import RunConfig, train  # noqa: E402
+from clear_peft.pipeline import train  # noqa: E402
+from clear_peft.run_folder import RunConfig  # noqa: E402
 from tiny_text import keyword_table, tiny_checkpoint  # noqa: E402
 
 METHODS = ("plain", "clear")

@@ -27,7 +27,7 @@ from clear_peft.audit import read_corrections
 from clear_peft.audit.issues import read_issues
 from clear_peft.data import LabelNames, load_examples, read_table, unescape_formulas, write_table
 from clear_peft.errors import InputError
-from clear_peft.runs.config import RunConfig, read_yaml
+from clear_peft.run_folder.config import RunConfig, read_yaml
 
 LIMIT = 10  # seconds for one input
 NAMES = LabelNames(("a", "b", "c"))

@@ -56,7 +56,7 @@ def child(words: list[str], moment: str | None, errors: Path) -> None:
     import torch
 
     from clear_peft.cli import main
-    from clear_peft.runs import training
+    from clear_peft.pipeline import training
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
@@ -79,7 +79,7 @@ def _arm(place: str, count: int) -> None:
     from safetensors import torch as safetensors_torch
     from transformers import TrainerState
 
-    from clear_peft.training import scoring, trainer
+    from clear_peft.trainer import scoring, trainer
 
     calls = 0
 
@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import clear_peft.runs.training  # noqa: F401  once, for all children
+    import clear_peft.pipeline.training  # noqa: F401  once, for all children
 
     rng = random.Random(options.seed)
     tallies: dict[Way, Tally] = {}

@@ -20,7 +20,7 @@ from clear_peft.data import LabelNames, read_table
 from clear_peft.label_quality import LabelQuality, duplicate_groups
 from clear_peft.noise import instance_dependent, pair_flip, symmetric, transition
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
-from clear_peft.runs.packages import minilm
+from clear_peft.pipeline.packages import minilm
 
 CLEAN = ("trec6", "banking77", "sst5", "bbc", "r8", "tweets", "20news")
 NOISY = ("noisyagnews", "trec_weak", "semeval_llm", "hausa_news", "yoruba_news", "crowd")

@@ -14,7 +14,7 @@ import tempfile
 from sklearn.metrics import average_precision_score
 from transformers import TrainerCallback
 
-from clear_peft.training import CleaRTrainer
+from clear_peft.trainer import CleaRTrainer
 from warm_up import NoisyRows, arguments, begin, logits_of, noisy_rows, trainer_of
 
 

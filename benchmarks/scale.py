@@ -87,7 +87,7 @@ def teach(size: int, classes: int) -> dict[str, float]:
     """Seconds to remember predictions and to read them, memory, and how far they are from what was given."""
     import torch
 
-    from clear_peft.training.teacher import Teacher
+    from clear_peft.trainer.teacher import Teacher
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)

@@ -42,9 +42,10 @@ def run(kind: str, table: str, options: argparse.Namespace) -> dict[str, float]:
     """Seconds, optimizer steps and peak memory (MB) of one run, in this process."""
     import transformers
 
-    from clear_peft.runs import RunConfig, train
-    from clear_peft.runs.measures import peak_memory
-    from clear_peft.runs.packages import minilm
+    from clear_peft.pipeline import train
+    from clear_peft.pipeline.metrics import peak_memory
+    from clear_peft.pipeline.packages import minilm
+    from clear_peft.run_folder import RunConfig
 
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
@@ -77,9 +78,9 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
     from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
     from clear_peft.data import tokenize
-    from clear_peft.runs.measures import accuracy_and_f1
-    from clear_peft.runs.models import bf16_pays, load_classifier, load_tokenizer
-    from clear_peft.runs.tables import read_tables
+    from clear_peft.pipeline.metrics import accuracy_and_f1
+    from clear_peft.pipeline.models import bf16_pays, load_classifier, load_tokenizer
+    from clear_peft.pipeline.splits import read_tables
     from clear_peft.tuners import build
 
     tables = read_tables(config)

@@ -13,9 +13,9 @@ from transformers.trainer_callback import ProgressCallback
 from clear_peft.data import LabelNames, load_examples, tokenize
 from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec, corrupt
-from clear_peft.runs.models import bf16_pays, load_classifier, load_tokenizer
-from clear_peft.runs.packages import minilm
-from clear_peft.training import CleaRConfig, CleaRTrainer
+from clear_peft.pipeline.models import bf16_pays, load_classifier, load_tokenizer
+from clear_peft.pipeline.packages import minilm
+from clear_peft.trainer import CleaRConfig, CleaRTrainer
 from clear_peft.tuners import build
 
 

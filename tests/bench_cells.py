@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import numpy as np
 
+from clear_peft.baselines import METHODS
 from clear_peft.bench.cell import digests
 from clear_peft.bench.grid import Cell
 from clear_peft.errors import InputError
-from clear_peft.methods import METHODS
 
 
 def cell(method="plain", seed=0, noise="none", data="fields", peft="lora", **settings):

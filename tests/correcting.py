@@ -15,7 +15,7 @@ import pandas as pd
 
 from clear_peft.data import escape_formulas, hold_out, read_table, unescape_formulas, write_table
 from clear_peft.noise import symmetric
-from clear_peft.runs.packages import bbc_news, minilm
+from clear_peft.pipeline.packages import bbc_news, minilm
 
 ROWS, NOISE_RATE, CORRECTED = 1000, 0.4, 300
 # what the article is about stands in its first words; batches of 32 are too few steps for so few rows

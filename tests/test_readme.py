@@ -31,8 +31,8 @@ def test_options_in_the_readme_exist():
 
 
 def test_every_method_noise_and_grid_is_named():
+    from clear_peft.baselines import METHODS
     from clear_peft.bench.grid import shipped_grids
-    from clear_peft.methods import METHODS
     from clear_peft.noise import KINDS
 
     for name in [*METHODS, *KINDS, *shipped_grids()]:

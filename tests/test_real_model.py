@@ -13,9 +13,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from clear_peft.runs import demo
-    from clear_peft.runs.config import RunConfig
-    from clear_peft.runs.progress import Silent
+    from clear_peft.pipeline import demo
+    from clear_peft.pipeline.progress import Silent
+    from clear_peft.run_folder.config import RunConfig
 
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:

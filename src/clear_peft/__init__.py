@@ -10,8 +10,8 @@ __all__ = ["CleaRConfig", "CleaRTrainer", "InputError", "LabelQuality", "__versi
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "CleaRConfig": "clear_peft.training",
-        "CleaRTrainer": "clear_peft.training",
+        "CleaRConfig": "clear_peft.trainer",
+        "CleaRTrainer": "clear_peft.trainer",
         "LabelQuality": "clear_peft.label_quality",
         "find_label_issues": "clear_peft.pipeline",
     },

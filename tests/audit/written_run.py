@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from clear_peft.data import escape_formulas, write_table
 from clear_peft.label_quality import GaussianMixtureCleanliness, TopProbs, rank_label_issues
-from clear_peft.runs import RunConfig
+from clear_peft.run_folder import RunConfig
 
 NAMES = ["farming", "sailing", "weaving"]
 NASTY = [

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clear_peft.data import read_table
-from clear_peft.runs import packages as runs_packages
+from clear_peft.pipeline import packages as runs_packages
 from tiny_text import keyword_table
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from clear_peft.data import read_table, write_table
-from clear_peft.runs import RunConfig
+from clear_peft.run_folder import RunConfig
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

@@ -11,7 +11,7 @@ import pytest
 from test_bad_input import _refused, _snapshot
 
 from clear_peft.data import read_table, unescape_formulas
-from clear_peft.runs import embedding
+from clear_peft.pipeline import frozen_encoder
 from tiny_text import keyword_table
 
 ROWS = 96
@@ -86,7 +86,7 @@ def test_the_second_scan_makes_no_forward(scan, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("a text was encoded again")
 
-    monkeypatch.setattr(embedding.FrozenEncoder, "layer_means", never)
+    monkeypatch.setattr(frozen_encoder.FrozenEncoder, "layer_means", never)
     assert scan("--overwrite").status == 0
     assert (tmp_path / "scan" / "label_issues.csv").read_bytes() == first
     with pytest.raises(AssertionError, match="encoded again"):

@@ -12,8 +12,8 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from clear_peft.runs.models import bf16_pays
-from clear_peft.training import CleaRConfig
+from clear_peft.pipeline.models import bf16_pays
+from clear_peft.trainer import CleaRConfig
 from processes import run_two
 from tiny_text import keyword_table
 

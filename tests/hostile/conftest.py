@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clear_peft.runs import RunConfig, train
-from clear_peft.runs.progress import Silent
+from clear_peft.pipeline import train
+from clear_peft.pipeline.progress import Silent
+from clear_peft.run_folder import RunConfig
 from tiny_text import keyword_table, tiny_checkpoint
 
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from transformers import TrainerState
 
 from clear_peft.errors import InputError
-from clear_peft.training.state import STATE_NAME
-from clear_peft.training.trainer_state import check_trainer_state
+from clear_peft.trainer.state import STATE_NAME
+from clear_peft.trainer.trainer_state import check_trainer_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 

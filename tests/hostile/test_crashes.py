@@ -8,11 +8,12 @@ import torch
 from safetensors import SafetensorError
 
 from clear_peft.errors import InputError
-from clear_peft.runs import RunConfig, train
-from clear_peft.runs import training as runs_training
-from clear_peft.runs.folder import last_checkpoint
-from clear_peft.runs.progress import Silent
-from clear_peft.runs.tables import read_tables
+from clear_peft.pipeline import train
+from clear_peft.pipeline import training as runs_training
+from clear_peft.pipeline.progress import Silent
+from clear_peft.pipeline.splits import read_tables
+from clear_peft.run_folder import RunConfig
+from clear_peft.run_folder.layout import last_checkpoint
 from clear_peft.tuners import build
 from tiny_models import tiny
 
@@ -106,7 +107,7 @@ def test_a_full_disk_costs_an_epoch_at_most(config, tmp_path, kind):
 
 
 def test_a_row_whose_loss_is_not_finite_is_named_as_in_its_file(config, monkeypatch):
-    from clear_peft.training.trainer import CleaRTrainer
+    from clear_peft.trainer.trainer import CleaRTrainer
 
     rows = read_tables(config()).train.rows
     place = int((rows != range(len(rows))).argmax())  # behind the first row that is held out
@@ -123,7 +124,7 @@ def test_a_row_whose_loss_is_not_finite_is_named_as_in_its_file(config, monkeypa
 
 
 def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(config, tmp_path, monkeypatch):
-    from clear_peft.training.trainer import CleaRTrainer
+    from clear_peft.trainer.trainer import CleaRTrainer
 
     plain_step = CleaRTrainer.training_step
 

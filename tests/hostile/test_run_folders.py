@@ -7,7 +7,8 @@ import pytest
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
-from clear_peft.runs import RunConfig, evaluate, predict, train
+from clear_peft.pipeline import evaluate, predict, train
+from clear_peft.run_folder import RunConfig
 
 LINKS = {
     "report.html": "secret.txt",

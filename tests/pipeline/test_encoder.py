@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from clear_peft.errors import InputError
+from clear_peft.pipeline import frozen_encoder
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
-from clear_peft.runs import embedding
 from tiny_models import CONFIGS
 from tiny_text import keyword_table, tiny_checkpoint
 
@@ -42,19 +42,19 @@ def model(tmp_path_factory):
 def forwards(monkeypatch):
     """Texts that go through a model from here on."""
     passed = []
-    real = embedding.FrozenEncoder.layer_means
+    real = frozen_encoder.FrozenEncoder.layer_means
 
     def counted(self, texts, rows, batch_size):
         passed.extend(texts)
         return real(self, texts, rows, batch_size)
 
-    monkeypatch.setattr(embedding.FrozenEncoder, "layer_means", counted)
+    monkeypatch.setattr(frozen_encoder.FrozenEncoder, "layer_means", counted)
     return passed
 
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    monkeypatch.setattr(embedding, "bf16_pays", lambda: False)
+    monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_features_are_means_over_own_tokens_of_three_layers(
 
 def test_bf16_changes_little(model, monkeypatch):
     exact, rough = (
-        (monkeypatch.setattr(embedding, "bf16_pays", lambda on=on: on), encode(TEXTS, model))[1]
+        (monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda on=on: on), encode(TEXTS, model))[1]
         for on in (False, True)
     )
     assert not np.array_equal(exact, rough)

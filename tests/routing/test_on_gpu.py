@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification
 
+from clear_peft.pipeline.packages import minilm
 from clear_peft.routing import Router
-from clear_peft.runs.packages import minilm
 from clear_peft.tuners import build
 
 pytestmark = [

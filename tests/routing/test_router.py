@@ -239,7 +239,7 @@ for n, q in model.named_parameters():
         assert not q.grad.isnan().any()
 print("equal", len(shared), flush=True)
 dist.barrier()
-os._exit(0)  # see clear_peft.runs.processes.leave
+os._exit(0)  # see clear_peft.pipeline.distributed.leave
 """
 
 

@@ -17,8 +17,8 @@ from clear_peft.bench.packaged import packaged
 from clear_peft.data import LabelNames, hold_out, load_examples, write_table
 from clear_peft.errors import InputError
 from clear_peft.noise import Corruption, NoiseSpec, corrupt
-from clear_peft.runs.config import RunConfig
-from clear_peft.runs.packages import minilm
+from clear_peft.pipeline.packages import minilm
+from clear_peft.run_folder.config import RunConfig
 
 # the same rows for every cell, whatever its seed
 _SUBSET_SEED = 0
@@ -59,7 +59,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: If the data or the settings are not what they should be.
     """
-    from clear_peft.runs import train
+    from clear_peft.pipeline import train
 
     model = str(minilm()) if cell.model == "package:minilm" else cell.model
     made_of = digests(cell.data_source, data_dir)
@@ -201,7 +201,7 @@ def noisy_labels(cell: Cell, tables: Tables, model: str) -> tuple[np.ndarray, di
         spec = NoiseSpec(**cell.noise_spec)
         features = None
         if spec.needs_features:
-            from clear_peft.runs.embedding import embed
+            from clear_peft.pipeline.frozen_encoder import embed
 
             features = embed(tables.train["text"].tolist(), model)
         drawn = corrupt(true, len(names.names), spec, cell.seed, features=features).labels
@@ -224,7 +224,7 @@ def _every_class_given(labels: np.ndarray, true: np.ndarray) -> np.ndarray:
 def _environment(versions: dict[str, str]) -> dict[str, Any]:
     import torch
 
-    from clear_peft.runs.models import bf16_pays
+    from clear_peft.pipeline.models import bf16_pays
 
     return {
         "processor": _processor(),

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
+from clear_peft.baselines import METHODS
 from clear_peft.bench.packaged import PACKAGED
 from clear_peft.errors import InputError
-from clear_peft.methods import METHODS
 from clear_peft.noise import NoiseSpec
-from clear_peft.runs.config import RunConfig, with_numbers
+from clear_peft.run_folder.config import RunConfig, with_numbers
 
 TRUE_LABELS, GIVEN_LABELS = "none", "given"
 TRUE_NOISE_RATE = "true noise rate"

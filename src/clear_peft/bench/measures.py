@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from clear_peft.baselines import METHODS
 from clear_peft.bench.grid import TRUE_LABELS
-from clear_peft.methods import METHODS
 
 PLAIN = "plain"
 CELL = ["data", "noise", "peft"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from clear_peft.data import LabelNames, hold_out
 from clear_peft.errors import InputError
-from clear_peft.runs.packages import bbc_news
+from clear_peft.pipeline.packages import bbc_news
 
 _TEST_FRACTION = 0.4
 _SPLIT_SEED = 0

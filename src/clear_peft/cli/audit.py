@@ -44,7 +44,7 @@ def audit(
         return
     if data is not None:
         raise InputError("--data goes with --apply: leave it out, or give the corrections.")
-    from clear_peft.runs.auditing import audit_run, write_audit
+    from clear_peft.audit.run import audit_run, write_audit
 
     out.stage(f"Auditing {run}")
     found = audit_run(run, threshold=threshold)
@@ -61,7 +61,7 @@ def audit(
 def _correct(
     out: Output, run: Path, data: str | None, corrections: Path, output: Path, *, overwrite: bool
 ) -> None:
-    from clear_peft.runs.auditing import apply_corrections
+    from clear_peft.audit.run import apply_corrections
 
     out.stage(f"Correcting the table of {run}")
     made = apply_corrections(run, corrections, output, data=data, overwrite=overwrite)

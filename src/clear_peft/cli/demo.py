@@ -18,7 +18,7 @@ def demo(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """The whole way on packaged news and a packaged model, with 40 % wrong labels put in."""
-    from clear_peft.runs.demo import run_demo
+    from clear_peft.pipeline.demo import run_demo
 
     out: Output = context.obj
     results = run_demo(output, overwrite=overwrite, reporter=out)

@@ -16,11 +16,11 @@ def evaluate(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Measure a finished run on a table with right labels."""
-    from clear_peft import runs
+    from clear_peft import pipeline
 
     out: Output = context.obj
     out.stage(f"Evaluating on {data}")
-    scores = runs.evaluate(run, data, trust_remote_code=trust_remote_code)
+    scores = pipeline.evaluate(run, data, trust_remote_code=trust_remote_code)
     line = (
         f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} on {scores['examples']} rows"
     )

@@ -33,7 +33,7 @@ def noise(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Put wrong labels into a table, for experiments; the labels that it had go to a column clean_label."""
-    from clear_peft.runs.noising import add_noise
+    from clear_peft.pipeline.corrupt import add_noise
 
     out: Output = context.obj
     out.stage(f"Putting noise into {data}")

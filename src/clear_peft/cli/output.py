@@ -38,7 +38,7 @@ class Output:
         self._progress = Console(stderr=True, highlight=False)
         self._results = Console(highlight=False)
 
-    # what a run reports (clear_peft.runs.progress.Reporter)
+    # what a run reports (clear_peft.pipeline.progress.Reporter)
 
     def stage(self, text: str) -> None:
         """A new stage has begun."""

@@ -19,9 +19,9 @@ def predict(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Predict the labels of a table with a finished run."""
-    from clear_peft import runs
+    from clear_peft import pipeline
 
     out: Output = context.obj
     out.stage(f"Predicting {data}")
-    rows = runs.predict(run, data, str(output), overwrite=overwrite, trust_remote_code=trust_remote_code)
+    rows = pipeline.predict(run, data, str(output), overwrite=overwrite, trust_remote_code=trust_remote_code)
     out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

@@ -21,8 +21,8 @@ def report(
 ) -> None:
     """Write the report of a run, finished or not: one page that needs no network and no server."""
     from clear_peft.report.figures import write_figures
-    from clear_peft.runs.folder import REPORT
-    from clear_peft.runs.reporting import check_page, read_record, save_report
+    from clear_peft.report.run import check_page, read_record, save_report
+    from clear_peft.run_folder.layout import REPORT
 
     out: Output = context.obj
     page = run / REPORT if output is None else output

@@ -107,7 +107,7 @@ def scan(
 def _values(found: "ScanResult") -> dict[str, Any]:
     """The scan for a program."""
     from clear_peft.audit import confused_pairs
-    from clear_peft.runs.folder import LABEL_ISSUES, REPORT
+    from clear_peft.run_folder.layout import LABEL_ISSUES, REPORT
 
     issues = found.audit.issues
     pairs = confused_pairs(found.audit.joint, found.audit.labels, len(issues), limit=_PAIRS)

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from clear_peft.baselines import METHODS
 from clear_peft.cli.options import FormatOption, OverwriteOption
 from clear_peft.cli.output import Format, Output
 from clear_peft.errors import InputError
-from clear_peft.methods import METHODS
 from clear_peft.tuners import available_methods
 
 # settings that only a file can hold, and where the context keeps them
@@ -20,7 +20,7 @@ _FILE_ALONE = "clear_peft.file_alone"
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
     """Let a YAML file set the defaults of the options; what the command line says wins."""
     if path is not None:
-        from clear_peft.runs.config import read_yaml
+        from clear_peft.run_folder.config import read_yaml
 
         values = read_yaml(path)
         for name in ("target_modules", "report_to"):
@@ -117,7 +117,7 @@ def train(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Train on a table with doubtful labels; write an adapter and a ranked list of suspicious rows."""
-    from clear_peft.runs.config import RunConfig
+    from clear_peft.run_folder.config import RunConfig
 
     source = context.get_parameter_source("trust_remote_code")
     if trust_remote_code and source is not None and source.name != "COMMANDLINE":
@@ -150,13 +150,13 @@ def train(
         **context.meta.get(_FILE_ALONE, {}),
     )
     out: Output = context.obj
-    from clear_peft import runs
-    from clear_peft.runs import processes
+    from clear_peft import pipeline
+    from clear_peft.pipeline import distributed
 
-    metrics = runs.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
-    if processes.is_first():
+    metrics = pipeline.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
+    if distributed.is_first():
         out.result(metrics, _summary(metrics, Path(output)))
-    processes.leave()
+    distributed.leave()
 
 
 def _names(listed: str | None) -> list[str]:

@@ -1,8 +1,17 @@
-"""A table in, a finished folder out; ``find_label_issues`` for what is in memory."""
+"""One options object in, a finished folder out; ``find_label_issues`` for what is in memory."""
 
 from clear_peft.lazy import lazy_attributes
 
-__all__ = ["find_label_issues"]
+__all__ = ["evaluate", "find_label_issues", "load_run", "predict", "train"]
 
-# importing a module of the same name would put it in the function's place
-__getattr__ = lazy_attributes(__name__, {"find_label_issues": "clear_peft.pipeline.label_issues"})
+# no module here may have the name of a function: importing it would put the module in the function's place
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "evaluate": "clear_peft.pipeline.inference",
+        "find_label_issues": "clear_peft.pipeline.label_issues",
+        "load_run": "clear_peft.pipeline.inference",
+        "predict": "clear_peft.pipeline.inference",
+        "train": "clear_peft.pipeline.training",
+    },
+)

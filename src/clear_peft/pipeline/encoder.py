@@ -64,7 +64,7 @@ def encode(
     known, features = (np.zeros(len(keys), bool), None) if store is None else store.read(keys)
     todo = np.flatnonzero(~known)
     if len(todo):
-        from clear_peft.runs.embedding import FrozenEncoder  # torch takes seconds
+        from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
 
         encoder = FrozenEncoder(model, max_length=max_length, trust_remote_code=trust_remote_code)
         if cache is not None:

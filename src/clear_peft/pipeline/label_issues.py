@@ -23,10 +23,10 @@ from clear_peft.label_quality import (
 from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
 from clear_peft.pipeline.feature_cache import default_folder
-from clear_peft.runs.packages import minilm
+from clear_peft.pipeline.packages import minilm
 
 if TYPE_CHECKING:
-    from clear_peft.runs.progress import Reporter
+    from clear_peft.pipeline.progress import Reporter
 
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -20,12 +20,12 @@ from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
 from clear_peft.pipeline.label_issues import assess, check_sources, default_model, listed
 from clear_peft.report import RunRecord
-from clear_peft.runs.config import CONFIG_NAME
-from clear_peft.runs.folder import LABEL_ISSUES, METRICS, REPORT
-from clear_peft.runs.reporting import save_report
+from clear_peft.report.run import save_report
+from clear_peft.run_folder.config import CONFIG_NAME
+from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT
 
 if TYPE_CHECKING:
-    from clear_peft.runs.progress import Reporter
+    from clear_peft.pipeline.progress import Reporter
 
 _TEXT_COLUMN = "text"
 _NO_FILE_NAME = re.compile(r"[^\w.-]+")

@@ -1,0 +1,215 @@
+"""A run folder in, the audit of its labels out; and corrections carried out on the table it trained on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from clear_peft.audit import Audit, audit, corrected, read_corrections, read_issues
+from clear_peft.baselines import get_method
+from clear_peft.data import (
+    LabelNames,
+    LoadedTable,
+    check_output,
+    escape_formulas,
+    load_examples,
+    write_table,
+)
+from clear_peft.data.checks import row_listing
+from clear_peft.errors import InputError
+from clear_peft.label_quality import TopProbs
+from clear_peft.run_folder import layout
+from clear_peft.run_folder.config import RunConfig
+
+# what a spreadsheet opens by itself
+_SPREADSHEETS = {".csv", ".tsv"}
+
+
+def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audit:
+    """Audit the labels that a run was trained on.
+
+    Args:
+        folder: Run folder; one without ``predictions.safetensors``, of an earlier version, is audited by its
+            predicted labels alone.
+        threshold: Rows with a clean probability below it are listed. Default 0.5.
+
+    Returns:
+        The audit.
+
+    Raises:
+        InputError: If the run is not finished, a piece is missing or damaged, or pieces are of different
+            runs.
+    """
+    config, names, issues = _read(folder)
+    probabilities, source, doubted, interval = _predictions(
+        Path(folder) / layout.PREDICTIONS, config, names, issues
+    )
+    return audit(
+        issues,
+        probabilities,
+        names.names,
+        source=source,
+        doubted=doubted,
+        noise_rate_interval=interval,
+        threshold=threshold,
+    )
+
+
+def write_audit(
+    folder: str | os.PathLike[str], found: Audit, output: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write the audited rows, most suspicious first; formulas are escaped where a spreadsheet may open them.
+
+    Args:
+        folder: Run folder; its list, and the table that it was trained on, are never overwritten.
+        found: Its audit.
+        output: CSV, TSV, JSONL or Parquet file.
+        overwrite: Whether it may be there already. Default False.
+
+    Raises:
+        InputError: If the output must not or cannot be written.
+    """
+    listed = Path(folder) / layout.LABEL_ISSUES
+    check_output(output, [RunConfig.load(folder).data, listed], overwrite=overwrite)
+    risky = Path(output).suffix.lower() in _SPREADSHEETS
+    write_table(escape_formulas(found.issues) if risky else found.issues, output)
+
+
+def apply_corrections(
+    folder: str | os.PathLike[str],
+    corrections: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, int]:
+    """Write the table that a run was trained on, corrected: relabelled, dropped and kept rows.
+
+    Rows keep their order, and all other columns and values are as they were; the table itself and the
+    corrections are never overwritten.
+
+    Args:
+        folder: Run folder.
+        corrections: What :func:`clear_peft.audit.read_corrections` takes.
+        output: CSV, TSV, JSONL or Parquet file to write.
+        data: The table, where it is no longer where ``config.yaml`` says.
+        overwrite: Whether the output may be there already. Default False.
+
+    Returns:
+        ``rows`` (written), ``relabelled``, ``dropped`` and ``kept``: numbers of rows.
+
+    Raises:
+        InputError: If the run, the table or the corrections are not what they should be, do not belong
+            together, or the output must not or cannot be written.
+    """
+    config, names, issues = _read(folder)
+    listed = Path(folder) / layout.LABEL_ISSUES
+    check_output(output, [data or config.data, corrections, listed], overwrite=overwrite)
+    table = _table(config, data)
+    _check_table(table, names, issues, data or config.data)
+    examples = table.examples
+    assert examples.labels is not None  # a label column was asked for
+    decisions = read_corrections(corrections, examples, names)
+    frame = corrected(table.frame, examples.labels, config.label_column, decisions)
+    write_table(frame, output)
+    return {
+        "rows": len(frame),
+        "relabelled": len(decisions.relabel),
+        "dropped": len(decisions.drop),
+        "kept": len(decisions.keep),
+    }
+
+
+def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.DataFrame]:
+    """Configuration, labels and label issues of a finished run."""
+    config = RunConfig.load(folder)
+    labels = Path(folder) / layout.ADAPTER / layout.LABELS
+    listed = Path(folder) / layout.LABEL_ISSUES
+    for piece in (labels, listed):
+        if piece.is_file():
+            continue
+        if (Path(folder) / layout.METRICS).is_file():
+            raise InputError(f"{piece} is missing: give the run folder as train has written it.")
+        raise InputError(f"{folder} holds a run that is not finished: carry it on with train --resume.")
+    names = LabelNames.load(labels)
+    return config, names, read_issues(listed, list(names.names))
+
+
+def _predictions(
+    path: Path, config: RunConfig, names: LabelNames, issues: pd.DataFrame
+) -> tuple[TopProbs | None, str, bool, tuple[float, float] | None]:
+    """Class probabilities, whose they are, whether labels were doubted in training, and the interval."""
+    if not path.is_file():
+        judge = config.training.get("judge", "probe" if config.preset == "recommended" else "model")
+        probed = config.method == "clear" and judge == "probe"
+        source = "out_of_sample" if get_method(config.method).folds else "probe" if probed else "final_model"
+        doubted = config.method == "clear" and bool((issues["clean_probability"] < 1).any())
+        return None, source, doubted, None
+    try:
+        with safe_open(path, "np") as file:
+            told = json.loads(file.metadata()["clear"])
+            labels, source, doubted = told["labels"], str(told["source"]), bool(told["doubted"])
+            interval = _interval(told["noise_rate_interval"])
+            arrays = {name: file.get_tensor(name) for name in ("classes", "probabilities")}
+            probabilities = TopProbs.from_arrays(arrays, len(labels))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is damaged ({reason}): delete it, and the audit goes without class probabilities."
+        ) from error
+    if labels != list(names.names) or len(probabilities) != len(issues):
+        raise InputError(
+            f"{path} is about other rows or labels than {layout.LABEL_ISSUES}: give the run folder as "
+            "train has written it."
+        )
+    return probabilities, source, doubted, interval
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    """An interval as it is stored.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if value is None:
+        return None
+    low, high = (float(end) for end in value)
+    if not 0 <= low <= high <= 1:
+        raise ValueError("the noise rate's interval is none")
+    return low, high
+
+
+def _table(config: RunConfig, data: str | None) -> LoadedTable:
+    source = config.data if data is None else data
+    try:
+        return load_examples(source, text_column=config.text_column, label_column=config.label_column)
+    except InputError as error:
+        if data is not None:
+            raise
+        hint = "if the table has moved, say where with --data"
+        raise InputError(f"{str(error).rstrip('.')}; {hint}.") from error
+
+
+def _check_table(table: LoadedTable, names: LabelNames, issues: pd.DataFrame, source: str) -> None:
+    """Refuse a table that is not the one that the run was trained on."""
+    mend = "give the table that the run was trained on as --data"
+    examples = table.examples
+    if len(examples) != len(issues):
+        raise InputError(f"{source!r} has {len(examples)} rows, but the run had {len(issues)}: {mend}.")
+    listed = issues.sort_values("row")
+    assert table.names is not None  # a label column was asked for
+    assert examples.labels is not None
+    given = [table.names.names[i] for i in examples.labels]
+    for what, here, there in (
+        ("text", examples.texts, listed["text"].tolist()),
+        ("label", given, listed["given_label"].tolist()),
+    ):
+        other = [i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b]
+        if other:
+            where = row_listing(other)
+            raise InputError(f"{source!r} has another {what} than {layout.LABEL_ISSUES} in {where}: {mend}.")
+    if table.names != names:
+        raise InputError(f"{source!r} has other labels than the run: {mend}.")

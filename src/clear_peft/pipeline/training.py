@@ -1,0 +1,288 @@
+"""From a table with doubtful labels to a run folder."""
+
+import copy
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, set_seed
+from transformers.trainer_callback import ProgressCallback
+
+from clear_peft.baselines import confident_learning, get_method
+from clear_peft.baselines.confident_learning import Findings
+from clear_peft.data import tokenize
+from clear_peft.errors import InputError
+from clear_peft.files import write_json
+from clear_peft.pipeline import distributed
+from clear_peft.pipeline.finalize import judge_rows, measured, write_outcome
+from clear_peft.pipeline.inference import logits_of
+from clear_peft.pipeline.interrupts import saving_first
+from clear_peft.pipeline.loggers import check_loggers, keep_logs
+from clear_peft.pipeline.metrics import accuracy_and_f1
+from clear_peft.pipeline.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
+from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, TestCurve
+from clear_peft.pipeline.splits import Tables, read_tables
+from clear_peft.report.run import write_report
+from clear_peft.run_folder import layout
+from clear_peft.run_folder.config import RunConfig, check_type
+from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
+from clear_peft.trainer.indexing import CLEAN_LABEL_COLUMN, GROUP_COLUMN
+from clear_peft.trainer.selection import BELIEVED_ACCURACY
+from clear_peft.trainer.watch import NotFiniteError
+from clear_peft.tuners import build
+
+# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
+# its labels, and judges every row
+_NOT_TRAINING = {
+    "output_dir",
+    "push_to_hub",
+    "report_to",
+    "resume_from_checkpoint",
+    "label_names",
+    "dataloader_drop_last",
+}
+# what has an option of its own
+_OPTIONS = {
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+}
+_TYPES = get_type_hints(CleaRConfig)
+_CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
+
+
+@silently()
+def train(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Train, choose the epoch on the (noisy) validation rows, and write the run folder.
+
+    Nothing is written before every input has been checked. Of several processes (torchrun, accelerate launch)
+    the first one writes and reports.
+
+    Args:
+        config: The run.
+        resume: Carry on an interrupted run with the same configuration. Default False.
+        overwrite: Whether the output may replace an earlier run. Default False.
+        reporter: Told of the progress. Default: nobody.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        InputError: If anything given is wrong; the sentence says what and how to mend it.
+    """
+    layout.check(config, resume=resume, overwrite=overwrite)
+    arguments = _arguments(config)
+    reporter = reporter if reporter is not None and distributed.is_first() else Silent()
+    check_loggers(arguments.report_to)
+    reporter.stage(f"Reading {config.data}")
+    tables = read_tables(config)
+    reporter.stage(f"Loading {config.model}")
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
+    model = _tuned(config, base, len(tables.train))
+    check_length(model, config.max_length)
+    tokens = _tokens(config, tables, tokenizer)
+    method = get_method(config.method)
+    if method.folds:
+        confident_learning.check_installed()
+        distributed.check_alone(f"The method {config.method}")
+    opening = layout.carried_on if resume else layout.begin
+    with distributed.opened_by_first(opening(config, tables.digest), Path(config.output)) as folder:
+        started, found = time.perf_counter(), None
+        if method.folds:
+            found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
+            tokens = _only(tokens, found.kept)
+        rows = tables.train.rows if found is None else tables.train.rows[found.kept]
+        trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
+        keep_logs(trainer, folder / layout.TENSORBOARD)
+        trainer.add_callback(Diary(partial(_write_down, folder)))
+        curve = _test_curve(config, tables, trainer, tokenizer)
+        checkpoint = layout.last_checkpoint(folder) if resume else None
+        reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
+        with saving_first(trainer, reporter), _named_by(rows):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - started - curve.seconds
+        reporter.stage(f"Writing {folder}")
+        judged, metrics = judge_rows(config, tables, trainer, tokenizer, found), None
+        if distributed.is_first():
+            metrics = write_outcome(config, tables, trainer, tokenizer, folder, seconds, found, judged)
+        return distributed.told_by_first(metrics)
+
+
+def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
+    """Let a run be watched while it goes on."""
+    write_json(folder / layout.EPOCHS, epochs)
+    with suppress(InputError):  # no page is worth a run
+        write_report(folder)
+
+
+def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
+    parts = {"train": tables.train, "validation": tables.validation}
+    if tables.test is not None:
+        parts["test"] = tables.test  # needed only at the end, but what is wrong with it is said now
+    tokens = {name: tokenize(examples, tokenizer, config.max_length) for name, examples in parts.items()}
+    if tables.train.clean_labels is not None:
+        tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
+    tokens["train"] = tokens["train"].add_column(GROUP_COLUMN, tables.groups[tables.train.rows])
+    return tokens
+
+
+def _tuned(config: RunConfig, base: Any, examples: int) -> Any:
+    if not get_method(config.method).adapter:
+        return base
+    options = dict(config.peft_options)
+    if config.peft == "adalora":
+        options.setdefault("total_step", config.epochs * math.ceil(examples / config.batch_size))
+    return build(base, config.peft, target_modules=config.target_modules, options=options)
+
+
+def _arguments(config: RunConfig) -> CleaRConfig:
+    outside = config.training.keys() & _NOT_TRAINING
+    if outside:
+        raise InputError(f"training cannot set {', '.join(sorted(outside))}: leave it out.")
+    for name, value in config.training.items():
+        if name in _OPTIONS:
+            raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
+        if _TYPES.get(name) in _CHECKED:
+            check_type(f"training.{name}", value, _TYPES[name])
+    settings: dict[str, Any] = {
+        "output_dir": config.output,
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": 2 * config.batch_size,
+        "learning_rate": config.peak_learning_rate,
+        "warmup_steps": 0.06,
+        "seed": config.seed,
+        "bf16": bf16_pays(),
+        "use_cpu": not torch.cuda.is_available(),
+        "train_sampling_strategy": "group_by_length",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "logging_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "report_to": config.report_to,
+        "run_name": Path(config.output).name,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    settings |= {
+        **preset(config.preset, config.peft),
+        **get_method(config.method).settings,
+        **config.training,
+    }
+    judged = settings.get("clean_routing", True) and settings.get("fresh_start", True)
+    # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
+    metric = settings.setdefault("metric_for_best_model", BELIEVED_ACCURACY if judged else "accuracy")
+    larger = not str(metric).endswith("loss")
+    if settings.setdefault("greater_is_better", larger) != larger:
+        raise InputError(
+            f"training sets metric_for_best_model {metric!r} and greater_is_better "
+            f"{settings['greater_is_better']}, which would keep the worst epoch: leave the latter out."
+        )
+    unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
+    if unknown:
+        raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")
+    try:
+        return CleaRConfig(**settings)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".:")
+        raise InputError(f"What training holds does not fit ({reason}): mend it there.") from error
+
+
+def _trainer(
+    config: RunConfig,
+    arguments: CleaRConfig,
+    tokens: dict[str, Any],
+    model: Any,
+    tokenizer: Any,
+    reporter: Reporter,
+) -> CleaRTrainer:
+    trainer: CleaRTrainer = get_method(config.method).trainer()(
+        model=model,
+        args=arguments,
+        train_dataset=tokens["train"],
+        eval_dataset=tokens["validation"],
+        processing_class=tokenizer,
+        compute_metrics=lambda e: accuracy_and_f1(e.predictions.argmax(axis=1), e.label_ids),
+        callbacks=[ReportTo(reporter)],
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def _only(tokens: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """The same tables with some of the training rows: copied, as select would copy later, and show a bar."""
+    train = tokens["train"]
+    return {**tokens, "train": train.from_dict(train[rows], features=train.features)}
+
+
+def _findings(
+    config: RunConfig,
+    tables: Tables,
+    tokens: dict[str, Any],
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    reporter: Reporter,
+) -> Findings:
+    """Confident learning on the training rows, by models like the one that is trained in the end."""
+    labels = tables.train.labels
+    assert labels is not None
+
+    def train_and_predict(rows: np.ndarray, held: np.ndarray) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = _arguments(replace(config, output=scratch))
+            arguments.report_to = []  # a fold is no run of its own
+            trainer = _trainer(
+                config, arguments, _only(tokens, rows), copy.deepcopy(model), tokenizer, reporter
+            )
+            with _named_by(tables.train.rows[rows]):
+                trainer.train()
+        return logits_of(trainer.model, tokenizer, tables.train.select(held), config.max_length)
+
+    logits = confident_learning.out_of_sample_logits(
+        labels,
+        len(tables.names.names),
+        get_method(config.method).folds,
+        config.seed,
+        train_and_predict,
+        folder / layout.OUT_OF_SAMPLE,
+        reporter.stage,
+        tables.groups[tables.train.rows],
+    )
+    return confident_learning.find_issues(labels, logits)
+
+
+@contextmanager
+def _named_by(rows: np.ndarray) -> Iterator[None]:
+    """Inside, a step that is not finite is told by rows of the file, given of each training row, (N,)."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise error.of_rows(rows.tolist()) from error
+
+
+def _test_curve(config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any) -> TestCurve:
+    def measure() -> dict[str, float]:
+        assert tables.test is not None  # the configuration has been checked
+        return measured(trainer.model, tokenizer, tables.test, config.max_length)
+
+    curve = TestCurve(measure)
+    if config.test_every_epoch:
+        trainer.add_callback(curve)
+    return curve

@@ -1,0 +1,149 @@
+"""The head of a classifier, and a start for it from which the classes can be told apart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from clear_peft.errors import InputError
+from clear_peft.label_quality import LinearHead, fit_linear_head
+from clear_peft.trainer.probing import finite
+from clear_peft.trainer.scoring import pass_over
+from clear_peft.tuners.anatomy import head_names
+
+
+def find_head(model: Any) -> nn.Linear | None:
+    """The linear layer that is trained to give the logits, the last of the head; None where there is none.
+
+    Args:
+        model: A classifier of transformers, with or without an adapter.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    try:
+        names = head_names(base)
+    except InputError:
+        return None
+    layers = [
+        module
+        for name in names
+        for module in base.get_submodule(name).modules()
+        if isinstance(module, nn.Linear)
+        and module.out_features == base.config.num_labels
+        and module.weight.requires_grad
+    ]
+    return layers[-1] if layers else None
+
+
+def head_inputs(
+    head: nn.Linear, model: nn.Module, dataset: Any, collate: Callable, **options: Any
+) -> Tensor | None:
+    """What the head of a model is given of each example.
+
+    Args:
+        head: What ``find_head`` has found. Where it is asked of every token, the one counts whose output
+            the logits are.
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, D) float32 on the CPU; None where the head's outputs are not the logits.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def read(inputs: dict[str, Any]) -> Tensor:
+        seen.clear()
+        logits = model(**inputs).logits.float()
+        if logits.dim() != 2:
+            raise InputError(
+                f"The model gives logits of shape {tuple(logits.shape)}: load one that gives each example "
+                "one label (AutoModelForSequenceClassification)."
+            )
+        given, outputs = (tensor.float() for tensor in seen[-1]) if seen else (logits[:, :0], logits)
+        if outputs.dim() == 3 and len(outputs) == len(logits):
+            token = (outputs - logits.unsqueeze(1)).abs().amax(dim=2).argmin(dim=1)
+            each = torch.arange(len(token), device=token.device)
+            given, outputs = given[each, token], outputs[each, token]
+        same = outputs.shape == logits.shape and outputs.allclose(logits, rtol=0, atol=0, equal_nan=True)
+        return given if same else logits[:, :0]
+
+    hook = head.register_forward_hook(lambda _, given, outputs: seen.append((given[0], outputs)))
+    try:
+        features = pass_over(read, model, dataset, collate, **options)
+    finally:
+        hook.remove()
+    return features if features.shape[1] else None
+
+
+class HeadStart:
+    """Lets a model's head begin as a linear probe; one that ``find_head`` does not find begins as it is.
+
+    What the head is given where training begins is read once: a fresh start begins there too.
+
+    Args:
+        inputs_of: Reads what a head is given of some rows, (B,), as ``head_inputs`` does.
+        labels: Given labels of all rows, (N,).
+        rows: Positions of those that the probe is fitted to, (B,).
+        groups: Group of each of all rows, (N,); None if every row is alone.
+    """
+
+    def __init__(
+        self,
+        inputs_of: Callable[[nn.Linear, npt.NDArray[np.integer]], Tensor | None],
+        labels: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.integer],
+        groups: npt.NDArray[np.integer] | None = None,
+    ) -> None:
+        self._inputs_of, self._labels, self._rows = inputs_of, labels, rows
+        self._groups = None if groups is None else groups[rows]
+        self._inputs: Tensor | None = None
+
+    def begin(self, model: Any, belief: npt.NDArray[np.floating] | None = None) -> None:
+        """Set the head of a model.
+
+        Args:
+            model: The model where training begins or, with a belief, back there for a fresh start.
+            belief: The clean probabilities that all rows count by, (N,). Default: all count alike.
+
+        Raises:
+            InputError: If what the head is given is not finite.
+        """
+        head = find_head(model)
+        if head is None:
+            return
+        kept = None if belief is None else self._inputs  # none after resuming
+        inputs = self._inputs_of(head, self._rows) if kept is None else kept
+        if inputs is None:
+            return
+        self._inputs = inputs if belief is None else None
+        features, known = finite(inputs), None if belief is None else belief[self._rows]
+        start = fit_linear_head(
+            features,
+            self._labels[self._rows],
+            head.out_features,
+            clean_probability=known,
+            groups=self._groups,
+        )
+        set_head(head, start, features.mean(axis=0, dtype=np.float64))
+
+
+@torch.no_grad()
+def set_head(head: nn.Linear, start: LinearHead, mean: npt.NDArray[np.floating]) -> None:
+    """Make a head that map, the first process's on all of them.
+
+    Args:
+        head: One without a bias takes it in along the mean of what it is given.
+        start: From D features to C logits.
+        mean: Of the features, (D,).
+    """
+    weights = start.weights
+    if head.bias is None:
+        weights = weights + np.outer(mean, start.bias) / max(mean @ mean, np.finfo(np.float64).tiny)
+    else:
+        head.bias.copy_(broadcast(torch.from_numpy(start.bias).to(head.bias)))
+    head.weight.copy_(broadcast(torch.from_numpy(weights.T).to(head.weight).contiguous()))

@@ -1,0 +1,178 @@
+"""Co-teaching: who learns what of whom."""
+
+import numpy as np
+import peft
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from clear_peft.baselines.co_teaching import PEER_NAME, CoTeachingOptions, CoTeachingTrainer, another_start
+from clear_peft.errors import InputError
+from clear_peft.trainer import CleaRConfig
+from clear_peft.tuners import build
+from tiny_models import tiny
+from trainer.toy import model, rows, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
+
+
+def trainer(tmp_path, *, start=None, callbacks=None, options=None, **settings):
+    defaults = {
+        "output_dir": str(tmp_path),
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "clean_routing": False,
+        "objective_options": {"noise_rate": 0.5, "ramp_epochs": 2} if options is None else options,
+    }
+    return CoTeachingTrainer(
+        model=model() if start is None else start,
+        args=CleaRConfig(**{**defaults, **settings}),
+        train_dataset=rows(),
+        callbacks=callbacks,
+    )
+
+
+def peer_weights(made):
+    return {n: p.detach().clone() for n, p in made._peer.named_parameters() if p.requires_grad}
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def logits_with_losses(losses):
+    """Two classes, label 0."""
+    return torch.stack([torch.zeros(len(losses)), torch.tensor(losses).expm1().log()], dim=1).requires_grad_()
+
+
+def test_each_learns_what_its_peer_finds_easiest(tmp_path):
+    made = trainer(tmp_path, options={"noise_rate": 0.5, "ramp_epochs": 0})
+    made._num_labels = 2
+    made._objective = made._make_objective(made.args)
+    own = logits_with_losses([0.1, 2.0, 0.2, 3.0])
+    made._peer_logits = peers = logits_with_losses([1.5, 0.3, 2.5, 0.4])
+    loss = made.per_example_loss(own, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    # the peer finds 1 and 3 easiest, and we 0 and 2; the mean over two of four
+    torch.testing.assert_close(loss, 2 * torch.tensor([1.5, 2.0, 2.5, 3.0]))
+    loss.sum().backward()
+    assert (own.grad != 0).any(dim=1).tolist() == [False, True, False, True]
+    assert (peers.grad != 0).any(dim=1).tolist() == [True, False, True, False]
+
+
+def test_the_dropped_share_grows_to_the_noise_rate():
+    options = CoTeachingOptions(noise_rate=0.4, ramp_epochs=2)
+    assert [options.dropped(epoch) for epoch in (0, 0.5, 1, 2, 9)] == [0, 0.1, 0.2, 0.4, 0.4]
+    assert CoTeachingOptions(noise_rate=0.4).ramp_epochs == 3
+
+
+def test_without_wrong_labels_two_networks_train_that_do_not_know_each_other(tmp_path):
+    # without dropout, which draws from one generator
+    start = build(tiny("bert")[0], "adapter").eval()
+    for module in start.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    together = trainer(tmp_path, start=start, options={"noise_rate": 0.0}, max_grad_norm=0.1)
+    alone = trainer(
+        tmp_path,
+        start=another_start(start, together.args.seed + 1),
+        options={"noise_rate": 0.0},
+        max_grad_norm=0.1,
+    )
+    together.train()
+    alone.train()
+    for name, value in peer_weights(together).items():
+        torch.testing.assert_close(value, weights(alone)[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert not equal(weights(together), peer_weights(together))
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "bitfit", "hra", "osf", "deft"])
+def test_another_start_is_that_of_the_pretrained_model_with_another_head(method):
+    base, batch = tiny("bert")
+    first = build(base, method).eval()
+    before = {name: p.clone() for name, p in first.named_parameters()}
+    other = another_start(first, 1).eval()
+    with torch.no_grad():
+        bodies = [m.get_base_model().bert(**batch).last_hidden_state for m in (first, other)]
+        assert torch.equal(*bodies)
+        assert not torch.equal(first(**batch).logits, other(**batch).logits)
+    assert equal(before, dict(first.named_parameters()))
+    for (_, own), (_, theirs) in zip(first.named_parameters(), other.named_parameters(), strict=True):
+        assert (own is theirs) == (not own.requires_grad)
+
+
+def test_another_start_has_another_adapter_of_the_same_spread():
+    first = build(tiny("bert")[0], "lora")
+    other = dict(another_start(first, 1).named_parameters())
+    for name, matrix in first.named_parameters():
+        if "lora_A" in name:
+            assert not torch.equal(matrix, other[name])
+            assert 0.5 < matrix.std() / other[name].std() < 2
+        if "lora_B" in name:
+            assert not other[name].any()
+
+
+def test_training_trains_both_and_saves_an_ordinary_adapter(tmp_path):
+    made = trainer(tmp_path)
+    first, second = weights(made), peer_weights(made)
+    made.train()
+    assert not equal(weights(made), first)
+    assert not equal(peer_weights(made), second)
+    made.save_model(str(tmp_path / "adapter"))
+    loaded = peft.PeftModel.from_pretrained(tiny("bert")[0], tmp_path / "adapter").eval()
+    batch = tiny("bert")[1]
+    made.model.eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, made.model(**batch).logits)
+    assert np.isfinite(made.clean_probability).all()
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_save(self, args, state, control, **_):
+        control.should_training_stop = state.epoch >= self.epochs
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "saving"),
+    [(1, {"save_strategy": "epoch"}), (1.1, {"save_strategy": "steps", "save_steps": 4})],
+)
+def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at, saving):
+    whole = trainer(tmp_path / "whole", **saving)
+    whole.train()
+    trainer(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **saving).train()
+    resumed = trainer(tmp_path / "cut", **saving)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+    assert equal(peer_weights(whole), peer_weights(resumed))
+
+
+def test_a_checkpoint_without_the_peer_is_refused(tmp_path):
+    trainer(tmp_path, num_train_epochs=1, save_strategy="epoch").train()
+    next(tmp_path.rglob(PEER_NAME)).write_bytes(b"half")
+    with pytest.raises(InputError, match="holds no peer of this model"):
+        trainer(tmp_path, save_strategy="epoch").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"options": {}}, "has to be told the noise_rate: give objective_options"),
+        ({"options": {"noise_rate": 1.0}}, "noise_rate is 1.0"),
+        ({"options": {"noise_rate": 0.1, "rate": 1}}, "no option rate: choose from noise_rate, ramp_epochs"),
+        ({"objective": "gce"}, "leave out objective 'gce'"),
+        ({"clean_routing": True}, "set clean_routing=False"),
+        ({"start": tiny("bert")[0]}, "give a PEFT model"),
+    ],
+)
+def test_wrong_input_is_one_sentence(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tmp_path, **settings)

@@ -1,0 +1,185 @@
+"""SelfMix: what is kept, what is guessed, what is mixed."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import TrainerCallback
+
+from clear_peft.baselines.selfmix import SelfMixTrainer, disagreement
+from clear_peft.errors import InputError
+from clear_peft.label_quality import CleanlinessEstimate
+from clear_peft.trainer import CleaRConfig, CleaRTrainer
+from clear_peft.tuners import build
+from tiny_models import tiny
+from trainer.toy import Constant, model, model_without_dropout, rows, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
+
+
+class Doubts:
+    """Doubts every second label."""
+
+    def estimate(self, losses, labels=None):
+        p = np.where(np.arange(len(losses)) % 2, 0.1, 0.9).astype(np.float32)
+        return CleanlinessEstimate(p, 2, {})
+
+
+def trainer(tmp_path, *, start=None, callbacks=None, by=None, kind=SelfMixTrainer, **settings):
+    defaults = {
+        "output_dir": str(tmp_path),
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "clean_routing": False,
+        "loss_smoothing": 0.0,
+        "warm_up_epochs": 1,
+    }
+    return kind(
+        model=model() if start is None else start,
+        args=CleaRConfig(**{**defaults, **settings}),
+        train_dataset=rows(),
+        estimator=Doubts() if by is None else by,
+        callbacks=callbacks,
+    )
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_the_loss_by_hand(tmp_path, monkeypatch):
+    made = trainer(
+        tmp_path,
+        warm_up_epochs=0,
+        objective_options={"pseudo_weight": 0.7, "agreement_weight": 0.4, "temperature": 0.25},
+    )
+    made._before_training()
+    share, others = 0.8, torch.tensor([2, 0, 1, 3])
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda _: torch.tensor(1 - share))
+    monkeypatch.setattr(torch, "randperm", lambda _: others)
+    ids = torch.tensor([0, 1, 2, 3])
+    labels = torch.tensor(made._labels)[ids]
+    made._embedding, made._second = torch.randn(4, 32), torch.randn(4, 3)
+    logits = torch.randn(4, 3)
+    loss = made.per_example_loss(logits, labels, ids)
+
+    targets = torch.nn.functional.one_hot(labels, 3).float()
+    pseudo = torch.softmax(made.cleanliness.teacher.logits(slice(4)) / 0.25, 1)
+    targets[[1, 3]] = pseudo[[1, 3]]  # the doubted ones
+    mixed = share * made._embedding + (1 - share) * made._embedding[others]
+    mixed_logits = made.model.classifier(mixed)
+    expected = cross_entropy(mixed_logits, share * targets + (1 - share) * targets[others], reduction="none")
+    for i in (1, 3):
+        likely = pseudo[i].argmax()
+        guessed = (cross_entropy(logits[i], likely) + cross_entropy(made._second[i], likely)) / 2
+        logs = logits[i].log_softmax(0), made._second[i].log_softmax(0)
+        both = sum(kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1]))
+        expected[i] += 0.7 * guessed + 0.4 * both / 2
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert"])
+def test_what_is_mixed_is_what_the_logits_come_from(tmp_path, monkeypatch, architecture):
+    start = build(tiny(architecture)[0], "lora")
+    made = trainer(tmp_path, start=start, warm_up_epochs=0, num_train_epochs=1)
+    seen = []
+    loss = made.per_example_loss
+
+    def spy(logits, labels, ids):
+        seen.append(torch.equal(made._output_layer(made._embedding), logits))
+        return loss(logits, labels, ids)
+
+    monkeypatch.setattr(made, "per_example_loss", spy)
+    made.train()
+    assert seen == [True] * 6
+    assert not made._output_layer._forward_hooks
+
+
+@pytest.mark.parametrize("own", [0, 3])
+def test_rows_that_fill_up_a_batch_are_not_learnt(tmp_path, own):
+    made = trainer(tmp_path, warm_up_epochs=0, start=model_without_dropout())
+    made._before_training()
+    batch = made.data_collator([made.train_dataset[i] for i in range(4)])
+    batch["labels"] = batch["labels"][:own]
+    loss = made.compute_loss(made.model.train(), batch, num_items_in_batch=torch.tensor(own))
+    loss.backward()
+    learnt = [p.grad.abs().sum() > 0 for p in made.model.parameters() if p.grad is not None]
+    assert loss.isfinite()
+    assert learnt
+    assert any(learnt) == (own > 0)
+
+
+def test_warm_up_is_plain_training(tmp_path):
+    plain = trainer(tmp_path, kind=CleaRTrainer, warm_up_epochs=3)
+    plain.train()
+    warm = trainer(tmp_path, warm_up_epochs=3)
+    warm.train()
+    assert equal(weights(plain), weights(warm))
+
+
+def test_it_scores_after_every_epoch_from_the_warm_up_on(tmp_path):
+    estimator = Constant(0.9)
+    made = trainer(tmp_path, by=estimator, num_train_epochs=4, warm_up_epochs=2, reestimate=True)
+    before = weights(made)
+    made.train()
+    assert len(estimator.seen) == 3
+    assert made.cleanliness.epoch == 4
+    assert not equal(before, weights(made))
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_save(self, args, state, control, **_):
+        control.should_training_stop = state.epoch >= self.epochs
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "saving"),
+    [(2, {"save_strategy": "epoch"}), (1.1, {"save_strategy": "steps", "save_steps": 4})],
+)
+def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at, saving):
+    whole = trainer(tmp_path / "whole", **saving)
+    whole.train()
+    trainer(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **saving).train()
+    resumed = trainer(tmp_path / "cut", **saving)
+    resumed.train(resume_from_checkpoint=True)
+    assert equal(weights(whole), weights(resumed))
+    assert np.array_equal(whole.cleanliness.losses, resumed.cleanliness.losses)
+
+
+@given(st.integers(0, 1000))
+def test_disagreement_is_a_symmetric_distance(seed):
+    first, second = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(seed)) * 3
+    torch.testing.assert_close(disagreement(first, second), disagreement(second, first))
+    assert (disagreement(first, second) > 0).all()
+    assert not disagreement(first, first + 1).abs().max() > 1e-5
+
+
+def test_a_causal_model_is_refused(tmp_path):
+    made = trainer(tmp_path, start=model("llama"), warm_up_epochs=0)
+    with pytest.raises(InputError, match="mixes one vector per text"):
+        made.train()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"objective_options": {"alpha": 0}}, "alpha is 0"),
+        ({"objective_options": {"beta": 0}}, "no option beta"),
+        ({"clean_routing": True}, "set clean_routing=False"),
+    ],
+)
+def test_wrong_input_is_one_sentence(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tmp_path, **settings)

@@ -1,0 +1,94 @@
+"""What a run is told."""
+
+from importlib import import_module
+
+import pytest
+
+from clear_peft import pipeline
+from clear_peft.errors import InputError
+from clear_peft.pipeline.training import _arguments
+from clear_peft.run_folder import RunConfig
+from clear_peft.run_folder.config import read_yaml
+
+NEEDED = {"model": "m", "data": "d.csv", "output": "o"}
+
+
+def test_it_comes_back_as_it_was_saved(tmp_path):
+    config = RunConfig(
+        **NEEDED, learning_rate=1e-5, peft_options={"r": 8}, target_modules=["query"], test="ö.csv"
+    )
+    config.save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", None),
+        ("model", 3),
+        ("test", 3),
+        ("epochs", "ten"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("epochs", None),
+        ("seed", 2**32),
+        ("learning_rate", "fast"),
+        ("learning_rate", float("nan")),
+        ("validation_fraction", None),
+        ("target_modules", 5),
+        ("target_modules", "query"),
+        ("target_modules", [5]),
+        ("peft_options", None),
+        ("peft_options", [1]),
+        ("trust_remote_code", "yes"),
+        ("output", "a\0b"),
+    ],
+)
+def test_a_wrong_value_is_named(option, value):
+    with pytest.raises(InputError, match=f"{option} is .*: give "):
+        RunConfig(**{**NEEDED, option: value})
+
+
+def test_yaml_takes_a_number_without_a_point_for_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "model: 1e3\nlearning_rate: 1e-3\nvalidation_fraction: 1.0e-1\n"
+        "training: {weight_decay: 1.5e2, optim: adamw_torch}\npeft_options: {nested: [.5e1]}"
+    )
+    assert read_yaml(path) == {
+        "model": "1e3",
+        "learning_rate": 1e-3,
+        "validation_fraction": 0.1,
+        "training": {"weight_decay": 150.0, "optim": "adamw_torch"},
+        "peft_options": {"nested": [5.0]},
+    }
+
+
+def test_functions_stay_functions_after_their_modules_are_imported():
+    for module in ("demo", "finalize", "inference", "label_issues", "models", "progress", "training"):
+        import_module(f"clear_peft.pipeline.{module}")
+    for name in pipeline.__all__:
+        assert callable(getattr(pipeline, name)), name
+
+
+@pytest.mark.parametrize(
+    ("given", "metric", "larger"),
+    [
+        ({}, "believed_accuracy", True),
+        ({"metric_for_best_model": "macro_f1"}, "macro_f1", True),
+        ({"metric_for_best_model": "loss"}, "loss", False),
+        ({"clean_routing": False}, "accuracy", True),
+    ],
+)
+def test_the_metric_that_selects_is_the_one_that_was_asked_for(tmp_path, given, metric, larger):
+    config = RunConfig(model="m", data="d", output=str(tmp_path), training=given)
+    made = _arguments(config)  # what a whole run would take minutes to show
+    assert (made.metric_for_best_model, made.greater_is_better) == (metric, larger)
+
+
+@pytest.mark.parametrize("given", [("loss", True), ("macro_f1", False)])
+def test_a_metric_whose_worst_epoch_would_be_kept_is_refused(tmp_path, given):
+    training = dict(zip(("metric_for_best_model", "greater_is_better"), given, strict=True))
+    config = RunConfig(model="m", data="d", output=str(tmp_path), training=training)
+    with pytest.raises(InputError, match="would keep the worst epoch"):
+        _arguments(config)
