@@ -1,7 +1,7 @@
 """Clean routing and plain PEFT on data at the edge of what makes sense: is it ever worse?
 
 Run it with `python benchmarks/edge_data.py --seeds 8` (a tiny random model; minutes on one core). The tables
-are those of tests/runs/test_edge_data.py; each seed draws a table and trains both methods on it, and accuracy
+are those of tests/pipeline/test_edge_data.py; each seed draws a table and trains both methods on it; accuracy
 is that on 150 other rows with true labels. Exits 1 where the 95 % interval of the paired difference (of
 Student's t) lies below nought.
 """
@@ -19,7 +19,7 @@ import torch
 from scipy import stats
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "runs")]
+sys.path[:0] = [str(TESTS), str(TESTS / "pipeline")]
 
 from test_edge_data import TABLES  # noqa: E402
 

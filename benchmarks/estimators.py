@@ -7,11 +7,10 @@ tokens, peak learning rate 1e-3 of a schedule over ten epochs), and lets every
 estimator judge all rows by the weights at the end of each epoch. Prints how each ranks the wrong labels
 (average precision, rows of equal probability by their loss), and the share of wrong labels that it estimates:
 
-  raw         two Gaussians on the losses (the paper's)
+  raw         two Gaussians on the losses, fitted to the end
   log odds    two Gaussians on the losses' log odds
   smoothed    the same, losses averaged over epochs (weight 0.7 for those before)
-  class-wise  log odds, each class's mean taken away
-  beta        two Beta distributions
+  paper       two Gaussians on the losses, fitted as the authors of CleaR do
   events      share of the epochs in which another class was predicted; wrong where it is above a half
   other       two Gaussians on the log odds of the other adapter's losses (Co-teaching's exchange)
   differ      how far the two adapters' predictions are apart (Jensen-Shannon), which estimates no share
@@ -27,13 +26,13 @@ from scipy.special import rel_entr, softmax
 from sklearn.metrics import average_precision_score
 from transformers import TrainerCallback
 
-from clear_peft.label_quality import BetaMixtureCleanliness, GaussianMixtureCleanliness, smooth
+from clear_peft.label_quality import GaussianLossMixture, PaperMixture, smooth
 from clear_peft.trainer import CleaRTrainer
 from warm_up import NoisyRows, arguments, begin, logits_of, noisy_rows, trainer_of
 
-RAW = GaussianMixtureCleanliness(scale="loss", monotone=False)
-LOG_ODDS = GaussianMixtureCleanliness()
-CLASS_WISE = GaussianMixtureCleanliness(class_wise=True)
+RAW = GaussianLossMixture(scale="loss", monotone=False)
+LOG_ODDS = GaussianLossMixture()
+PAPER = PaperMixture()
 
 
 class Observer(TrainerCallback):
@@ -48,7 +47,7 @@ class Observer(TrainerCallback):
         """An epoch is over."""
         logits = logits_of(self.trainer, self.data)
         self.predicted.append(softmax(logits.astype(np.float64), axis=1))
-        self.probed.append(self.trainer.cleanliness.clean_probability)
+        self.probed.append(self.trainer.estimate.train.clean_probability)
         control.should_training_stop = state.epoch >= self.last
 
 
@@ -75,8 +74,7 @@ def verdicts(one: Observer, other: Observer, epoch: int, smoothed: np.ndarray) -
         "raw": of(RAW.estimate(losses).clean_probability, losses),
         "log odds": of(LOG_ODDS.estimate(losses).clean_probability, losses),
         "smoothed": of(LOG_ODDS.estimate(smoothed).clean_probability, smoothed),
-        "class-wise": of(CLASS_WISE.estimate(losses, labels).clean_probability, losses),
-        "beta": of(BetaMixtureCleanliness().estimate(losses).clean_probability, losses),
+        "paper": of(PAPER.estimate(losses).clean_probability, losses),
         "events": Verdict(1 - events, losses, float((events > 0.5).mean())),
         "other": of(LOG_ODDS.estimate(others).clean_probability, others),
         "differ": Verdict(-apart, losses, None),
@@ -108,7 +106,7 @@ def observed(data: NoisyRows, options, seed: int) -> Observer:
     """Train an adapter and keep what it said."""
     with tempfile.TemporaryDirectory() as folder:
         # all judge by the same weights, and not the probe alone by averaged ones
-        trainer = trainer_of(data, options, seed, folder, average_decay=0.0)
+        trainer = trainer_of(data, options, seed, folder, ema_epochs=0.0)
         observer = Observer(trainer, data, options.epochs)
         trainer.add_callback(observer)
         trainer.train()

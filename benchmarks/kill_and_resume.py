@@ -7,7 +7,7 @@ time from when the run folder's config.yaml is there, or inside a call that is w
 checkpoint is half written, before and after a rename, in a batch of the scoring pass, in the optimizer's
 step). Or it is SIGINT, once or twice, after a random time, at a step or in a scoring batch. Adapter, label
 issues and metrics (but times and memory) must be bit-identical; exits 1 where they are not. On the CPU in
-float32.
+float32. With `--processes 2` two processes train one model, and both are killed at a random time.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -55,15 +57,16 @@ def child(words: list[str], moment: str | None, errors: Path) -> None:
     """The command line in this process, which dies at the moment, "place:n"."""
     import torch
 
+    from clear_peft import hardware
     from clear_peft.cli import main
-    from clear_peft.pipeline import training
+    from clear_peft.pipeline import inference, training  # noqa: F401  all that may ask the hardware
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     # a shell lets what it starts in the background ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    training.bf16_pays = lambda: False
+    _everywhere(hardware.bf16_pays, lambda: False)
     if moment:
         place, _, count = moment.partition(":")
         _arm(place, int(count))
@@ -73,13 +76,12 @@ def child(words: list[str], moment: str | None, errors: Path) -> None:
 
 def _arm(place: str, count: int) -> None:
     import io
-    import shutil
 
     import torch
     from safetensors import torch as safetensors_torch
     from transformers import TrainerState
 
-    from clear_peft.trainer import scoring, trainer
+    from clear_peft.trainer import passes
 
     calls = 0
 
@@ -135,7 +137,7 @@ def _arm(place: str, count: int) -> None:
         torch.optim.AdamW.step = before(torch.optim.AdamW.step)
     elif place in ("scoring batch", "SIGINT in a scoring batch"):
         forward = before(lambda: None)
-        original = scoring.pass_over
+        original = passes.pass_over
 
         def pass_over(*arguments, prepare, **options):
             def counted(batch):
@@ -145,7 +147,6 @@ def _arm(place: str, count: int) -> None:
             return original(*arguments, prepare=counted, **options)
 
         _everywhere(original, pass_over)
-        assert trainer is not None
     elif place == "half a checkpoint file":
         torch.save = before(torch.save, half_torch)
     elif place == "half a trainer state":
@@ -212,13 +213,81 @@ class Tally:
     differing: list[str] = field(default_factory=list)
 
 
+class Alone:
+    """One process, which may kill itself at a moment."""
+
+    def __init__(self, words: list[str], moment: str | None, errors: Path) -> None:
+        self._process = FORK.Process(target=child, args=(words, moment, errors))
+        self.start, self.join, self.is_alive = (
+            self._process.start,
+            self._process.join,
+            self._process.is_alive,
+        )
+
+    def kill(self, kind: int) -> None:
+        """Send a signal."""
+        os.kill(self._process.pid, kind)
+
+    @property
+    def exitcode(self) -> int:
+        """The first that is not 0."""
+        return self._process.exitcode
+
+
+class Ranks:
+    """Several processes that train one model, as ``torchrun`` starts them, and as one process is asked."""
+
+    def __init__(self, count: int, words: list[str], errors: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        self._processes = [
+            FORK.Process(
+                target=_as_rank,
+                args=({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, words, f"{errors}{rank or ''}"),
+            )
+            for rank in range(count)
+        ]
+
+    def start(self) -> None:
+        """Start all."""
+        for process in self._processes:
+            process.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for all."""
+        for process in self._processes:
+            process.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether none has ended."""
+        return all(process.is_alive() for process in self._processes)
+
+    def kill(self, kind: int) -> None:
+        """Send a signal."""
+        for process in self._processes:
+            if process.is_alive():
+                os.kill(process.pid, kind)
+
+    @property
+    def exitcode(self) -> int:
+        """The first that is not 0."""
+        return next((p.exitcode for p in self._processes if p.exitcode), 0)
+
+
+def _as_rank(environment: dict[str, str], words: list[str], errors: str) -> None:
+    os.environ |= environment
+    child(words, None, Path(errors))
+
+
 def ended(
-    words: list[str], folder: Path, moment: str | None = None, meanwhile: Any = None
+    words: list[str], folder: Path, count: int, moment: str | None = None, meanwhile: Any = None
 ) -> tuple[int, str]:
-    """Exit status and errors of a child; ``meanwhile`` is called with its process once it is the command."""
+    """Exit status and errors of a child; ``meanwhile`` is called with it once it is the command."""
     errors = folder / "errors.txt"
     errors.unlink(missing_ok=True)
-    process = FORK.Process(target=child, args=(words, moment, errors))
+    process = Ranks(count, words, errors) if count > 1 else Alone(words, moment, errors)
     process.start()
     if meanwhile is not None:
         # before, it is still a copy of this program, whose words for an interrupt are others
@@ -254,14 +323,16 @@ def outcome(run: Path) -> dict[str, bytes]:
     files = {"metrics.json": json.dumps(kept, sort_keys=True).encode()}
     epochs = json.loads((run / "epochs.json").read_text())  # a checkpoint keeps its keys in another order
     files["epochs.json"] = json.dumps(epochs, sort_keys=True).encode()
-    for name in ("label_issues.csv", "predictions.safetensors", "adapter"):
+    for name in ("label_issues.csv", "label_quality.safetensors", "adapter"):
         path = run / name
         parts = path.rglob("*") if path.is_dir() else [path]
         files |= {str(p.relative_to(run)): p.read_bytes() for p in parts if p.is_file()}
     return files
 
 
-def killed_once(run: Path, words: list[str], rng: random.Random, place: str, mean_seconds: float) -> bool:
+def killed_once(
+    run: Path, words: list[str], rng: random.Random, place: str, mean_seconds: float, count: int
+) -> bool:
     """Start or resume, and kill; False where the run ended before its moment came."""
 
     def meanwhile(process: Any) -> None:
@@ -271,12 +342,12 @@ def killed_once(run: Path, words: list[str], rng: random.Random, place: str, mea
         kind = signal.SIGINT if "SIGINT" in place else signal.SIGKILL
         for _ in range(2 if place.startswith("two") else 1):
             if process.is_alive():
-                os.kill(process.pid, kind)
+                process.kill(kind)
             time.sleep(rng.uniform(0, 0.3))
 
     timed = place.endswith("random time")
     moment = None if timed else f"{place}:{rng.randint(1, PLACES[place])}"
-    status, errors = ended(resumed(words, run), run.parent, moment, meanwhile if timed else None)
+    status, errors = ended(resumed(words, run), run.parent, count, moment, meanwhile if timed else None)
     # a process that is coming up or going down has other words for an interrupt
     allowed = {INTERRUPTED, -signal.SIGINT, 1} if "SIGINT" in place else {-signal.SIGKILL}
     if status not in {0, *allowed} or (status == 1 and "KeyboardInterrupt" not in errors):
@@ -295,11 +366,12 @@ def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.R
     values |= {"method": way.method, "preset": way.preset, "peft": way.peft}
     words = ["train", "--format", "quiet", *(w for k, v in values.items() for w in (f"--{k}", v))]
     if way.method in _TOLD:
-        told = {"training": {"objective_options": dict.fromkeys(_TOLD[way.method], options.noise)}}
+        told = {"training": {"loss_options": dict.fromkeys(_TOLD[way.method], options.noise)}}
         (folder / "told.yaml").write_text(json.dumps(told))  # JSON is YAML
         words += ["--config", str(folder / "told.yaml")]
     begun = time.perf_counter()
-    status, errors = ended([*words, "--output", str(folder / "undisturbed")], folder)
+    count = options.processes
+    status, errors = ended([*words, "--output", str(folder / "undisturbed")], folder, count)
     if status:
         raise SystemExit(errors)
     seconds = time.perf_counter() - begun
@@ -313,7 +385,7 @@ def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.R
         for _ in range(options.run_kills):
             place = rng.choice(options.places)
             tally.places[place].tried += 1
-            if not killed_once(run, there, rng, place, seconds / 3):
+            if not killed_once(run, there, rng, place, seconds / 3, count):
                 break
             tally.places[place].ended += 1
             tally.kills += 1
@@ -321,13 +393,16 @@ def disturbed(way: Way, folder: Path, options: argparse.Namespace, rng: random.R
             if (run / "metrics.json").is_file():
                 break  # it came after the end
         if not (run / "metrics.json").is_file():
-            status, errors = ended(resumed(there, run), folder)
+            status, errors = ended(resumed(there, run), folder, count)
             if status:
                 raise SystemExit(f"Resuming failed after {history}: {errors[-2000:]}")
         found = outcome(run)
         wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         ends = ", ".join(history) or "no kill"
         print(f"{way}, run {tally.runs}: {ends}: {wrong or 'identical'}", flush=True)
+        if "metrics.json" in wrong:
+            one, other = (json.loads(files["metrics.json"]) for files in (expected, found))
+            print("  of metrics.json:", [name for name in one if one[name] != other.get(name)], flush=True)
         tally.differing += [f"run {tally.runs} ({ends}): {', '.join(wrong)}"] if wrong else []
         left = [p.name for p in run.rglob(".*")]
         if left:
@@ -350,15 +425,22 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.3, help="share of wrong labels")
     parser.add_argument("--run-kills", type=int, default=3, help="kills of one run before it may end")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--processes", type=int, default=1, help="that train one model")
     options = parser.parse_args()
+    if options.processes > 1:
+        options.places = ["random time"]  # the others are moments of one process
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import clear_peft.pipeline.training  # noqa: F401  once, for all children
 
     rng = random.Random(options.seed)
     tallies: dict[Way, Tally] = {}
     for way in options.runs:
-        with tempfile.TemporaryDirectory() as scratch:
-            tallies[way] = disturbed(way, Path(scratch), options, rng)
+        # not a TemporaryDirectory, which a forked child would delete when it leaves
+        scratch = Path(tempfile.mkdtemp())
+        try:
+            tallies[way] = disturbed(way, scratch, options, rng)
+        finally:
+            shutil.rmtree(scratch)
     for way, tally in tallies.items():
         print(f"{tally.kills} kills in {tally.runs} runs of {way}; place, killed:")
         for place, moments in tally.places.items():

@@ -26,14 +26,14 @@ class Epochs(TrainerCallback):
 
     def show(self, epoch: int) -> None:
         """What head and probe make of the rows now."""
-        state, data = self.trainer.cleanliness, self.data
-        probe = state.teacher.predicted.numpy()
-        precision = average_precision_score(data.wrong, -state.clean_probability) if data.wrong.any() else 0
-        known = f"{(probe == data.clean).mean():6.1%}"
+        estimate, data = self.trainer.estimate, self.data
+        quality = estimate.train
+        precision = average_precision_score(data.wrong, -quality.clean_probability) if data.wrong.any() else 0
+        known = f"{(quality.predicted == data.clean).mean():6.1%}"
         head = f"{'-':>6}"  # before training it is not yet the one that training begins with
         if epoch:
             head = f"{(logits_of(self.trainer, data).argmax(axis=1) == data.clean).mean():6.1%}"
-        judged = f"{precision:9.3f}  {state.noise_rate:9.1%}  {state.parameters['noise']}"
+        judged = f"{precision:9.3f}  {quality.noise_rate:9.1%}  {estimate.parameters['noise']}"
         print(f"{epoch:5}", head, known, judged, sep="  ", flush=True)
 
     def on_epoch_end(self, args, state, control, **_) -> None:

@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 
 from clear_peft.label_quality import (
-    GaussianMixtureCleanliness,
+    GaussianLossMixture,
     fit_probe,
-    mixture,
+    gaussian_mixture,
     rank_label_issues,
     smooth,
 )
 
 ESTIMATORS = {
-    "gaussian": GaussianMixtureCleanliness(),
-    "paper": GaussianMixtureCleanliness(scale="loss", monotone=False),
+    "gaussian": GaussianLossMixture(),
+    "paper": GaussianLossMixture(scale="loss", monotone=False),
 }
 _PART = 1 << 20
 _TEACHER_BATCH = 1024
@@ -84,10 +84,11 @@ def measure(size: int, classes: int, estimator: str) -> dict[str, float]:
 
 
 def teach(size: int, classes: int) -> dict[str, float]:
-    """Seconds to remember predictions and to read them, memory, and how far they are from what was given."""
+    """Seconds to keep predictions and to read them, memory, and how far they are from what was given."""
     import torch
 
-    from clear_peft.trainer.teacher import Teacher
+    from clear_peft.label_quality import TopProbs
+    from clear_peft.trainer.top_logits import TopLogits
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -95,22 +96,21 @@ def teach(size: int, classes: int) -> dict[str, float]:
         _TEACHER_BATCH, classes, generator=generator
     )  # the same for all: only time counts
     started = _peak()
-    teacher = Teacher.unknown(size, classes, torch.device("cpu"))
-    lapses = {"put": 0.0, "read": 0.0}
+    exact = torch.softmax(batch, dim=1)
+    before = time.process_time()
+    parts = [
+        TopProbs.of(exact[: min(_TEACHER_BATCH, size - start)].numpy())
+        for start in range(0, size, _TEACHER_BATCH)
+    ]
+    kept = TopLogits(TopProbs.concatenate(parts), torch.device("cpu"))
+    lapses = {"put": time.process_time() - before, "read": 0.0}
     for start in range(0, size, _TEACHER_BATCH):
         ids = torch.arange(start, min(start + _TEACHER_BATCH, size))
         before = time.process_time()
-        teacher.put(ids, batch[: len(ids)])
-        lapses["put"] += time.process_time() - before
-    for start in range(0, size, _TEACHER_BATCH):
-        ids = torch.arange(start, min(start + _TEACHER_BATCH, size))
-        before = time.process_time()
-        teacher.probabilities(ids)
+        ours = kept.probs(ids)
         lapses["read"] += time.process_time() - before
-    exact, ours = torch.softmax(batch, dim=1), teacher.probabilities(torch.arange(min(_TEACHER_BATCH, size)))
     apart = (exact[: len(ours)] - ours).abs().sum(dim=1) / 2
-    each = sum(tensor[0].nbytes for tensor in teacher.tensors().values())
-    return {**lapses, "bytes": each, "grown": _peak() - started, "apart": float(apart.max())}
+    return {**lapses, "bytes": kept.bytes_per_row, "grown": _peak() - started, "apart": float(apart.max())}
 
 
 class DrawnFeatures:
@@ -181,11 +181,11 @@ def difference(size: int, estimator: str) -> tuple[float, float]:
     """Largest and mean |p of the binned fit − p of the fit to all values|."""
     losses = losses_of(size, seed=3)
     binned = ESTIMATORS[estimator].estimate(losses)
-    most, mixture._MOST_VALUES = mixture._MOST_VALUES, size
+    most, gaussian_mixture._MOST_VALUES = gaussian_mixture._MOST_VALUES, size
     try:
         exact = ESTIMATORS[estimator].estimate(losses)
     finally:
-        mixture._MOST_VALUES = most
+        gaussian_mixture._MOST_VALUES = most
     gap = np.abs(binned.clean_probability - exact.clean_probability)
     return float(gap.max()), float(gap.mean())
 

@@ -13,9 +13,9 @@ from transformers.trainer_callback import ProgressCallback
 from clear_peft.data import LabelNames, load_examples, tokenize
 from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec, corrupt
-from clear_peft.pipeline.models import bf16_pays, load_classifier, load_tokenizer
+from clear_peft.pipeline.models import load_classifier, load_tokenizer
 from clear_peft.pipeline.packages import minilm
-from clear_peft.trainer import CleaRConfig, CleaRTrainer
+from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
 from clear_peft.tuners import build
 
 
@@ -79,26 +79,22 @@ def trainer_of(
     trainer = CleaRTrainer(
         model=build(load_classifier(options.model, data.names, tokenizer), "lora", options={"r": 8}),
         args=CleaRConfig(
-            output_dir=folder,
-            num_train_epochs=10,
-            per_device_train_batch_size=32,
-            per_device_eval_batch_size=64,
-            learning_rate=1e-3,
-            warmup_steps=0.06,
-            seed=seed,
-            bf16=bf16_pays(),
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=False,
-            train_sampling_strategy="group_by_length",
-            warm_up_epochs=0,
-            reestimate=True,
-            fresh_start=False,
-            doubt_above=1.0,  # judged, and all believed
-            probe_head=not options.random_head,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            **settings,
+            **{
+                **preset("recommended"),
+                "output_dir": folder,
+                "seed": seed,
+                "warm_up_epochs": 0,
+                "reestimate_every_epoch": True,
+                "restart": False,
+                "noise_threshold": 1.0,  # estimated, and all trusted
+                "probe_init": not options.random_head,
+                "eval_strategy": "no",
+                "save_strategy": "no",
+                "load_best_model_at_end": False,
+                "report_to": "none",
+                "disable_tqdm": True,
+                **settings,
+            },
         ),
         train_dataset=data.tokens,
         processing_class=tokenizer,

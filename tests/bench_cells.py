@@ -103,4 +103,4 @@ def first_is_slow(of, folder, data_dir):
 def with_defaults(of, folder, data_dir):
     """As a version of the package would, whose default of ``class_balance`` stands in a file."""
     balance = float((data_dir / "class_balance").read_text())
-    return record(of, training={"class_balance": balance, "doubt_above": of.seed / 10})
+    return record(of, training={"class_balance": balance, "noise_threshold": of.seed / 10})

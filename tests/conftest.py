@@ -5,6 +5,7 @@ import shutil
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a shell's background jobs ignore Ctrl-C, and so would what tests it

@@ -1,4 +1,4 @@
-"""The real thing, small: MiniLM on BBC News with wrong labels put in."""
+"""The real thing, small: MiniLM on BBC News, where 40 % of each class carry the label of the next one."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    from clear_peft.noise import pair_flip
     from clear_peft.pipeline import demo
     from clear_peft.pipeline.progress import Silent
     from clear_peft.run_folder.config import RunConfig
@@ -20,6 +21,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         small = {"epochs": 4, "max_length": 20}
+        patch.setattr(demo, "symmetric", pair_flip)
         patch.setattr(demo, "RunConfig", lambda **options: RunConfig(**{**options, **small}))
         return folder, demo.run_demo(folder, overwrite=False, reporter=Silent())
 
@@ -27,11 +29,19 @@ def runs(tmp_path_factory):
 def test_wrong_labels_are_found_and_true_ones_learnt(runs):
     _, results = runs
     clear, plain = results["clear"], results["plain"]
-    assert clear["detection"]["roc_auc"] > 0.9
-    assert clear["detection"]["recall"] > 0.7
-    assert clear["test"]["accuracy"] > 0.8
-    assert 0.2 < clear["noise_rate_estimate"] < 0.6  # 0.4 put in
-    assert clear["test"]["accuracy"] > plain["test"]["accuracy"] - 0.03
+    assert clear["detection"]["average_precision"] > 0.9
+    assert clear["detection"]["recall"] > 0.8
+    assert 0.3 < clear["noise_rate_estimate"] < 0.5  # 0.4 put in
+    # .90 and .62 where this was written
+    assert clear["test"]["accuracy"] > plain["test"]["accuracy"] + 0.15
+
+
+def test_blocks_are_skipped_by_rows_whose_labels_look_wrong(runs):
+    _, results = runs
+    first, *_, last = results["clear"]["epochs"]
+    assert first["gate_rate"] == 1
+    assert last["gate_rate"] < 0.97
+    assert results["clear"]["memorised"] < 0.2 < results["plain"]["memorised"]
 
 
 def test_run_folder_is_whole_and_usable(runs, tmp_path, monkeypatch, capsys):

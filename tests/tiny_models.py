@@ -3,7 +3,12 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    TrainingArguments,
+)
 from transformers.modeling_utils import PreTrainedModel
 
 _LENGTHS = (9, 4, 7, 2)
@@ -47,6 +52,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {**_ENCODER, "image_size": 16, "patch_size": 8, "num_channels": 3},
 }
 ARCHITECTURES = tuple(CONFIGS)
+# the field of TrainingArguments, which transformers 5.23 has renamed
+CHECKPOINTING = next(
+    f"{kind}_checkpointing"
+    for kind in ("activation", "gradient")
+    if hasattr(TrainingArguments, f"{kind}_checkpointing")
+)
 
 
 def tiny(

@@ -6,13 +6,24 @@ from clear_peft.errors import InputError
 from clear_peft.lazy import lazy_attributes
 
 __version__ = version("clear-peft")
-__all__ = ["CleaRConfig", "CleaRTrainer", "InputError", "LabelQuality", "__version__", "find_label_issues"]
+__all__ = [
+    "CleaRConfig",
+    "CleaRTrainer",
+    "InputError",
+    "LabelQuality",
+    "Router",
+    "__version__",
+    "find_label_issues",
+    "preset",
+]
 __getattr__ = lazy_attributes(
     __name__,
     {
         "CleaRConfig": "clear_peft.trainer",
         "CleaRTrainer": "clear_peft.trainer",
         "LabelQuality": "clear_peft.label_quality",
+        "Router": "clear_peft.routing",
         "find_label_issues": "clear_peft.pipeline",
+        "preset": "clear_peft.trainer",
     },
 )

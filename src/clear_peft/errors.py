@@ -1,4 +1,4 @@
-"""The one exception that says: the input is wrong, and here is how to mend it."""
+"""What can go wrong, told apart by what a user can do about it."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,18 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with status 2; in Python it is an ordinary
     ``ValueError``.
+    """
+
+
+class RunFailedError(Exception):
+    """The input was right, but the run could not be finished: the message is one sentence that says why.
+
+    The command line prints the message alone and exits with status 1.
+    """
+
+
+class ClearWarning(UserWarning):
+    """Something that a user should know of a run that goes on: the message is one sentence.
+
+    The command line shows it as a note.
     """

@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.written_run import NAMES, issues_of, judged
+from audit.written_run import NAMES, issues_of, judged, quality_of
 from clear_peft.audit import audit
 from clear_peft.errors import InputError
 
 
-def _audit(given, probabilities, losses, texts=None, *, source="final_model", doubted=True, **more):
+def _audit(given, probabilities, losses, texts=None, *, noise_found=True, threshold=0.5, **more):
     issues = issues_of(given, probabilities, losses, texts)
-    return audit(issues, probabilities, NAMES, source=source, doubted=doubted, **more)
+    quality = quality_of(given, probabilities, losses, **more)
+    return audit(issues, quality, NAMES, noise_found=noise_found, threshold=threshold)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,7 @@ def test_the_cut(model, threshold):
 
 def test_nothing_listed_has_no_precision():
     label, _, probabilities, losses = judged(rows=50, noise=0)
-    issues = issues_of(label, probabilities, losses).assign(clean_probability=1.0)
-    found = audit(issues, None, NAMES, source="final_model", doubted=False)
+    found = _audit(label, probabilities, losses, p=np.ones(50, np.float32), noise_found=False)
     assert not found.issues["is_label_issue"].any()
     assert found.expected_precision is None
     assert found.noise_rate == 0
@@ -80,14 +80,19 @@ def test_nothing_is_estimated_anew(model):
     label, _, probabilities, losses = model
     issues = issues_of(label, probabilities, losses)
     for source in ("final_model", "probe", "out_of_sample"):
-        found = audit(issues, probabilities, NAMES, source=source, doubted=True)
-        pd.testing.assert_series_equal(found.issues["clean_probability"], issues["clean_probability"])
+        found, quality = (f(label, probabilities, losses, source=source) for f in (_audit, quality_of))
+        np.testing.assert_array_equal(found.issues["clean_probability"], issues["clean_probability"])
+        np.testing.assert_array_equal(found.issues["row"], issues["row"])
+        np.testing.assert_array_equal(
+            found.issues.sort_values("row")["clean_probability"], quality.clean_probability
+        )
+        assert found.noise_rate == quality.noise_rate
         assert found.noise_rate == pytest.approx(1 - issues["clean_probability"].mean())
 
 
 def test_the_interval_says_what_it_assumes(model):
     label, _, probabilities, losses = model
-    known = _audit(label, probabilities, losses, noise_rate_interval=(0.25, 0.4))
+    known = _audit(label, probabilities, losses, source="probe", interval=(0.25, 0.4))
     assert known.said_interval("{:.0%}".format).startswith("95 % interval 25% to 40%; assumes")
     unknown = _audit(label, probabilities, losses)
     assert unknown.said_interval(str) == "no interval: the model was trained on these labels"
@@ -96,30 +101,27 @@ def test_the_interval_says_what_it_assumes(model):
 def test_whose_predictions(model):
     label, _, probabilities, losses = model
     said = {
-        (source, doubted): _audit(label, probabilities, losses, source=source, doubted=doubted).predictions
-        for source in ("final_model", "out_of_sample")
-        for doubted in (True, False)
+        (source, used): _audit(label, probabilities, losses, source=source, noise_found=used).predictions
+        for source in ("final_model", "out_of_sample", "probe")
+        for used in (True, False)
     }
     assert "not trained to repeat" in said["final_model", True]
     assert "as a ranking" in said["final_model", False]
     assert "has not seen it" in said["out_of_sample", True] == said["out_of_sample", False]
+    assert "linear probes" in said["probe", True] == said["probe", False]
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"threshold": 0.0}, "threshold is 0.0"),
-        ({"threshold": 1.5}, "threshold is 1.5"),
-        ({"threshold": float("nan")}, "threshold is nan"),
-        ({"source": "guess"}, "no source 'guess'"),
-        ({"probabilities": np.ones((5, 3))}, r"shape \(5, 3\)"),
-        ({"probabilities": np.ones((600, 2))}, r"shape \(600, 2\)"),
-        ({"probabilities": np.full((600, 3), np.nan)}, "between 0 and 1"),
-        ({"probabilities": np.full((600, 3), -1.0)}, "between 0 and 1"),
-    ],
+    ("threshold", "said"), [(0.0, "threshold is 0.0"), (1.5, "is 1.5"), (float("nan"), "is nan")]
 )
-def test_wrong_input(model, change, sentence):
+def test_a_threshold_that_is_none(model, threshold, said):
     label, _, probabilities, losses = model
-    options = {"probabilities": probabilities, "source": "final_model", "doubted": True} | change
-    with pytest.raises(InputError, match=sentence):
-        audit(issues_of(label, probabilities, losses), labels=NAMES, **options)
+    with pytest.raises(InputError, match=said):
+        _audit(label, probabilities, losses, threshold=threshold)
+
+
+def test_a_list_of_other_rows(model):
+    label, _, probabilities, losses = model
+    quality = quality_of(*(part[:599] for part in (label, probabilities, losses)))
+    with pytest.raises(InputError, match="not about the 599 rows of the label quality"):
+        audit(issues_of(label, probabilities, losses), quality, NAMES, noise_found=True)

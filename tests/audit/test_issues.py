@@ -21,7 +21,8 @@ def test_it_comes_back(tmp_path, issues):
     back = read_issues(tmp_path / "i.csv", NAMES)
     assert list(back.columns) == list(issues.columns)
     for column in back.columns:
-        np.testing.assert_array_equal(back[column], issues[column].astype(back[column].dtype))
+        # of float32 the shortest text that tells it from its neighbours is written
+        np.testing.assert_array_equal(back[column].astype(issues[column].dtype), issues[column])
     kinds = {"row": "i", "clean_probability": "f", "label_quality": "f", "is_label_issue": "b"}
     assert {name: back[name].dtype.kind for name in kinds} == kinds
 

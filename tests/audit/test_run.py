@@ -2,18 +2,22 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from audit.written_run import NAMES, corrections_of, write_run
+from audit.written_run import NAMES, corrections_of, judged, quality_of, write_run
 from clear_peft.audit.run import apply_corrections, audit_run, write_audit
 from clear_peft.data import read_table, unescape_formulas, write_table
 from clear_peft.errors import InputError
+from clear_peft.label_quality import TopProbs
 from clear_peft.run_folder import RunConfig
+from clear_peft.run_folder.quality_file import save_label_quality
 
 
 @pytest.fixture
@@ -30,37 +34,63 @@ def test_the_audit_of_a_run(run):
     assert "linear probe" in found.predictions
 
 
-def test_class_probabilities_are_used_where_they_are(tmp_path):
-    run = write_run(tmp_path)
-    with_them = audit_run(run.folder)
-    (run.folder / "predictions.safetensors").unlink()
-    without = audit_run(run.folder)
-    assert np.abs(with_them.joint - without.joint).max() > 1e-3
-    assert with_them.noise_rate == without.noise_rate
-    assert with_them.predictions == without.predictions  # told from the method and its doubts
-
-
-def test_an_older_run_of_confident_learning(tmp_path):
-    assert (
-        "has not seen it"
-        in audit_run(write_run(tmp_path, method="cleanlab", predictions=False).folder).predictions
+def test_how_labels_went_wrong_is_told_by_class_probabilities(run):
+    """By the whole of them, not by the likeliest class alone."""
+    before = audit_run(run.folder)
+    (run.folder / QUALITY).unlink()
+    quality, _ = written(run)
+    likeliest = np.eye(3, dtype=np.float32)[quality.predicted]
+    save_label_quality(
+        run.folder / QUALITY, replace(quality, pred_probs=TopProbs.of(likeliest)), NAMES, noise_found=True
     )
+    after = audit_run(run.folder)
+    assert np.abs(before.joint - after.joint).max() > 1e-3
+    assert after.noise_rate == before.noise_rate
+    assert after.predictions == before.predictions
 
 
-def test_an_older_run_of_another_method(tmp_path):
-    assert (
-        "as a ranking" in audit_run(write_run(tmp_path, method="plain", predictions=False).folder).predictions
-    )
+@pytest.mark.parametrize(
+    ("source", "noise_found", "said"),
+    [
+        ("probe", True, "linear probe"),
+        ("out_of_sample", False, "has not seen it"),
+        ("final_model", True, "not trained to repeat"),
+        ("final_model", False, "as a ranking"),
+    ],
+)
+def test_whose_predictions_is_told_from_the_file(run, source, noise_found, said):
+    quality, _ = written(run)
+    save_label_quality(run.folder / QUALITY, replace(quality, source=source), NAMES, noise_found=noise_found)
+    assert said in audit_run(run.folder).predictions
 
 
-def _predictions(folder, probabilities, **about):
-    told = {"labels": NAMES, "source": "final_model", "doubted": True, "noise_rate_interval": None} | about
-    arrays = {"classes": np.tile(np.arange(3, dtype=np.int16), (len(probabilities), 1))}
-    arrays["probabilities"] = probabilities
-    save_file(arrays, folder / "predictions.safetensors", {"clear": json.dumps(told)})
+QUALITY = "label_quality.safetensors"
 
 
-GOOD = np.full((120, 3), 1 / 3, np.float16)
+def written(run):
+    """The quality in a run folder, as it was written, and whether training made use of it."""
+    given, _, probabilities, losses = judged()
+    return quality_of(given, probabilities, losses, "probe"), True
+
+
+def _write(folder, names=NAMES, rows=None, **changes):
+    given, _, probabilities, losses = (part if rows is None else part[:rows] for part in judged())
+    quality = replace(quality_of(given, probabilities, losses, "probe"), **changes)
+    save_label_quality(folder / QUALITY, quality, names, noise_found=True)
+
+
+def _array(**changes):
+    """Change some arrays in the file."""
+
+    def damage(folder):
+        with safe_open(folder / QUALITY, "np") as file:
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata()
+        save_file({n: a for n, a in (held | changes).items() if a is not None}, folder / QUALITY, about)
+
+    return damage
+
+
 DAMAGED = {
     "no run": (lambda f: (f / "config.yaml").unlink(), "is no run folder"),
     "unfinished": (
@@ -78,44 +108,30 @@ DAMAGED = {
         "none of the run's labels",
     ),
     "an empty list": (lambda f: (f / "label_issues.csv").write_text(""), "is empty"),
-    "a pickle": (lambda f: (f / "predictions.safetensors").write_bytes(b"\x80\x04N."), "is damaged"),
+    "no label quality": (lambda f: (f / QUALITY).unlink(), f"{QUALITY} is missing"),
+    "a pickle": (lambda f: (f / QUALITY).write_bytes(b"\x80\x04N."), "is damaged"),
     "half a file": (
-        lambda f: (f / "predictions.safetensors").write_bytes(
-            (f / "predictions.safetensors").read_bytes()[:400]
-        ),
+        lambda f: (f / QUALITY).write_bytes((f / QUALITY).read_bytes()[:400]),
         "is damaged",
     ),
-    "no metadata": (
-        lambda f: save_file({"probabilities": GOOD}, f / "predictions.safetensors"),
-        "is damaged",
-    ),
+    "no metadata": (lambda f: save_file({"row": np.arange(3)}, f / QUALITY), "is damaged"),
     "metadata of another kind": (
-        lambda f: save_file({"probabilities": GOOD}, f / "predictions.safetensors", {"clear": "[]"}),
+        lambda f: save_file({"row": np.arange(3)}, f / QUALITY, {"clear": "[]"}),
         "is damaged",
     ),
-    "another tensor": (
-        lambda f: save_file(
-            {"logits": GOOD},
-            f / "predictions.safetensors",
-            {
-                "clear": (
-                    json.dumps(
-                        {
-                            "labels": NAMES,
-                            "source": "final_model",
-                            "doubted": True,
-                            "noise_rate_interval": None,
-                        }
-                    )
-                )
-            },
-        ),
-        "is damaged",
+    "no predictions": (_array(pred_probs=None), "is damaged"),
+    "predictions of other rows": (_array(pred_probs=np.zeros((7, 3), np.float32)), "is damaged"),
+    "no probabilities": (_array(pred_probs=np.full((120, 3), np.nan, np.float32)), "between 0 and 1"),
+    "p beyond one": (_array(clean_probability=np.full(120, 1.5, np.float32)), "between 0 and 1"),
+    "labels of no class": (_array(given=np.full(120, 3)), "classes that there are not"),
+    "other rows": (lambda f: _write(f, rows=60), "not about the 60 rows"),
+    "rows of another table": (lambda f: _write(f, row=np.arange(120) + 1), "other rows or labels"),
+    "another order of labels": (lambda f: _write(f, NAMES[::-1]), "other rows or labels"),
+    "another source": (lambda f: _write(f, source="guess"), "is damaged"),
+    "other given labels": (
+        lambda f: _write(f, given=(judged()[0] + 1) % 3),
+        "other rows or labels|other labels than",
     ),
-    "other rows": (lambda f: _predictions(f, GOOD[:7]), "other rows or labels"),
-    "another order of labels": (lambda f: _predictions(f, GOOD, labels=NAMES[::-1]), "other rows or labels"),
-    "another source": (lambda f: _predictions(f, GOOD, source="guess"), "no source 'guess'"),
-    "no probabilities": (lambda f: _predictions(f, GOOD * np.float16("nan")), "between 0 and 1"),
 }
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
 
 from clear_peft.data import escape_formulas, write_table
-from clear_peft.label_quality import GaussianMixtureCleanliness, TopProbs, rank_label_issues
+from clear_peft.label_quality import GaussianLossMixture, LabelQuality, NoiseModel, TopProbs
 from clear_peft.run_folder import RunConfig
+from clear_peft.run_folder.layout import LABEL_QUALITY
+from clear_peft.run_folder.quality_file import save_label_quality
 
 NAMES = ["farming", "sailing", "weaving"]
 NASTY = [
@@ -50,19 +51,33 @@ def judged(rows=120, noise=0.3, seed=0, classes=3, sharpness=5.0):
     return given, true, probabilities, -np.log(probabilities[np.arange(rows), given])
 
 
-def issues_of(given, probabilities, losses, texts=None, names=NAMES):
-    """The list of label issues, typed."""
-    p = GaussianMixtureCleanliness().estimate(losses.astype(np.float32)).clean_probability
-    issues = rank_label_issues(
-        p, losses, given=given, predicted=probabilities.argmax(axis=1), names=list(names)
+def quality_of(given, probabilities, losses, source="final_model", p=None, interval=(0.2, 0.4)):
+    """The quality of these labels, by a mixture of the losses; a noise model where predictions are fair."""
+    classes, fair = probabilities.shape[1], source != "final_model"
+    if p is None:
+        p = GaussianLossMixture().estimate(losses.astype(np.float32)).clean_probability
+    return LabelQuality(
+        given,
+        TopProbs.of(probabilities),
+        np.exp(-losses).astype(np.float32),
+        p,
+        NoiseModel("symmetric", np.full((classes, classes), 1 / classes)) if fair else None,
+        interval if fair else None,
+        np.arange(len(given)),
+        source,
     )
+
+
+def issues_of(given, probabilities, losses, texts=None, names=NAMES, p=None):
+    """The list of label issues, typed."""
+    issues = quality_of(given, probabilities, losses, p=p).issues(list(names)).drop(columns="group")
     texts = [f"text number {i} of {i * 7919}" for i in range(len(given))] if texts is None else texts
     issues.insert(1, "text", [texts[row] for row in issues["row"]])
     labels = {name: issues[name].astype(object) for name in ("given_label", "predicted_label")}
     return issues.assign(**labels, split=np.where(issues["row"] % 10 == 0, "validation", "train"))
 
 
-def write_run(place, ending="csv", values=None, method="clear", predictions=True, **more):
+def write_run(place, ending="csv", values=None, method="clear", **more):
     """Write the table and the run folder; ``values`` are the labels in the table, by class id."""
     given, true, probabilities, losses = judged(**more)
     names = NAMES if values is None else [str(value) for value in values]
@@ -84,19 +99,9 @@ def write_run(place, ending="csv", values=None, method="clear", predictions=True
     ).save(folder)
     issues = issues_of(given, probabilities, losses, texts, names)
     write_table(escape_formulas(issues), folder / "label_issues.csv")
-    if predictions:
-        probed = method == "clear"
-        about = {
-            "labels": names,
-            "source": "probe" if probed else "final_model",
-            "doubted": True,
-            "noise_rate_interval": [0.2, 0.4] if probed else None,
-        }
-        save_file(
-            TopProbs.of(probabilities).arrays(),
-            folder / "predictions.safetensors",
-            {"clear": json.dumps(about)},
-        )
+    source = "probe" if method == "clear" else "final_model"
+    quality = quality_of(given, probabilities, losses, source)
+    save_label_quality(folder / LABEL_QUALITY, quality, names, noise_found=True)
     return WrittenRun(folder, data, table, [names[i] for i in true], issues, probabilities)
 
 

@@ -4,16 +4,15 @@ import numpy as np
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from transformers import TrainerCallback
 
-from clear_peft.baselines.co_teaching import PEER_NAME, CoTeachingOptions, CoTeachingTrainer, another_start
+from clear_peft.baselines.co_teaching import CoTeachingOptions, CoTeachingTrainer, another_start
 from clear_peft.errors import InputError
 from clear_peft.trainer import CleaRConfig
 from clear_peft.tuners import build
 from tiny_models import tiny
 from trainer.toy import model, rows, weights
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
 
 
 def trainer(tmp_path, *, start=None, callbacks=None, options=None, **settings):
@@ -29,7 +28,7 @@ def trainer(tmp_path, *, start=None, callbacks=None, options=None, **settings):
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "clean_routing": False,
-        "objective_options": {"noise_rate": 0.5, "ramp_epochs": 2} if options is None else options,
+        "loss_options": {"noise_rate": 0.5, "ramp_epochs": 2} if options is None else options,
     }
     return CoTeachingTrainer(
         model=model() if start is None else start,
@@ -48,14 +47,13 @@ def equal(first, second):
 
 
 def logits_with_losses(losses):
-    """Two classes, label 0."""
-    return torch.stack([torch.zeros(len(losses)), torch.tensor(losses).expm1().log()], dim=1).requires_grad_()
+    """Label 0; the third class has no probability."""
+    columns = [torch.zeros(len(losses)), torch.tensor(losses).expm1().log(), torch.full((len(losses),), -1e4)]
+    return torch.stack(columns, dim=1).requires_grad_()
 
 
 def test_each_learns_what_its_peer_finds_easiest(tmp_path):
     made = trainer(tmp_path, options={"noise_rate": 0.5, "ramp_epochs": 0})
-    made._num_labels = 2
-    made._objective = made._make_objective(made.args)
     own = logits_with_losses([0.1, 2.0, 0.2, 3.0])
     made._peer_logits = peers = logits_with_losses([1.5, 0.3, 2.5, 0.4])
     loss = made.per_example_loss(own, torch.zeros(4, dtype=torch.int64), torch.arange(4))
@@ -130,7 +128,7 @@ def test_training_trains_both_and_saves_an_ordinary_adapter(tmp_path):
     made.model.eval()
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, made.model(**batch).logits)
-    assert np.isfinite(made.clean_probability).all()
+    assert np.isfinite(made.estimate.train.clean_probability).all()
 
 
 class StopAfter(TrainerCallback):
@@ -157,18 +155,22 @@ def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at
 
 def test_a_checkpoint_without_the_peer_is_refused(tmp_path):
     trainer(tmp_path, num_train_epochs=1, save_strategy="epoch").train()
-    next(tmp_path.rglob(PEER_NAME)).write_bytes(b"half")
-    with pytest.raises(InputError, match="holds no peer of this model"):
-        trainer(tmp_path, save_strategy="epoch").train(resume_from_checkpoint=True)
+    path = next(tmp_path.rglob("clear_state.safetensors"))
+    tensors = load_file(path)
+    assert any(name.startswith("peer/") for name in tensors)
+    for left in ({n: t for n, t in tensors.items() if not n.startswith("peer/")}, None):
+        path.write_bytes(b"half" if left is None else save(left))
+        with pytest.raises(InputError, match=r"clear_state\.safetensors"):
+            trainer(tmp_path, save_strategy="epoch").train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"options": {}}, "has to be told the noise_rate: give objective_options"),
+        ({"options": {}}, "has to be told the noise_rate: give loss_options"),
         ({"options": {"noise_rate": 1.0}}, "noise_rate is 1.0"),
         ({"options": {"noise_rate": 0.1, "rate": 1}}, "no option rate: choose from noise_rate, ramp_epochs"),
-        ({"objective": "gce"}, "leave out objective 'gce'"),
+        ({"loss": "gce"}, "leave out loss 'gce'"),
         ({"clean_routing": True}, "set clean_routing=False"),
         ({"start": tiny("bert")[0]}, "give a PEFT model"),
     ],

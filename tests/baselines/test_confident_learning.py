@@ -17,9 +17,9 @@ from clear_peft.baselines.confident_learning import find_issues, kept_rows, out_
 from clear_peft.data import load_examples
 from clear_peft.errors import InputError
 from clear_peft.pipeline import inference, load_run, train
-from clear_peft.pipeline import training as runs_training
 from clear_peft.pipeline.progress import Silent
 from clear_peft.run_folder import RunConfig
+from clear_peft.trainer import config as trainer_config
 from tiny_text import keyword_table, tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
@@ -29,7 +29,7 @@ ROWS = 61
 
 def test_every_row_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):
     labels = np.arange(13) % 3
-    seen = []
+    seen, said = [], []
 
     def train_and_predict(rows, held):
         assert sorted([*rows, *held]) == list(range(13))
@@ -37,17 +37,18 @@ def test_every_row_is_predicted_by_a_model_that_has_not_seen_it(tmp_path):
         return np.stack([held, held, np.full(len(held), len(seen))], axis=1).astype(np.float32)
 
     file = tmp_path / "logits.safetensors"
-    logits = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
+    logits = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, said.append)
     assert logits[:, 0].tolist() == list(range(13))
     assert len(seen) == 5
-    again = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
+    assert said == [f"Fold {i} of 5" for i in range(1, 6)]
+    again = out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, said.append)
     assert np.array_equal(logits, again)
     assert len(seen) == 5
     with pytest.raises(InputError, match="logits of 12 rows and 3 classes"):
-        out_of_sample_logits(labels[:12], 3, 5, 0, train_and_predict, file, Silent())
+        out_of_sample_logits(labels[:12], 3, 5, 0, train_and_predict, file, said.append)
     file.write_bytes(b"half")
     with pytest.raises(InputError, match="is damaged"):
-        out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, Silent())
+        out_of_sample_logits(labels, 3, 5, 0, train_and_predict, file, said.append)
 
 
 def confident(labels, classes, seed=0):
@@ -83,7 +84,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="module")
 def _float32():
     with pytest.MonkeyPatch.context() as patch:
-        for module in (inference, runs_training):
+        for module in (inference, trainer_config):
             patch.setattr(module, "bf16_pays", lambda: False)
         yield
 
@@ -164,7 +165,7 @@ def test_a_run(place, tmp_path, monkeypatch):
         "data.sha256",
         "epochs.json",
         "label_issues.csv",
-        "predictions.safetensors",
+        "label_quality.safetensors",
         "report.html",
         "metrics.json",
         "out_of_sample.safetensors",
@@ -216,7 +217,7 @@ def test_without_cleanlab_nothing_is_written(place, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("method", "options"), [("co_teaching", {"noise_rate": 0.2}), ("selfmix", {})])
 def test_the_other_methods_run_too(place, tmp_path, method, options):
-    settings = {"objective_options": options}
+    settings = {"loss_options": options}
     metrics = train(config_of(place, tmp_path / "run", method=method, epochs=3, training=settings))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["method"] == method
     assert 0 <= metrics["memorised"] <= 1

@@ -10,13 +10,12 @@ from transformers import TrainerCallback
 
 from clear_peft.baselines.selfmix import SelfMixTrainer, disagreement
 from clear_peft.errors import InputError
-from clear_peft.label_quality import CleanlinessEstimate
-from clear_peft.trainer import CleaRConfig, CleaRTrainer
+from clear_peft.label_quality import MixtureEstimate
+from clear_peft.trainer import CleaRConfig, CleaRTrainer, Phase
+from clear_peft.trainer.head import find_head
 from clear_peft.tuners import build
 from tiny_models import tiny
 from trainer.toy import Constant, model, model_without_dropout, rows, weights
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
 
 
 class Doubts:
@@ -24,7 +23,7 @@ class Doubts:
 
     def estimate(self, losses, labels=None):
         p = np.where(np.arange(len(losses)) % 2, 0.1, 0.9).astype(np.float32)
-        return CleanlinessEstimate(p, 2, {})
+        return MixtureEstimate(p, 2, {})
 
 
 def trainer(tmp_path, *, start=None, callbacks=None, by=None, kind=SelfMixTrainer, **settings):
@@ -40,14 +39,14 @@ def trainer(tmp_path, *, start=None, callbacks=None, by=None, kind=SelfMixTraine
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "clean_routing": False,
-        "loss_smoothing": 0.0,
+        "loss_ema": 0.0,
         "warm_up_epochs": 1,
     }
     return kind(
         model=model() if start is None else start,
         args=CleaRConfig(**{**defaults, **settings}),
         train_dataset=rows(),
-        estimator=Doubts() if by is None else by,
+        mixture=Doubts() if by is None else by,
         callbacks=callbacks,
     )
 
@@ -56,62 +55,81 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
 
 
+def spied(made, check):
+    """Let a check see each batch: its loss, logits, labels, ids, and what the head was given in turn."""
+    given, loss = [], made.per_example_loss
+    find_head(made.model).register_forward_hook(lambda _, inputs, outputs: given.append((inputs[0], outputs)))
+
+    def spy(logits, labels, ids):
+        found = loss(logits, labels, ids)
+        check(found, logits, labels, ids, given[-3:])
+        return found
+
+    made.per_example_loss = spy
+
+
 def test_the_loss_by_hand(tmp_path, monkeypatch):
     made = trainer(
         tmp_path,
         warm_up_epochs=0,
-        objective_options={"pseudo_weight": 0.7, "agreement_weight": 0.4, "temperature": 0.25},
+        num_train_epochs=1,
+        soft_labels=False,  # every row once
+        loss_options={"pseudo_weight": 0.7, "agreement_weight": 0.4, "temperature": 0.25},
     )
-    made._before_training()
-    share, others = 0.8, torch.tensor([2, 0, 1, 3])
+    share, checked = 0.8, []
     monkeypatch.setattr(torch.distributions.Beta, "sample", lambda _: torch.tensor(1 - share))
-    monkeypatch.setattr(torch, "randperm", lambda _: others)
-    ids = torch.tensor([0, 1, 2, 3])
-    labels = torch.tensor(made._labels)[ids]
-    made._embedding, made._second = torch.randn(4, 32), torch.randn(4, 3)
-    logits = torch.randn(4, 3)
-    loss = made.per_example_loss(logits, labels, ids)
+    monkeypatch.setattr(torch, "randperm", lambda size: torch.arange(size).roll(1))
 
-    targets = torch.nn.functional.one_hot(labels, 3).float()
-    pseudo = torch.softmax(made.cleanliness.teacher.logits(slice(4)) / 0.25, 1)
-    targets[[1, 3]] = pseudo[[1, 3]]  # the doubted ones
-    mixed = share * made._embedding + (1 - share) * made._embedding[others]
-    mixed_logits = made.model.classifier(mixed)
-    expected = cross_entropy(mixed_logits, share * targets + (1 - share) * targets[others], reduction="none")
-    for i in (1, 3):
-        likely = pseudo[i].argmax()
-        guessed = (cross_entropy(logits[i], likely) + cross_entropy(made._second[i], likely)) / 2
-        logs = logits[i].log_softmax(0), made._second[i].log_softmax(0)
-        both = sum(kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1]))
-        expected[i] += 0.7 * guessed + 0.4 * both / 2
-    torch.testing.assert_close(loss, expected)
+    def check(loss, logits, labels, ids, given):
+        (_, second), (embedding, first), (mixed, mixed_logits) = given
+        assert torch.equal(first, logits)
+        assert not torch.equal(first, second), "each forward has its own dropout"
+        others = torch.arange(len(ids)).roll(1)
+        torch.testing.assert_close(mixed, share * embedding + (1 - share) * embedding[others])
+        targets = torch.nn.functional.one_hot(labels, 3).float()
+        pseudo = torch.softmax(made.store.predicted_logits(ids) / 0.25, 1)
+        wrong = ids % 2 == 1  # by estimate
+        targets[wrong] = pseudo[wrong]
+        both = share * targets + (1 - share) * targets[others]
+        expected = cross_entropy(mixed_logits, both, reduction="none")
+        for i in torch.nonzero(wrong).flatten():
+            likely = pseudo[i].argmax()
+            guessed = (cross_entropy(logits[i], likely) + cross_entropy(second[i], likely)) / 2
+            logs = logits[i].log_softmax(0), second[i].log_softmax(0)
+            apart = sum(kl_div(a, b, log_target=True, reduction="sum") for a, b in (logs, logs[::-1]))
+            expected[i] += 0.7 * guessed + 0.4 * apart / 2
+        torch.testing.assert_close(loss, expected)
+        checked.extend(ids.tolist())
+
+    spied(made, check)
+    made.train()
+    assert sorted(checked) == list(range(22))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert"])
-def test_what_is_mixed_is_what_the_logits_come_from(tmp_path, monkeypatch, architecture):
-    start = build(tiny(architecture)[0], "lora")
+def test_what_is_mixed_is_what_the_logits_come_from(tmp_path, architecture):
+    start, seen = build(tiny(architecture)[0], "lora"), []
     made = trainer(tmp_path, start=start, warm_up_epochs=0, num_train_epochs=1)
-    seen = []
-    loss = made.per_example_loss
+    head = find_head(made.model)
 
-    def spy(logits, labels, ids):
-        seen.append(torch.equal(made._output_layer(made._embedding), logits))
-        return loss(logits, labels, ids)
+    def check(loss, logits, labels, ids, given):
+        seen.append(torch.equal(head(given[1][0]), logits))
 
-    monkeypatch.setattr(made, "per_example_loss", spy)
+    spied(made, check)
+    hooks = len(head._forward_hooks)
     made.train()
     assert seen == [True] * 6
-    assert not made._output_layer._forward_hooks
+    assert len(head._forward_hooks) == hooks
 
 
 @pytest.mark.parametrize("own", [0, 3])
 def test_rows_that_fill_up_a_batch_are_not_learnt(tmp_path, own):
     made = trainer(tmp_path, warm_up_epochs=0, start=model_without_dropout())
-    made._before_training()
+    assert made.estimate.noise_found
+    assert made.phase is Phase.ROBUST
     batch = made.data_collator([made.train_dataset[i] for i in range(4)])
     batch["labels"] = batch["labels"][:own]
-    loss = made.compute_loss(made.model.train(), batch, num_items_in_batch=torch.tensor(own))
-    loss.backward()
+    loss = made.training_step(made.model, batch, torch.tensor(own))
     learnt = [p.grad.abs().sum() > 0 for p in made.model.parameters() if p.grad is not None]
     assert loss.isfinite()
     assert learnt
@@ -128,11 +146,11 @@ def test_warm_up_is_plain_training(tmp_path):
 
 def test_it_scores_after_every_epoch_from_the_warm_up_on(tmp_path):
     estimator = Constant(0.9)
-    made = trainer(tmp_path, by=estimator, num_train_epochs=4, warm_up_epochs=2, reestimate=True)
+    made = trainer(tmp_path, by=estimator, num_train_epochs=4, warm_up_epochs=2, reestimate_every_epoch=True)
     before = weights(made)
     made.train()
     assert len(estimator.seen) == 3
-    assert made.cleanliness.epoch == 4
+    assert made.estimate.epoch == 4
     assert not equal(before, weights(made))
 
 
@@ -155,7 +173,7 @@ def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at
     resumed = trainer(tmp_path / "cut", **saving)
     resumed.train(resume_from_checkpoint=True)
     assert equal(weights(whole), weights(resumed))
-    assert np.array_equal(whole.cleanliness.losses, resumed.cleanliness.losses)
+    assert np.array_equal(whole.estimate.losses, resumed.estimate.losses)
 
 
 @given(st.integers(0, 1000))
@@ -175,8 +193,8 @@ def test_a_causal_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"objective_options": {"alpha": 0}}, "alpha is 0"),
-        ({"objective_options": {"beta": 0}}, "no option beta"),
+        ({"loss_options": {"alpha": 0}}, "alpha is 0"),
+        ({"loss_options": {"beta": 0}}, "no option beta"),
         ({"clean_routing": True}, "set clean_routing=False"),
     ],
 )

@@ -48,7 +48,7 @@ def cell(place, noise="sym40", seed=0, source=None, **more):
 
 
 def test_a_cell_from_end_to_end(place, tmp_path):
-    of = cell(place, method="stgn", training={"objective_options": {"noise_rate": "true noise rate"}})
+    of = cell(place, method="stgn", training={"loss_options": {"noise_rate": "true noise rate"}})
     record = run_cell(of, tmp_path, place)
     store.add(tmp_path / "results.jsonl", record)
     (back,) = store.read(tmp_path / "results.jsonl").values()
@@ -76,9 +76,7 @@ def test_a_cell_from_end_to_end(place, tmp_path):
 
 def test_the_noise_rate_must_be_known_to_be_told(place, tmp_path):
     source = {"train": "train.csv", "test": "test.csv"}
-    of = cell(
-        place, "given", source=source, training={"objective_options": {"noise_rate": "true noise rate"}}
-    )
+    of = cell(place, "given", source=source, training={"loss_options": {"noise_rate": "true noise rate"}})
     with pytest.raises(InputError, match="not known: give the data a clean_label_column"):
         run_cell(of, tmp_path, place)
 

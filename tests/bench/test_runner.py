@@ -89,7 +89,7 @@ def test_a_table_that_has_changed_is_another(place):
 
 def test_a_default_that_has_changed_makes_another_recipe(place):
     def paper(seed):
-        return cell("paper", seed, training={"doubt_above": TRUE_NOISE_RATE})
+        return cell("paper", seed, training={"noise_threshold": TRUE_NOISE_RATE})
 
     run([paper(0)], place)  # older records do not say
     (place / "class_balance").write_text("0")

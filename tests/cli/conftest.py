@@ -1,8 +1,6 @@
 """The command line, called as a shell calls it but in this process, on a tiny model and table."""
 
-import logging
 import sys
-import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -47,14 +45,12 @@ class Place:
 
 
 def _call(words):
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["clear-peft", *map(str, words)])
         try:
             main()
         except SystemExit as end:
             return end.code or 0
-        finally:
-            logging.disable(logging.NOTSET)
     raise AssertionError("main() ends the process")
 
 

@@ -137,10 +137,12 @@ NUMBERS = {
     "no epochs": (lambda d, p: {"epochs": 0}, "epochs is 0"),
     "no batch": (lambda d, p: {"batch_size": 0}, "batch_size is 0"),
     "negative seed": (lambda d, p: {"seed": -1}, "seed is -1"),
-    "all held out": (lambda d, p: {"validation_fraction": 1}, "give a share between 0 and 1"),
-    "nan held out": (lambda d, p: {"validation_fraction": "nan"}, "give a share between 0 and 1"),
-    "negative rate": (lambda d, p: {"learning_rate": -1}, "give a positive number"),
-    "diverges": (lambda d, p: {"learning_rate": 1e30, "method": "full"}, "not finite"),
+    "all held out": (lambda d, p: {"validation_fraction": 1}, "is 1.0: give a number above 0 and below 1"),
+    "nan held out": (
+        lambda d, p: {"validation_fraction": "nan"},
+        "is nan: give a number above 0 and below 1",
+    ),
+    "negative rate": (lambda d, p: {"learning_rate": -1}, "give a number above 0"),
 }
 OPTIONS = {
     "no such file": (lambda d, p: {"config": d / "none.yaml"}, "no such file"),
@@ -153,7 +155,16 @@ OPTIONS = {
     "no mapping": (lambda d, p: {"config": _yaml(d, "- 1")}, "holds no options"),
     "empty": (lambda d, p: {"config": _yaml(d, "")}, "holds no options"),
     "unknown key": (lambda d, p: {"config": _yaml(d, "epoch: 1\n1: 2")}, "unknown keys (1, epoch)"),
-    "text for a number": (lambda d, p: {"config": _yaml(d, "epochs: ten")}, "epochs is 'ten'"),
+    "text for a number": (lambda d, p: {"config": _yaml(d, "epochs: ten")}, "run.yaml: epochs is 'ten'"),
+    "a number out of its range": (
+        lambda d, p: {"config": _yaml(d, "seed: -1")},
+        "run.yaml: seed is -1: give a whole number from 0 to 4294967295.",
+    ),
+    "too long a number": (
+        lambda d, p: {"config": _yaml(d, f"seed: 0x{'f' * 5000}")},
+        "run.yaml: seed is too long a number",
+    ),
+    "a method that is none": (lambda d, p: {"config": _yaml(d, "method: cleen")}, "run.yaml: There is no"),
     "bool for a number": (lambda d, p: {"config": _yaml(d, "epochs: true")}, "epochs is True"),
     "number for a list": (lambda d, p: {"config": _yaml(d, "target_modules: 5")}, "target_modules is 5"),
     "numbers in a list": (lambda d, p: {"config": _yaml(d, "target_modules: [5]")}, "a list of names"),
@@ -208,12 +219,15 @@ ALL = {
 }
 
 
+STATUS = {"number: diverges": 1}  # nothing is wrong with what was given
+
+
 def _snapshot(folder):
     return {p.relative_to(folder): p.is_file() and p.read_bytes() for p in sorted(folder.rglob("*"))}
 
 
-def _refused(end, expected):
-    assert end.status == 2
+def _refused(end, expected, status=2):
+    assert end.status == status
     assert end.out == ""
     assert expected in end.err
     assert end.err.startswith("clear-peft: ")
@@ -226,20 +240,31 @@ def test_train_refuses_in_one_sentence_and_leaves_nothing(cli, place, tmp_path, 
     arrange, expected = ALL[case]
     options = {"output": tmp_path / "deep" / "run", **arrange(tmp_path, place)}
     before = _snapshot(tmp_path)
-    _refused(cli("train", *place.options(options.pop("output"), **options)), expected)
+    end = cli("train", *place.options(options.pop("output"), **options))
+    _refused(end, expected, status=STATUS.get(case, 2))
     assert _snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "case", ["table: one class", "table: new label in test", "model: wrong target", "number: diverges"]
-)
+@pytest.mark.parametrize("case", ["table: one class", "table: new label in test", "model: wrong target"])
 def test_an_earlier_run_survives_a_wrong_overwrite(cli, finished, place, tmp_path, case):
     arrange, expected = ALL[case]
     run = tmp_path / "run"
     shutil.copytree(finished("full", "lora"), run)
     options = arrange(tmp_path, place)
     before = _snapshot(tmp_path)
-    _refused(cli("train", *place.options(run, overwrite=True, **options)), expected)
+    end = cli("train", *place.options(run, overwrite=True, **options))
+    _refused(end, expected, status=STATUS.get(case, 2))
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_that_diverges_fails_and_leaves_what_was_there(cli, finished, place, tmp_path, earlier):
+    run = tmp_path / "run"
+    if earlier:
+        shutil.copytree(finished("full", "lora"), run)
+    before = _snapshot(tmp_path)
+    words = place.options(run, overwrite=earlier or None, learning_rate=1e30, method="full")
+    _refused(cli("train", *words), "not finite at step", status=1)
     assert _snapshot(tmp_path) == before
 
 

@@ -34,7 +34,7 @@ def test_a_page_elsewhere_leaves_the_run_as_it_was(cli, run, tmp_path):
 
 
 def test_of_an_unfinished_run_there_is_a_report_too(cli, run):
-    for piece in ("metrics.json", "label_issues.csv", "predictions.safetensors"):
+    for piece in ("metrics.json", "label_issues.csv", "label_quality.safetensors"):
         (run / piece).unlink()
     shutil.rmtree(run / "adapter")
     end = cli("report", "--run", run)

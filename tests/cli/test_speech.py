@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from clear_peft.cli.app import app
 from clear_peft.cli.output import Output
+from clear_peft.errors import RunFailedError
 
 COMMANDS = ["train", "predict", "evaluate", "noise", "bench", "demo"]
 
@@ -150,12 +153,25 @@ def test_a_full_disk_is_no_wrong_input(cli, place, tmp_path, monkeypatch):
     assert end.err.count("\n") == 1
 
 
-def test_a_fresh_start_is_said(capsys):
+def test_a_run_that_fails_is_no_wrong_input(cli, place, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    def diverging(*_, **__):
+        raise RunFailedError("The loss is not finite: lower the learning rate.")
+
+    monkeypatch.setattr(Trainer, "train", diverging)
+    end = cli("train", *place.options(tmp_path / "run"))
+    assert (end.status, end.out) == (1, "")
+    assert end.err == "clear-peft: The loss is not finite: lower the learning rate.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_restart_is_said(capsys):
     out = Output()
-    out.epoch({"epoch": 2, "train_loss": 1.0, "starts_afresh": True})
+    out.epoch({"epoch": 2, "train_loss": 1.0, "restarts": True})
     out.epoch({"epoch": 3, "train_loss": 2.0})
     assert [line.strip()[:18] for line in capsys.readouterr().err.splitlines()] == [
-        *("epoch 2, loss 1.00", "Labels are doubted", "epoch 3, loss 2.00")
+        *("epoch 2, loss 1.00", "Noise was found: t", "epoch 3, loss 2.00")
     ]
 
 
@@ -167,3 +183,25 @@ def test_what_only_another_process_finds_wrong_is_said_too(cli, monkeypatch):
     end = cli("train", "--nonsense")
     assert (end.status, len(waited)) == (2, 1)
     assert "No such option" in end.err
+
+
+def _commands(command, words=()):
+    yield words, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, (*words, name))
+
+
+def test_every_help_text_is_shown_whole(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")  # no text is wrapped
+    for words, command in _commands(get_command(app)):
+        shown = " ".join(cli(*words, "--help").out.split())
+        children = getattr(command, "commands", {}).values()
+        texts = [described.help for described in (command, *command.params, *children)]
+        assert len(texts) > 1
+        for text in filter(None, texts):
+            assert " ".join(text.split()) in shown, words
+
+
+def test_brackets_in_a_help_text_are_shown(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")
+    assert "NAME[:CONFIG][@SPLIT]" in cli("train", "--help").out

@@ -12,7 +12,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from clear_peft.pipeline.models import bf16_pays
+from clear_peft.hardware import bf16_pays
 from clear_peft.trainer import CleaRConfig
 from processes import run_two
 from tiny_text import keyword_table
@@ -34,8 +34,8 @@ def test_the_run_folder_holds_what_is_promised(finished, place, method, peft):
     assert set(metrics["test"]) == set(metrics["validation"]) == {"accuracy", "macro_f1"}
     epochs = [1, 2, 3, 4]
     assert [e["epoch"] for e in metrics["epochs"]] == epochs
-    afresh = [e["epoch"] for e in metrics["epochs"] if "starts_afresh" in e]
-    assert afresh == ([1] if method == "clear" else [])
+    restarted = [e["epoch"] for e in metrics["epochs"] if "restarts" in e]
+    assert restarted == ([1] if method == "clear" else [])
     assert all({"train_loss", "validation_loss", "validation_accuracy"} <= set(e) for e in metrics["epochs"])
     assert 0 <= metrics["noise_rate_estimate"] <= 1
     assert metrics["selected_epoch"] in epochs
@@ -107,7 +107,7 @@ def test_the_paper_preset_and_a_validation_file(cli, place, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"] is None
     assert "detection" not in metrics
-    # three epochs of warm-up, in which the gates are open with the probability of the paper's ceiling
+    # three epochs of warm-up, in which the gates are open with the probability of the paper
     assert metrics["epochs"][0]["gate_rate"] == pytest.approx(0.85, abs=0.1)
 
 
@@ -116,13 +116,13 @@ def test_a_file_of_options_and_the_command_line_over_it(cli, place, tmp_path):
     options.write_text(
         f"model: {place.model}\ndata: {place.train}\noutput: {tmp_path / 'run'}\nmax_length: 32\nepochs: 3\n"
         "learning_rate: 1e-2\npeft_options: {r: 2}\ntarget_modules: [query]\nseed: 5\n"
-        "training: {gate_ceiling: 0.5}\n"
+        "training: {max_gate_prob: 0.5}\n"
     )
     assert cli("train", "--config", options, "--epochs", "1", "--format", "quiet").status == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["epochs"] == 1
     assert (saved["learning_rate"], saved["seed"]) == (0.01, 5)
-    assert saved["training"] == {"gate_ceiling": 0.5}
+    assert saved["training"] == {"max_gate_prob": 0.5}
     rate = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"][0]["gate_rate"]
     assert rate == pytest.approx(0.5, abs=0.15)
     assert (saved["peft_options"], saved["target_modules"]) == ({"r": 2}, ["query"])

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from transformers import TrainerState
 
 from clear_peft.errors import InputError
-from clear_peft.trainer.state import STATE_NAME
-from clear_peft.trainer.trainer_state import check_trainer_state
+from clear_peft.trainer.estimate import ESTIMATE_NAME
+from clear_peft.trainer.hf_state import check_trainer_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 
@@ -160,13 +160,20 @@ def test_the_best_checkpoint_is_one_of_the_run(scene):
     assert all(p.read_bytes() == b"another model" for p in Path(elsewhere).iterdir())
 
 
-def _state(**changes):
+def _state(*as_given, told=None, of_train=None, **changes):
+    """Damage to arrays, or to what a file says: of itself as given, of some figures, of training rows."""
+
     def damage(path):
         with safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = file.metadata()
-        about = changes.pop("about", about)
-        save_file(arrays | changes, path, about)
+        if told or of_train:
+            rest = json.loads(about["clear"])
+            rest |= told or {}
+            if of_train:
+                rest["train"] |= of_train
+            about = {"clear": json.dumps(rest)}
+        save_file(arrays | changes, path, as_given[0] if as_given else about)
 
     return damage
 
@@ -191,7 +198,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("name", [STATE_NAME, "clear_memory.safetensors", "adapter_model.safetensors"])
+@pytest.mark.parametrize("name", [ESTIMATE_NAME, "clear_state.safetensors", "adapter_model.safetensors"])
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damaged_safetensors(scene, name, kind):
     here = scene(finished=False)
@@ -203,24 +210,38 @@ def test_damaged_safetensors(scene, name, kind):
 STATES = {
     "of other rows": _state(
         losses=np.zeros(3, np.float32),
-        clean_probability=np.zeros(3, np.float32),
-        teacher=np.zeros((3, 3), np.float16),
+        **{f"train/{name}": np.zeros(3, np.float32) for name in ("clean_probability", "self_confidence")},
     ),
-    "of other classes": _state(teacher=np.zeros((54, 7), np.float16)),
-    "of whole numbers": _state(losses=np.zeros(54, np.int32)),
-    "not finite": _state(clean_probability=np.full(54, np.nan, np.float32)),
+    "of fewer losses": _state(losses=np.zeros(53, np.float32)),
+    "of other classes": _state(**{"train/pred_probs": np.zeros((54, 7), np.float32)}),
+    "of whole numbers": _state(**{"train/clean_probability": np.ones(54, np.int32)}),
+    "of text": _state(**{"train/given": np.frombuffer(b"a" * 54, np.uint8).astype(np.float64)}),
+    "not finite": _state(**{"train/clean_probability": np.full(54, np.nan, np.float32)}),
+    "of losses that are not finite": _state(losses=np.full(54, np.inf, np.float32)),
+    "of labels of no class": _state(**{"train/given": np.full(54, 99)}),
+    "of validation rows without weights": _state(validation_weights=np.zeros(0, np.float32)),
     "with more": _state(more=np.zeros(3)),
-    "about nothing": _state(about=None),
-    "about a list": _state(about={"clear": "[1]"}),
-    "about too much": _state(about={"clear": "[" * 200_000}),
-    "epoch of text": _state(about={"clear": '{"epoch": "x", "components": 2, "parameters": {}}'}),
-    "parameters of text": _state(about={"clear": '{"epoch": 2, "components": 2, "parameters": "x"}'}),
+    "about nothing": _state(None),
+    "about a list": _state({"clear": "[1]"}),
+    "about too much": _state({"clear": "[" * 200_000}),
+    "epoch of text": _state(told={"epoch": "x"}),
+    "parameters of text": _state(told={"parameters": "x"}),
+    "noise found of text": _state(told={"noise_found": "no"}),
+    "about no rows": _state(told={"train": None}),
+    "of a whole world of classes": _state(of_train={"num_classes": 10**11}),
+    "of classes without end": _state(of_train={"num_classes": float("inf")}),
+    "of an interval without end": _state(of_train={"noise_rate_interval": [0, 10**400]}),
+    "of no classes": _state(of_train={"num_classes": 0}),
+    "of classes that are none": _state(of_train={"num_classes": -3}),
+    "of an unknown source": _state(of_train={"source": ["probe"]}),
+    "of an unknown noise": _state(of_train={"noise": "much"}),
+    "of an interval that is none": _state(of_train={"noise_rate_interval": [0.9, 0.1]}),
 }
 
 
 @pytest.mark.parametrize("kind", STATES)
 def test_a_damaged_state(scene, kind):
     here = scene(finished=False)
-    STATES[kind](here.checkpoint / STATE_NAME)
+    STATES[kind](here.checkpoint / ESTIMATE_NAME)
     with pytest.raises(InputError, match="is damaged"):
         here.resume()

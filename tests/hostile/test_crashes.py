@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, RunFailedError
 from clear_peft.pipeline import train
-from clear_peft.pipeline import training as runs_training
 from clear_peft.pipeline.progress import Silent
 from clear_peft.pipeline.splits import read_tables
 from clear_peft.run_folder import RunConfig
@@ -37,7 +36,8 @@ def _interrupt():
 
 @pytest.fixture
 def config(hostile_place, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs_training, "bf16_pays", lambda: False)
+    for module in ("trainer.config", "pipeline.inference"):
+        monkeypatch.setattr(f"clear_peft.{module}.bf16_pays", lambda: False)
 
     def make(name="run", **more):
         return RunConfig(
@@ -118,7 +118,7 @@ def test_a_row_whose_loss_is_not_finite_is_named_as_in_its_file(config, monkeypa
 
     monkeypatch.setattr(CleaRTrainer, "per_example_loss", ruined)
     with pytest.raises(
-        InputError, match=rf"loss is not finite at step \d+ \(training rows {rows[place]}, …\)"
+        RunFailedError, match=rf"loss is not finite at step \d+ \(training rows {rows[place]}, …\)"
     ):
         train(config())
 
@@ -135,7 +135,9 @@ def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(config, tmp_path, mon
         return loss
 
     monkeypatch.setattr(CleaRTrainer, "training_step", ruined)
-    with pytest.raises(InputError, match=r"gradient is not finite at step 17 \(training rows \d+, ") as end:
+    with pytest.raises(
+        RunFailedError, match=r"gradient is not finite at step 17 \(training rows \d+, "
+    ) as end:
         train(config())
     assert last_checkpoint(tmp_path / "run") in str(end.value)
     monkeypatch.setattr(CleaRTrainer, "training_step", plain_step)

@@ -1,9 +1,9 @@
-"""Batches, and what an objective makes of them."""
+"""Batches, and what a loss makes of them."""
 
 import numpy as np
 import torch
 
-OPTIONS = {  # of those objectives that need some
+OPTIONS = {  # of those losses that need some
     "selc": {"switch_epoch": 0},
     "stgn": {"noise_rate": 0.4},
 }
@@ -17,10 +17,10 @@ def draw(batch, classes, seed, dtype=torch.float32, num_examples=20):
     return logits, ids % classes, ids
 
 
-def outcome(objective, batch, epoch=0.0):
+def outcome(loss, batch, epoch=0.0):
     """Losses and their gradients at the logits."""
     logits, labels, ids = batch
-    losses = objective(logits, labels, ids, epoch=epoch)
+    losses = loss(logits, labels, ids, epoch=epoch)
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     return losses.detach(), gradient
 

@@ -1,16 +1,16 @@
-"""Objectives by name: what there is, what it may be given, what is refused."""
+"""Losses by name: what there is, what it may be given, what is refused."""
 
 import pytest
 import torch
 
 from clear_peft.errors import InputError
-from clear_peft.losses import OBJECTIVES, make_objective
+from clear_peft.losses import LOSSES, make_loss
 
 NAN = float("nan")
 
 
 def test_there_are_these():
-    assert list(OBJECTIVES) == [
+    assert list(LOSSES) == [
         "cross_entropy",
         "label_smoothing",
         "gce",
@@ -22,14 +22,14 @@ def test_there_are_these():
 
 
 def test_options_arrive():
-    assert make_objective("gce", 3, 2, {"q": 0.5}).q == 0.5
-    assert make_objective("gce", 3, 2).q == 0.7
+    assert make_loss("gce", 3, 2, {"q": 0.5}).q == 0.5
+    assert make_loss("gce", 3, 2).q == 0.7
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("hinge", {}, "no objective 'hinge': choose from cross_entropy, .*stgn"),
+        ("hinge", {}, "no loss 'hinge': choose from cross_entropy, .*stgn"),
         ("gce", {"p": 1}, "'gce' has no option p: choose from q"),
         ("elr", {"momentum": 0.5, "beta": 1}, "'elr' has no option beta: choose from momentum, strength"),
         ("cross_entropy", {"q": 1}, "'cross_entropy' has no option q: leave it out"),
@@ -56,14 +56,14 @@ def test_options_arrive():
 )
 def test_wrong_options_are_refused_with_a_remedy(name, options, message):
     with pytest.raises(InputError, match=message):
-        make_objective(name, 3, 2, options)
+        make_loss(name, 3, 2, options)
 
 
 @pytest.mark.parametrize(("sizes", "message"), [((0, 2), "num_examples is 0"), ((3, 0), "num_classes is 0")])
 def test_impossible_sizes_are_refused(sizes, message):
     with pytest.raises(InputError, match=message):
-        make_objective("elr", *sizes)
+        make_loss("elr", *sizes)
 
 
 def test_options_may_be_numpy_numbers():
-    assert make_objective("gce", 3, 2, {"q": torch.tensor(0.5).numpy()[()]}).q == 0.5
+    assert make_loss("gce", 3, 2, {"q": torch.tensor(0.5).numpy()[()]}).q == 0.5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from batches import draw, outcome
 
-from clear_peft.losses import make_objective
+from clear_peft.losses import make_loss
 
 IDS = torch.arange(4)
 RIGHT, WRONG = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])  # for label 0
@@ -12,21 +12,21 @@ RIGHT, WRONG = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])  # for label 0
 
 def make(num_examples=4, num_classes=2, **options):
     options = {"noise_rate": 0.5, "sigma": 0.5} | options
-    return make_objective("stgn", num_examples, num_classes, options)
+    return make_loss("stgn", num_examples, num_classes, options)
 
 
-def step(objective, *rows):
+def step(loss, *rows):
     logits = torch.stack(rows).requires_grad_()
-    return outcome(objective, (logits, torch.zeros(len(rows), dtype=torch.long), IDS[: len(rows)]))
+    return outcome(loss, (logits, torch.zeros(len(rows), dtype=torch.long), IDS[: len(rows)]))
 
 
-def sizes(objective):
-    return objective.state()["sigma"].tolist()
+def sizes(loss):
+    return loss.state_dict()["sigma"].tolist()
 
 
 def test_losses_keep_their_values():
     batch = draw(9, 4, 0)
-    plain = outcome(make_objective("cross_entropy", 20, 4), batch)
+    plain = outcome(make_loss("cross_entropy", 20, 4), batch)
     noisy = outcome(make(20, 4), batch)
     torch.testing.assert_close(noisy[0], plain[0], rtol=0, atol=0)
     assert not torch.isclose(noisy[1], plain[1]).any()
@@ -52,12 +52,12 @@ def test_noise_scales_with_what_the_losses_are_multiplied_by():
 
 
 def test_high_losses_get_more_noise_and_low_ones_less_within_bounds():
-    objective = make()
-    step(objective, RIGHT, RIGHT, WRONG, WRONG)
-    assert sizes(objective) == pytest.approx([0.45, 0.45, 0.55, 0.55])
+    loss = make()
+    step(loss, RIGHT, RIGHT, WRONG, WRONG)
+    assert sizes(loss) == pytest.approx([0.45, 0.45, 0.55, 0.55])
     for _ in range(12):
-        _, gradients = step(objective, RIGHT, RIGHT, WRONG, WRONG)
-    assert sizes(objective) == pytest.approx([0, 0, 1, 1], abs=1e-6)
+        _, gradients = step(loss, RIGHT, RIGHT, WRONG, WRONG)
+    assert sizes(loss) == pytest.approx([0, 0, 1, 1], abs=1e-6)
     p = torch.softmax(RIGHT, 0)
     torch.testing.assert_close(gradients[0], p - torch.tensor([1.0, 0.0]))  # learnt without noise
 
@@ -72,24 +72,24 @@ def test_the_noise_rate_places_the_threshold():
 
 
 def test_without_noise_nothing_is_above_the_threshold():
-    objective = make(noise_rate=0)
-    step(objective, RIGHT, RIGHT, RIGHT, WRONG)
-    assert sizes(objective) == pytest.approx([0.45, 0.45, 0.45, 0.5])
+    loss = make(noise_rate=0)
+    step(loss, RIGHT, RIGHT, RIGHT, WRONG)
+    assert sizes(loss) == pytest.approx([0.45, 0.45, 0.45, 0.5])
 
 
 def test_forgetting_counts_from_right_to_wrong_alone():
-    objective = make()
+    loss = make()
     for row in (WRONG, RIGHT, WRONG, WRONG, RIGHT, WRONG):
-        step(objective, row, RIGHT, WRONG, WRONG)
-    assert objective.state()["forgotten"].tolist() == [2, 0, 0, 0]
+        step(loss, row, RIGHT, WRONG, WRONG)
+    assert loss.state_dict()["forgotten"].tolist() == [2, 0, 0, 0]
 
 
 def test_from_the_set_count_on_forgetting_votes_too():
-    objective = make(forget_times=1)
-    step(objective, RIGHT, RIGHT, WRONG, WRONG)
-    before = sizes(objective)
-    step(objective, WRONG, RIGHT, WRONG, RIGHT)  # 0 forgets; the losses of 0 and 2 are high
-    moves = [after - start for after, start in zip(sizes(objective), before, strict=True)]
+    loss = make(forget_times=1)
+    step(loss, RIGHT, RIGHT, WRONG, WRONG)
+    before = sizes(loss)
+    step(loss, WRONG, RIGHT, WRONG, RIGHT)  # 0 forgets; the losses of 0 and 2 are high
+    moves = [after - start for after, start in zip(sizes(loss), before, strict=True)]
     # forgotten and high: up; low and not forgotten: down; where the two disagree: none
     assert moves == pytest.approx([0.05, -0.05, 0, -0.05], abs=1e-6)
 

@@ -1,12 +1,17 @@
-"""How long texts may be: what is allowed runs, and one token more does not."""
+"""Models as they are loaded, and how long their texts may be."""
+
+import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from clear_peft.errors import InputError
-from clear_peft.pipeline.models import check_length
+from clear_peft.data import LabelNames
+from clear_peft.errors import ClearWarning, InputError
+from clear_peft.pipeline.models import check_length, load_classifier, load_encoder, load_tokenizer
 from clear_peft.tuners import build
 from tiny_models import tiny
+from tiny_text import tiny_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,31 @@ def test_the_longest_text(architecture, peft, limit):
     run(limit)
     with pytest.raises((IndexError, RuntimeError)):
         run(limit + 1)
+
+
+def _classifier(folder):
+    names = LabelNames(("a", "b", "c"))  # the checkpoint has a head of two classes
+    return load_classifier(str(folder), names, load_tokenizer(str(folder)))
+
+
+def test_a_new_head_is_as_it_should_be(tmp_path):
+    folder = tiny_checkpoint(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ClearWarning)
+        _classifier(folder)
+        load_encoder(str(folder))
+
+
+def test_layers_that_begin_at_random_are_told(tmp_path):
+    path = tiny_checkpoint(tmp_path) / "model.safetensors"
+    weights = load_file(path)
+    name = "bert.encoder.layer.1.output.dense.weight"
+    told = r"1 weights of pretrained layers .* \(such as .*encoder\.layer\.1\.output\.dense\.weight\)"
+    save_file({**weights, name: weights[name][:, :-1].contiguous()}, path, {"format": "pt"})
+    with pytest.warns(ClearWarning, match=told):
+        _classifier(tmp_path)
+    del weights[name]
+    save_file(weights, path, {"format": "pt"})
+    for load in (_classifier, lambda folder: load_encoder(str(folder))):
+        with pytest.warns(ClearWarning, match=told):
+            load(tmp_path)

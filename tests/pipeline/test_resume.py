@@ -11,7 +11,6 @@ import pytest
 
 from clear_peft.errors import InputError
 from clear_peft.pipeline import train
-from clear_peft.pipeline import training as runs_training
 from clear_peft.pipeline.progress import Silent
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.layout import last_checkpoint
@@ -44,9 +43,15 @@ def place(tmp_path_factory):
     return folder
 
 
+def in_float32(patch):
+    """Whatever this machine is good at."""
+    for module in ("trainer.config", "pipeline.inference"):
+        patch.setattr(f"clear_peft.{module}.bf16_pays", lambda: False)
+
+
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch):
-    monkeypatch.setattr(runs_training, "bf16_pays", lambda: False)
+    in_float32(monkeypatch)
 
 
 def _config(place, output, **more):
@@ -83,9 +88,9 @@ def _assert_same(run, other):
         (_Interrupt(epoch=1), {}),  # before there is a checkpoint
         (_Interrupt(stage="Writing"), {}),
         (_Interrupt(epoch=3), {"method": "full"}),
-        (_Interrupt(epoch=3), {"peft": "prefix", "training": {"judge": "steps"}}),
+        (_Interrupt(epoch=3), {"peft": "prefix"}),
         # over, with nothing to begin anew for, and nothing left to wait for
-        (_Interrupt(stage="Writing"), {"preset": "recommended", "training": {"doubt_above": 1.0}}),
+        (_Interrupt(stage="Writing"), {"preset": "recommended", "training": {"noise_threshold": 1.0}}),
         (_Interrupt(epoch=5), {"method": "early_stopping", "epochs": 12}),
     ],
 )
@@ -219,7 +224,7 @@ class _CtrlC(Silent):
 
 
 NOISY = {"preset": "recommended", "clean_label_column": "clean_label"}
-CO_TEACHING = {"method": "co_teaching", "training": {"objective_options": {"noise_rate": 0.2}}}
+CO_TEACHING = {"method": "co_teaching", "training": {"loss_options": {"noise_rate": 0.2}}}
 
 
 # seven steps an epoch; recommended: one epoch to find wrong labels, three afresh
@@ -273,27 +278,29 @@ def test_signals_are_for_the_main_thread(place, tmp_path):
 TWO = """
 import json
 import sys
+import pytest
 sys.path[:0] = {path!r}
-from clear_peft.pipeline.distributed import leave
-from test_resume import _Interrupt, _config, runs_training
-runs_training.bf16_pays = lambda: False
+from clear_peft.pipeline.distributed import shutdown
+from clear_peft.pipeline import train
+from test_resume import _Interrupt, _config, in_float32
+in_float32(pytest.MonkeyPatch())
 place, output, resume, stop = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
 config = _config(place, output, **json.loads(sys.argv[5]))
-runs_training.train(config, resume=resume, reporter=_Interrupt(epoch=stop))
-leave()
+train(config, resume=resume, reporter=_Interrupt(epoch=stop))
+shutdown()
 """
 
 
 RECIPES = {
     "recommended": {"preset": "recommended"},
-    # what each process has seen of the epoch is in the checkpoint, too: here in the middle of the second
-    "steps": {
+    # what each process has seen of the epoch, and its memory, is in the checkpoint: here in the middle of one
+    "elr": {
+        "method": "elr",
         "training": {
-            "judge": "steps",
             "save_strategy": "steps",
             "save_steps": 3,
             "load_best_model_at_end": False,
-        }
+        },
     },
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.audit import Audit
-from clear_peft.label_quality import GaussianMixtureCleanliness, log_odds
+from clear_peft.label_quality import GaussianLossMixture, log_odds
 from clear_peft.report import RunRecord
 
 NEWS = ("business", "entertainment", "politics", "sport", "technology")
@@ -129,14 +129,14 @@ def epochs_of(count, *, classes, blocks=6, rows=600, fitted=(2,), truth=True, se
         if truth:
             record["memorised"] = float(0.06 + 0.011 * epoch)
         if epoch in fitted:
-            estimate = GaussianMixtureCleanliness().estimate(losses)
+            estimate = GaussianLossMixture().estimate(losses)
             parameters = estimate.parameters | {
                 "contradicted": float((log_odd > 0).mean()),
                 "agreement": 0.96,
             }
             record["losses"] = _histogram(losses, wrong if truth else None) | {"parameters": parameters}
             if epoch == min(fitted):
-                record["starts_afresh"] = True
+                record["restarts"] = True
         if epoch > min(fitted, default=count):
             record["gate_rate"] = 0.58
             record["gate_rates"] = {

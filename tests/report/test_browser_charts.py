@@ -13,7 +13,7 @@ def test_every_part_is_drawn(page, news):
     for name in ("accuracy-chart", "loss-chart", "histogram", "gates-blocks", "gates-classes"):
         assert page.inner_text(f"#{name} figcaption")
     assert page.locator("#accuracy-chart polyline.series").count() == 3
-    assert "started afresh" in page.inner_text("#accuracy-chart .plot")
+    assert "restarted" in page.inner_text("#accuracy-chart .plot")
     assert page.locator("#loss-chart polyline.series").count() == 2
     assert page.locator("#heat tbody td").count() == 25
     assert page.locator("#pairs li").count() == 15

@@ -125,9 +125,9 @@ def test_what_a_reader_wants_to_know():
 
 def test_epochs_before_a_fresh_start_are_told():
     assert "Epochs: 6 asked for, epoch 3 selected" in card()
-    epochs = [{"epoch": 1}, {"epoch": 2, "starts_afresh": True}, {"epoch": 3}]
+    epochs = [{"epoch": 1}, {"epoch": 2, "restarts": True}, {"epoch": 3}]
     text = model_card(RunRecord("run", CONFIG, epochs, metrics_of(3), None), ("a", "b"))
-    assert "Epochs: 2 to find wrong labels, then 4 afresh, epoch 3 selected" in text
+    assert "Epochs: 2 to find wrong labels, then 4 after the restart, epoch 3 selected" in text
 
 
 def test_without_an_audit_the_estimate_stands_alone():

@@ -31,7 +31,7 @@ def test_every_figure_says_what_it_shows(record, tmp_path):
     files = write_figures(record, tmp_path / "deep" / "figures")
     assert [file.stem for file in files] == ALL
     said = {file.stem: set(words(file)) for file in files}
-    assert {"validation, labels as given", "test", "selected epoch", "started afresh"} <= said["accuracy"]
+    assert {"validation, labels as given", "test", "selected epoch", "restarted"} <= said["accuracy"]
     assert {"right labels", "wrong labels", "fitted mixture", "epoch 2"} <= said["losses"]
     assert {"sport", "routed through, by block", "routed through, by given class"} <= said["gate_rates"]
     assert {"1", "6"} <= said["gate_rates"]  # blocks count from 1, as they do on the page

@@ -7,19 +7,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
 
 from clear_peft.data import LabelNames, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
-from clear_peft.label_quality import TopProbs
+from clear_peft.label_quality import LabelQuality, TopProbs
 from clear_peft.report import render
 from clear_peft.report.run import read_record, save_report, write_report
 from clear_peft.run_folder import RunConfig
+from clear_peft.run_folder.quality_file import save_label_quality
 
 LABELS = ["farming", "sailing", "=weaving"]
 HISTOGRAM = {"edges": [-2.0, -1.0, 0.5, 2.0], "right": [3, 1, 0], "wrong": [0, 1, 2]}
@@ -41,7 +40,7 @@ EPOCHS = [
         "test_accuracy": 0.7,
         "noise_rate": 0.2,
         "losses": HISTOGRAM | {"parameters": FITTED},
-        "starts_afresh": True,
+        "restarts": True,
         "gate_rates": {"blocks": [0.5, 0.75], "classes": [0.2, None, 1.0]},
     },
 ]
@@ -77,28 +76,17 @@ def folder_of_a_run(folder, finished=True):
     if finished:
         rng = np.random.default_rng(0)
         given = np.arange(12) % 3
-        probabilities = rng.dirichlet(np.ones(3), 12).astype(np.float16)
-        clean = rng.random(12).round(3)
-        frame = pd.DataFrame(
-            {
-                "row": np.arange(12),
-                "text": [f"=text {i}" for i in range(12)],
-                "given_label": [LABELS[i] for i in given],
-                "predicted_label": [LABELS[i] for i in probabilities.argmax(1)],
-                "clean_probability": clean,
-                "label_quality": clean,
-                "is_label_issue": clean < 0.5,
-                "split": ["train"] * 10 + ["validation"] * 2,
-            }
-        ).sort_values("clean_probability")
+        probabilities = rng.dirichlet(np.ones(3), 12).astype(np.float32)
+        own, clean = probabilities[range(12), given], rng.random(12).round(3).astype(np.float32)
+        top, alone = TopProbs.of(probabilities), np.arange(12)
+        quality = LabelQuality(given, top, own, clean, None, None, alone, "final_model")
+        frame = quality.issues(LABELS).drop(columns="group")
+        frame.insert(1, "text", [f"=text {row}" for row in frame["row"]])
+        frame["split"] = np.where(frame["row"] < 10, "train", "validation")
         (folder / "adapter").mkdir()
         LabelNames(tuple(LABELS)).save(folder / "adapter" / "labels.json")
         write_table(escape_formulas(frame), folder / "label_issues.csv")
-        about = json.dumps(
-            {"labels": LABELS, "source": "final_model", "doubted": True, "noise_rate_interval": None}
-        )
-        data = save(TopProbs.of(probabilities).arrays(), {"clear": about})
-        (folder / "predictions.safetensors").write_bytes(data)
+        save_label_quality(folder / "label_quality.safetensors", quality, LABELS, noise_found=True)
         write_json(folder / "metrics.json", METRICS)
     return folder
 
@@ -141,7 +129,11 @@ def test_the_name_is_the_folders(run, monkeypatch, place):
         ("epochs.json", None, {"config", "metrics", "epochs", "audit"}),
         ("label_issues.csv", "label_issues.csv is missing", {"config", "metrics", "epochs"}),
         ("adapter/labels.json", "labels.json is missing", {"config", "metrics", "epochs"}),
-        ("predictions.safetensors", None, {"config", "metrics", "epochs", "audit"}),
+        (
+            "label_quality.safetensors",
+            "label_quality.safetensors is missing",
+            {"config", "metrics", "epochs"},
+        ),
         ("metrics.json", None, {"config", "epochs", "audit"}),
     ],
 )
@@ -198,7 +190,7 @@ HOSTILE = {
     "a long number": b'{"selected_epoch": ' + b"9" * 5000 + b"}",
     "other types": b'{"test": [], "rows": "many", "versions": [1], "detection": 4, "epochs": {"a": 1}}',
     "epochs of other types": b'[1, null, [], {"epoch": "x"}, {"epoch": 1, "losses": [1], "gate_rates": []}]',
-    "a yes that is a number": b'[{"epoch": 1, "starts_afresh": 1}]',
+    "a yes that is a number": b'[{"epoch": 1, "restarts": 1}]',
     "a tag": b"model: !!python/object/apply:os.system [touch pwned]",
     "a bomb": f"{BOMB}model: m\ndata: d\noutput: o\npeft_options: {{r: *i}}\n".encode(),
     "odd keys": b"model: m\ndata: d\noutput: o\npeft_options: {r: {2020-01-01: 1, null: .nan}}\n",
@@ -209,7 +201,7 @@ HOSTILE = {
 PIECES = ["config.yaml", "epochs.json", "metrics.json", "adapter/labels.json", "label_issues.csv"]
 
 
-@pytest.mark.parametrize("piece", [*PIECES, "predictions.safetensors"])
+@pytest.mark.parametrize("piece", [*PIECES, "label_quality.safetensors"])
 @pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_files_are_left_out(run, monkeypatch, piece, content):
     monkeypatch.chdir(run)
@@ -259,6 +251,8 @@ def test_what_no_run_writes_is_named(run):
         {"right": [-1, 2, 3]},
         {"right": [0, 0, 0], "wrong": [0, 0, 0]},
         {"parameters": {"family": "cauchy"}},
+        {"parameters": {"family": "none"}},
+        {"parameters": {"family": None}},
         {"parameters": {"family": "gaussian", "means": [0, 1]}},
         {"parameters": FITTED | {"variances": [0, 1]}},
         {"parameters": FITTED | {"weights": [0.5]}},

@@ -10,48 +10,49 @@ import torch
 from torch import Tensor, nn
 
 from clear_peft.tuners import build
+from clear_peft.tuners.catalogue import newer_peft
 from tiny_models import tiny
 
 TINY_R = {"r": 4}
-TUNERS: dict[str, tuple[type, dict]] = {
-    "lora": (peft.LoraConfig, TINY_R),
-    "dora": (peft.LoraConfig, {"r": 4, "use_dora": True}),
-    "rslora": (peft.LoraConfig, {"r": 4, "use_rslora": True, "lora_dropout": 0.2}),
-    "lora_bias": (peft.LoraConfig, {"r": 4, "lora_bias": True}),
-    "lora_orthogonal": (peft.LoraConfig, {"r": 4, "init_lora_weights": "orthogonal"}),
-    "adalora": (peft.AdaLoraConfig, {"init_r": 4, "target_r": 2, "total_step": 10}),
-    "ia3": (peft.IA3Config, {"feedforward_modules": []}),
-    "loha": (peft.LoHaConfig, TINY_R),
-    "lokr": (peft.LoKrConfig, TINY_R),
-    "oft": (peft.OFTConfig, {"oft_block_size": 4}),
-    "boft": (peft.BOFTConfig, {"boft_block_size": 4}),
-    "vera": (peft.VeraConfig, {"r": 8}),
-    "pvera": (peft.PveraConfig, {"r": 8}),
-    "vblora": (peft.VBLoRAConfig, {"r": 4, "num_vectors": 8, "vector_length": 8, "topk": 2}),
-    "fourierft": (peft.FourierFTConfig, {"n_frequency": 20}),
-    "waveft": (peft.WaveFTConfig, {"n_frequency": 20}),
-    "hra": (peft.HRAConfig, TINY_R),
-    "miss": (peft.MissConfig, TINY_R),
-    "miss_bat": (peft.MissConfig, {"r": 4, "init_weights": "bat"}),
-    "randlora": (peft.RandLoraConfig, {"r": 4}),
-    "shira": (peft.ShiraConfig, {"r": 2}),
-    "c3a": (peft.C3AConfig, {"block_size": 8}),
-    "ln_tuning": (peft.LNTuningConfig, {}),
-    "osf": (peft.OSFConfig, {}),
-    "delora": (peft.DeloraConfig, TINY_R),
-    "gralora": (peft.GraloraConfig, {"r": 4, "gralora_k": 2}),
-    "beft": (peft.BeftConfig, {}),
-    "hira": (peft.HiraConfig, TINY_R),
-    "tinylora": (peft.TinyLoraConfig, {}),
-    "psoft": (peft.PsoftConfig, TINY_R),
-    "peanut": (peft.PeanutConfig, {}),
-    "adamss": (peft.AdamssConfig, {}),
-    "frod": (peft.FrodConfig, {}),
-    "glora": (peft.GloraConfig, {}),
-    "unilora": (peft.UniLoraConfig, {}),
-    "supertuning": (peft.SupertuningConfig, {}),
-    "deft": (peft.DeftConfig, {}),
-    "road": (peft.RoadConfig, {"group_size": 16}),
+TUNERS: dict[str, tuple[str, dict]] = {
+    "lora": ("LoraConfig", TINY_R),
+    "dora": ("LoraConfig", {"r": 4, "use_dora": True}),
+    "rslora": ("LoraConfig", {"r": 4, "use_rslora": True, "lora_dropout": 0.2}),
+    "lora_bias": ("LoraConfig", {"r": 4, "lora_bias": True}),
+    "lora_orthogonal": ("LoraConfig", {"r": 4, "init_lora_weights": "orthogonal"}),
+    "adalora": ("AdaLoraConfig", {"init_r": 4, "target_r": 2, "total_step": 10}),
+    "ia3": ("IA3Config", {"feedforward_modules": []}),
+    "loha": ("LoHaConfig", TINY_R),
+    "lokr": ("LoKrConfig", TINY_R),
+    "oft": ("OFTConfig", {"oft_block_size": 4}),
+    "boft": ("BOFTConfig", {"boft_block_size": 4}),
+    "vera": ("VeraConfig", {"r": 8}),
+    "pvera": ("PveraConfig", {"r": 8}),
+    "vblora": ("VBLoRAConfig", {"r": 4, "num_vectors": 8, "vector_length": 8, "topk": 2}),
+    "fourierft": ("FourierFTConfig", {"n_frequency": 20}),
+    "waveft": ("WaveFTConfig", {"n_frequency": 20}),
+    "hra": ("HRAConfig", TINY_R),
+    "miss": ("MissConfig", TINY_R),
+    "miss_bat": ("MissConfig", {"r": 4, "init_weights": "bat"}),
+    "randlora": ("RandLoraConfig", {"r": 4}),
+    "shira": ("ShiraConfig", {"r": 2}),
+    "c3a": ("C3AConfig", {"block_size": 8}),
+    "ln_tuning": ("LNTuningConfig", {}),
+    "osf": ("OSFConfig", {}),
+    "delora": ("DeloraConfig", TINY_R),
+    "gralora": ("GraloraConfig", {"r": 4, "gralora_k": 2}),
+    "beft": ("BeftConfig", {}),
+    "hira": ("HiraConfig", TINY_R),
+    "tinylora": ("TinyLoraConfig", {}),
+    "psoft": ("PsoftConfig", TINY_R),
+    "peanut": ("PeanutConfig", {}),
+    "adamss": ("AdamssConfig", {}),
+    "frod": ("FrodConfig", {}),
+    "glora": ("GloraConfig", {}),
+    "unilora": ("UniLoraConfig", {}),
+    "supertuning": ("SupertuningConfig", {}),
+    "deft": ("DeftConfig", {}),
+    "road": ("RoadConfig", {"group_size": 16}),
 }
 LAYER_NORMS = {"bert": ["output.LayerNorm"], "llama": ["input_layernorm", "post_attention_layernorm"]}
 ARCHITECTURES_WITH_LORA = [
@@ -68,11 +69,12 @@ ARCHITECTURES_WITH_LORA = [
     "vit",
 ]
 
+KNOWN = [tuner for tuner in TUNERS if newer_peft(tuner) is None]
 CASES = [
-    *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in TUNERS),
+    *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in KNOWN),
     *(f"lora-{architecture}" for architecture in ARCHITECTURES_WITH_LORA),
     *(f"prefix-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
-    *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit")),
+    *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit") if "beft" in KNOWN),
     *(f"adapter-{a}" for a in ("bert", "deberta-v2", "gpt2", "llama", "opt", "t5", "vit")),
 ]
 
@@ -100,7 +102,8 @@ class Case:
     def _make(self) -> nn.Module:
         if self.tuner in ("prefix", "bitfit", "adapter"):
             return build(self.base, self.tuner)
-        config_class, options = TUNERS[self.tuner]
+        name, options = TUNERS[self.tuner]
+        config_class = getattr(peft, name)
         task = {} if self.architecture == "vit" else {"task_type": "SEQ_CLS"}
         if self.architecture == "vit":
             options = {**options, "modules_to_save": ["classifier"]}

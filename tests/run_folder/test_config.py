@@ -28,11 +28,14 @@ def test_it_comes_back_as_it_was_saved(tmp_path):
         ("model", 3),
         ("test", 3),
         ("epochs", "ten"),
+        ("epochs", "3"),
         ("epochs", 1.5),
         ("epochs", True),
         ("epochs", None),
         ("seed", 2**32),
         ("learning_rate", "fast"),
+        ("learning_rate", True),
+        ("learning_rate", 10**400),
         ("learning_rate", float("nan")),
         ("validation_fraction", None),
         ("target_modules", 5),
@@ -40,6 +43,8 @@ def test_it_comes_back_as_it_was_saved(tmp_path):
         ("target_modules", [5]),
         ("peft_options", None),
         ("peft_options", [1]),
+        ("peft_options", {"r": (8,)}),
+        ("peft_options", {"r": float("inf")}),
         ("trust_remote_code", "yes"),
         ("output", "a\0b"),
     ],
@@ -47,6 +52,23 @@ def test_it_comes_back_as_it_was_saved(tmp_path):
 def test_a_wrong_value_is_named(option, value):
     with pytest.raises(InputError, match=f"{option} is .*: give "):
         RunConfig(**{**NEEDED, option: value})
+
+
+def test_a_whole_number_is_a_number():
+    assert RunConfig(**NEEDED, learning_rate=1).learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({**NEEDED, "epoch": 1}, "There is no option 'epoch': choose from model, data, output, "),
+        ({"model": "m"}, "The run lacks data, output: give a value for each."),
+        ({**NEEDED, "test_every_epoch": True}, "test_every_epoch needs a test table: give test."),
+    ],
+)
+def test_what_is_too_much_or_missing_is_named(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        RunConfig(**options)
 
 
 def test_yaml_takes_a_number_without_a_point_for_text(tmp_path):
@@ -74,10 +96,10 @@ def test_functions_stay_functions_after_their_modules_are_imported():
 @pytest.mark.parametrize(
     ("given", "metric", "larger"),
     [
-        ({}, "believed_accuracy", True),
+        ({}, "weighted_accuracy", True),
         ({"metric_for_best_model": "macro_f1"}, "macro_f1", True),
         ({"metric_for_best_model": "loss"}, "loss", False),
-        ({"clean_routing": False}, "accuracy", True),
+        ({"clean_routing": False}, "weighted_accuracy", True),
     ],
 )
 def test_the_metric_that_selects_is_the_one_that_was_asked_for(tmp_path, given, metric, larger):

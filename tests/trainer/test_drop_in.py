@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import WeightedRandomSampler
+from toy import model, rows, sampled, trained, trainer, weights
 from transformers import (
     AutoModelForTokenClassification,
     DataCollatorWithPadding,
@@ -16,23 +17,22 @@ from transformers import (
     TrainingArguments,
 )
 
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import fit_linear_head
 from clear_peft.losses import cross_entropy
-from clear_peft.trainer import CleaRConfig, CleaRTrainer
-from clear_peft.trainer.averaging import WeightAverage
+from clear_peft.trainer import CleaRConfig, CleaRTrainer, Phase
+from clear_peft.trainer.weights import EMA
 from tiny_models import tiny
-from trainer.toy import model, rows, trained, trainer, weights
 
 RECIPE = {
     "gradient_accumulation_steps": 1,
     "warm_up_epochs": 0.2,
-    "fresh_start": True,
-    "probe_head": True,
-    "average_decay": 0.99,
-    "reestimate": False,
-    "judge": "probe",
-    "doubt_above": 0.0,
+    "restart": True,
+    "probe_init": True,
+    "ema_epochs": 1.4,
+    "reestimate_every_epoch": False,
+    "label_estimator": "probe",
+    "noise_threshold": 0.0,
 }
 
 
@@ -123,7 +123,7 @@ def test_an_epoch_that_a_callback_stops_is_refused(tmp_path):
         made.train()
 
 
-def test_a_checkpoint_that_a_later_callback_orders_waits_for_the_judgement(tmp_path):
+def test_a_checkpoint_that_a_later_callback_orders_waits_for_the_estimate(tmp_path):
     settings = {"num_train_epochs": 2, "warm_up_epochs": 1, "gradient_accumulation_steps": 1}
     made = trainer(tmp_path / "a", **settings)
     steps = len(made.get_train_dataloader())
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_a_later_callback_orders_waits_for_the_judgement(tmp_p
     made.train()
     again = trainer(tmp_path / "b", **settings)
     again.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{steps}"))
-    assert made.cleanliness.epoch == again.cleanliness.epoch
+    assert made.estimate.epoch == again.estimate.epoch
     for name, value in weights(made).items():
         torch.testing.assert_close(weights(again)[name], value, rtol=0, atol=0)
 
@@ -145,7 +145,7 @@ def test_the_best_model_is_found_where_training_goes_on_elsewhere(tmp_path):
         "load_best_model_at_end": True,
         "metric_for_best_model": "falling",
         "greater_is_better": True,
-        "fresh_start": False,
+        "restart": False,
         "eval_dataset": rows(12),
     }
     falling = iter(range(100, 0, -1))
@@ -167,19 +167,42 @@ def test_epochs_that_are_changed_after_all_count(tmp_path):
     made = trainer(tmp_path, num_train_epochs=20, warm_up_epochs=0.5)
     made.args.num_train_epochs = 2
     made.train()
-    assert made._warm_up == 1
+    assert made.schedule.warm_up_epochs == 1
 
 
-def test_what_is_judged_in_the_middle_of_plain_training_is_not_kept(tmp_path):
+def test_what_is_estimated_in_the_middle_of_plain_training_is_not_kept(tmp_path):
     class Look(TrainerCallback):
         def on_epoch_end(self, args, state, control, **_):
-            seen.append(made.clean_probability)
+            seen.append(made.estimate.train.clean_probability)
 
     seen = []
     made = trainer(tmp_path, clean_routing=False, num_train_epochs=2, callbacks=[Look()])
     made.train()
-    assert made.cleanliness.epoch == 2
+    assert made.estimate.epoch == 2
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("step", [2, 4, 10])
+def test_what_is_looked_at_in_training_changes_nothing(tmp_path, step):
+    """In the first and the second half of the warm-up, of six steps, and after it."""
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == step:
+                self.seen = self.trainer.label_issues()
+
+    settings = {**RECIPE, "label_estimator": "losses", "loss_ema": 0.5, "reestimate_every_epoch": True}
+    settings |= {"eval_dataset": rows(9, seed=1), "eval_strategy": "epoch", "compute_metrics": accuracy}
+    look = Look()
+    looked = trainer(tmp_path / "a", callbacks=[look], **settings)
+    look.trainer = looked
+    looked.train()
+    assert len(look.seen) == 22
+    other = trained(tmp_path / "b", **settings)
+    assert other.phase is Phase.ROBUST
+    assert all(torch.equal(weights(other)[name], weight) for name, weight in weights(looked).items())
+    np.testing.assert_array_equal(looked.estimate.losses, other.estimate.losses)
+    np.testing.assert_array_equal(looked.estimate.validation_weights, other.estimate.validation_weights)
 
 
 def test_rows_without_a_label_do_not_count_in_the_loss_of_an_evaluation(tmp_path):
@@ -198,7 +221,8 @@ def test_columns_that_are_no_numbers_are_left_alone(tmp_path):
 
 def test_length_alone_decides_what_goes_together_without_a_column_of_lengths(tmp_path):
     made = trainer(tmp_path, train_dataset=ragged(), train_sampling_strategy="group_by_length")
-    order = list(made._get_train_sampler())
+    made.data_collator.collate = padded
+    order = sampled(made)
     lengths = np.array([len(ids) for ids in ragged()["input_ids"]])[order].reshape(-1, 4)
     assert sorted(order) == list(range(12))
     assert (np.ptp(lengths, axis=1) <= 1).all()
@@ -206,7 +230,7 @@ def test_length_alone_decides_what_goes_together_without_a_column_of_lengths(tmp
 
 def test_the_order_has_a_seed_of_its_own(tmp_path):
     first, same, other = (
-        list(trainer(tmp_path, seed=seed, data_seed=data_seed)._get_train_sampler())
+        sampled(trainer(tmp_path, seed=seed, data_seed=data_seed))
         for seed, data_seed in ((0, 1), (5, 1), (0, 2))
     )
     assert first == same != other
@@ -245,8 +269,8 @@ def test_a_transform_makes_the_inputs(tmp_path):
 
     table = rows().rename_column("input_ids", "tokens")
     made = trained(tmp_path, train_dataset=table.with_transform(transform), remove_unused_columns=False)
-    assert made.clean_probability.shape == (22,)
-    assert made._labels.tolist() == rows()["labels"][:]
+    assert made.estimate.train.clean_probability.shape == (22,)
+    assert made.store.rows.labels.tolist() == rows()["labels"][:]
 
 
 class _ByBatches:
@@ -257,7 +281,7 @@ class _ByBatches:
 @pytest.mark.parametrize(
     ("measure", "settings", "expected"),
     [
-        (accuracy, {}, {"accuracy", "believed_accuracy"}),
+        (accuracy, {}, {"accuracy", "weighted_accuracy"}),
         (lambda p: {"rows": len(p.predictions)}, {"eval_do_concat_batches": False}, {"rows"}),
         (_ByBatches(), {"batch_eval_metrics": True}, {"last"}),
     ],
@@ -267,7 +291,7 @@ def test_metrics_of_every_kind(tmp_path, measure, settings, expected):
         tmp_path, eval_dataset=rows(9, seed=1), compute_metrics=measure, eval_strategy="epoch", **settings
     )
     found = {name.removeprefix("eval_") for entry in made.state.log_history for name in entry}
-    assert found & {"accuracy", "believed_accuracy", "rows", "last"} == expected
+    assert found & {"accuracy", "weighted_accuracy", "rows", "last"} == expected
 
 
 def test_predictions_of_classes_have_metrics_too(tmp_path):
@@ -293,18 +317,23 @@ def test_predictions_of_classes_have_metrics_too(tmp_path):
 )
 def test_steps_make_as_many_epochs_as_they_are(tmp_path, settings, warm_up, epochs):
     made = trained(tmp_path, **RECIPE, **settings)
-    assert (made._warm_up, made.state.epoch) == (warm_up, epochs)
-    assert made.cleanliness.epoch == warm_up
+    assert (made.schedule.warm_up_epochs, made.state.epoch) == (warm_up, epochs)
+    assert made.estimate.epoch == warm_up
 
 
 class _Evaluated(TrainerCallback):
-    """Whether a model that is evaluated is the average."""
+    """Whether a model that is evaluated has other weights than the last step has left."""
 
     def __init__(self):
         self.shown = {}
 
-    def on_evaluate(self, args, state, control, **_):
-        self.shown[round(state.epoch, 2)] = self.trainer._average._own is not None
+    def on_step_end(self, args, state, control, model, **_):
+        self.last = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    def on_evaluate(self, args, state, control, model, **_):
+        now = [p for p in model.parameters() if p.requires_grad]
+        same = all(torch.equal(a, b) for a, b in zip(self.last, now, strict=True))
+        self.shown[round(state.epoch, 2)] = not same
 
 
 def test_what_is_evaluated_in_the_middle_of_an_epoch_is_the_average(tmp_path):
@@ -320,11 +349,10 @@ def test_what_is_evaluated_in_the_middle_of_an_epoch_is_the_average(tmp_path):
         load_best_model_at_end=True,
         max_steps=16,
     )
-    spy.trainer = made
     made.train()
     # six steps an epoch, of which one is spent on finding wrong labels
     assert spy.shown == {0.67: False, 1.33: True, 2.0: True, 2.67: True}
-    assert made.doubted
+    assert made.restarts
     assert made.state.best_global_step > 8
     best = weights(made)
     made.evaluate()
@@ -339,17 +367,18 @@ def test_the_last_evaluation_is_of_the_model_that_is_left(tmp_path):
 
 
 def test_training_again_begins_with_a_plain_warm_up(tmp_path):
-    made, judged = trainer(tmp_path, **RECIPE, num_train_epochs=5), []
+    made, phases = trainer(tmp_path, **RECIPE, num_train_epochs=5), []
     plain_loss = made.per_example_loss
 
     def spy(logits, labels, ids):
-        judged.append((made.state.epoch < 1, made._robust))
+        phases.append((made.state.epoch < 1, made.phase))
         return plain_loss(logits, labels, ids)
 
     made.train()
     made.per_example_loss = spy
-    made.train()
-    assert set(judged) == {(True, False), (False, True)}
+    with pytest.warns(ClearWarning, match="looks trained"):
+        made.train()
+    assert set(phases) == {(True, Phase.WARM_UP), (False, Phase.ROBUST)}
 
 
 @pytest.mark.parametrize("others", [(), ("other",)])
@@ -407,22 +436,40 @@ def test_validation_labels_are_looked_at_before_training(tmp_path):
 def test_rows_without_labels_are_no_validation_rows(tmp_path):
     bare = rows(12).remove_columns("labels")
     made = trained(tmp_path, eval_dataset=bare, compute_metrics=accuracy, **RECIPE)
-    assert len(made.cleanliness.validation_probability) == 0
+    assert made.estimate.validation is None
+    assert len(made.estimate.validation_weights) == 0
 
 
-def test_belief_is_that_of_the_validation_rows_alone(tmp_path):
+def test_rows_of_other_sets_count_alike(tmp_path):
     seen = []
 
     class Elsewhere(TrainerCallback):
         def on_epoch_end(self, args, state, control, **_):
             figures = made.evaluate(rows(12, seed=5), metric_key_prefix="other")
-            seen.append((figures["other_accuracy"], figures["other_believed_accuracy"]))
+            seen.append((figures["other_accuracy"], figures["other_weighted_accuracy"]))
 
     made = trainer(tmp_path, eval_dataset=rows(12), compute_metrics=accuracy, **RECIPE)
     made.add_callback(Elsewhere())
     made.train()
     assert seen
-    assert all(plain == pytest.approx(believed) for plain, believed in seen)
+    assert all(plain == pytest.approx(weighted) for plain, weighted in seen)
+
+
+def test_validation_rows_that_are_dropped_or_others_count_alike(tmp_path):
+    """Weights are known of each row of the validation set that labels were estimated with, or of none."""
+    settings = {**RECIPE, "compute_metrics": accuracy, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    dropped = {"dataloader_drop_last": True, "per_device_eval_batch_size": 8}
+    made = trained(tmp_path / "dropped", eval_dataset=rows(13), **dropped, **settings)
+    assert made.estimate.noise_found
+    trained(tmp_path / "none", **{**settings, "eval_strategy": "no"})
+    trained(tmp_path / "other", eval_dataset=rows(9, seed=1), **settings)
+    for name in ("none", "other"):
+        longer = {**settings, "num_train_epochs": 4}
+        resumed = trainer(tmp_path / name, eval_dataset=rows(13), **longer)
+        resumed.train(resume_from_checkpoint=True)
+        assert resumed.estimate.noise_found
+        last = next(e for e in reversed(resumed.state.log_history) if "eval_accuracy" in e)
+        assert last["eval_weighted_accuracy"] == pytest.approx(last["eval_accuracy"])
 
 
 def test_a_model_with_a_label_for_each_token_is_refused(tmp_path):
@@ -432,26 +479,38 @@ def test_a_model_with_a_label_for_each_token_is_refused(tmp_path):
         trained(tmp_path, start=tokens, **RECIPE)
 
 
+def test_without_training_rows_a_model_is_still_evaluated(tmp_path):
+    args = CleaRConfig(str(tmp_path), use_cpu=True, report_to="none")
+    made = CleaRTrainer(model(), args, eval_dataset=rows(12))
+    whole = trainer(tmp_path)
+    assert made.evaluate()["eval_loss"] == whole.evaluate(rows(12))["eval_loss"]
+    np.testing.assert_array_equal(made.predict(rows(4)).predictions, whole.predict(rows(4)).predictions)
+    made.save_model(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "adapter_config.json").is_file()
+    with pytest.raises(ValueError, match="train_dataset"):
+        made.train()
+
+
 def test_without_training_rows_there_is_nothing_to_list(tmp_path):
     made = CleaRTrainer(model(), CleaRConfig(str(tmp_path), use_cpu=True), eval_dataset=rows(12))
-    with pytest.raises(InputError, match="no labels to judge: give train_dataset"):
+    with pytest.raises(InputError, match="no labels to estimate: give train_dataset"):
         made.label_issues()
 
 
-def test_options_of_the_objective_from_a_command_line(tmp_path):
+def test_options_of_the_loss_from_a_command_line(tmp_path):
     def parsed(options):
-        words = ["--output_dir", str(tmp_path), "--objective", "gce", "--objective_options", options]
+        words = ["--output_dir", str(tmp_path), "--loss", "gce", "--loss_options", options]
         return HfArgumentParser(CleaRConfig).parse_args_into_dataclasses(words)[0]
 
     assert parsed('{"q": 0.5}').options == {"q": 0.5}
     for wrong in ("q=0.5", "[1]"):
-        with pytest.raises(InputError, match="objective_options is "):
+        with pytest.raises(InputError, match="loss_options is "):
             parsed(wrong)
 
 
 def test_an_average_in_bf16_follows_its_weights():
     layer = torch.nn.Linear(4, 2).to(torch.bfloat16)
-    average = WeightAverage(layer, 0.99)
+    average = EMA(layer, 0.99)
     average.update()
     expected = copy.deepcopy(layer)
     with torch.no_grad():
@@ -459,7 +518,7 @@ def test_an_average_in_bf16_follows_its_weights():
             weight.mul_(1.2)
     for _ in range(2000):
         average.update()
-    average.show()
+    average.copy_to_model()
     assert layer.weight.dtype == torch.bfloat16
     assert torch.allclose(layer.weight, expected.weight, rtol=1e-2)
 

@@ -1,22 +1,22 @@
 """A head that begins as a linear probe tells the classes apart before the first step."""
 
+import warnings
+
 import numpy as np
 import peft
 import pytest
 import torch
 from datasets import Dataset
-from test_fresh_start import FRESH, NothingFound, Weights
+from test_restart import RESTART, NothingFound, Weights
 from test_trainer import StopAfter, equal
 from torch import nn
-from toy import Constant, is_lora, model, rows, trained, trainer, weights
+from toy import CONV1D, Constant, is_lora, model, rows, trained, trainer, weights
 
-import clear_peft.trainer.trainer
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, RunFailedError
 from clear_peft.label_quality import LinearHead, fit_linear_head
-from clear_peft.trainer.head import HeadStart, find_head, head_inputs, set_head
+from clear_peft.trainer import row_passes
+from clear_peft.trainer.head import LinearProbeInit, find_head, head_inputs, looks_trained, set_head
 from tiny_models import ARCHITECTURES, tiny
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers, peft and torch on tiny models
 
 
 class HalfBelieved:
@@ -65,6 +65,7 @@ def test_head_inputs_are_what_the_logits_come_from(architecture):
     torch.testing.assert_close(head(features).detach(), expected, atol=0.01 * scale, rtol=0)  # float16
 
 
+@pytest.mark.filterwarnings(CONV1D)
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "gpt2", "llama"])
 def test_the_head_of_an_adapted_model_is_the_one_that_is_trained(architecture):
     base, batch = tiny(architecture)
@@ -101,7 +102,7 @@ def test_no_head_is_found_where_none_is_linear_or_trained():
 
 def test_training_begins_as_a_probe_of_the_given_labels(tmp_path):
     callback, data = Weights(), rows(22)
-    made = trained(tmp_path, callbacks=[callback], probe_head=True, train_dataset=data)
+    made = trained(tmp_path, callbacks=[callback], probe_init=True, train_dataset=data)
     first, start = callback.seen[0], model()
     features = features_of(start, data)
     expected = fit_linear_head(features.numpy(), np.array(data["labels"]), 3)
@@ -112,10 +113,10 @@ def test_training_begins_as_a_probe_of_the_given_labels(tmp_path):
     assert all(torch.equal(first[n], w) == (is_lora(n)) for n, w in initial.items())
 
 
-def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_path):
+def test_a_restart_begins_as_a_probe_of_the_labels_that_are_believed(tmp_path):
     callback, data = Weights(), rows(22)
     made = trained(
-        tmp_path, by=HalfBelieved(), callbacks=[callback], probe_head=True, train_dataset=data, **FRESH
+        tmp_path, by=HalfBelieved(), callbacks=[callback], probe_init=True, train_dataset=data, **RESTART
     )
     start = model()
     features = features_of(start, data)
@@ -131,16 +132,14 @@ def test_a_fresh_start_begins_as_a_probe_of_the_labels_that_are_believed(tmp_pat
 
 def test_what_the_head_is_given_where_training_begins_is_read_once(tmp_path, monkeypatch):
     passes = []
-    read = clear_peft.trainer.trainer.head_inputs
-    monkeypatch.setattr(
-        clear_peft.trainer.trainer, "head_inputs", lambda *a, **k: passes.append(1) or read(*a, **k)
-    )
-    made = trained(tmp_path, by=HalfBelieved(), probe_head=True, **FRESH)
-    assert any("starts_afresh" in entry for entry in made.state.log_history)
+    monkeypatch.setattr(row_passes, "head_inputs", lambda *a, **k: passes.append(1) or head_inputs(*a, **k))
+    made = trained(tmp_path, by=HalfBelieved(), probe_init=True, **RESTART)
+    assert any("restarts" in entry for entry in made.state.log_history)
     assert len(passes) == 1
 
 
-def test_where_training_begins_is_read_anew_and_where_it_begins_afresh_is_not():
+@pytest.mark.filterwarnings("ignore:The head of the model looks trained")
+def test_where_training_begins_is_read_anew_and_where_it_restarts_is_not():
     base, _ = tiny("bert")
     reads, rows_read = [], np.array([0, 2, 3])
 
@@ -148,7 +147,7 @@ def test_where_training_begins_is_read_anew_and_where_it_begins_afresh_is_not():
         reads.append(read.tolist())
         return torch.randn(len(read), head.in_features, generator=torch.Generator().manual_seed(0))
 
-    start = HeadStart(inputs_of, np.array([0, 1, 2, 1]), rows_read)
+    start = LinearProbeInit(inputs_of, np.array([0, 1, 2, 1]), rows_read)
     for belief in (None, None, np.ones(4, np.float32), np.ones(4, np.float32)):
         start.begin(base, belief)
     assert reads == [[0, 2, 3]] * 3, "the last belief had nothing kept, as after resuming"
@@ -160,26 +159,45 @@ def test_a_model_that_is_not_finite_is_refused(tmp_path):
         start.base_model.model.bert.embeddings.word_embeddings.weight[50] = torch.nan  # in some batches
     data = rows(22)
     assert {50 in ids for ids in data["input_ids"]} == {True, False}
-    with pytest.raises(InputError, match="features on the training set are not finite"):
-        trained(tmp_path, start=start, train_dataset=data, probe_head=True, per_device_eval_batch_size=1)
+    with pytest.raises(RunFailedError, match="features on the training set are not finite"):
+        trained(tmp_path, start=start, train_dataset=data, probe_init=True, per_device_eval_batch_size=1)
 
 
 def test_nothing_found_is_plain_training_from_the_probe(tmp_path):
     callback = Weights()
-    robust = trained(tmp_path, by=NothingFound(), callbacks=[callback], probe_head=True, **FRESH)
+    robust = trained(tmp_path, by=NothingFound(), callbacks=[callback], probe_init=True, **RESTART)
     start = model()
     state = start.state_dict()
     start.load_state_dict({n: callback.seen[0].get(n, w) for n, w in state.items()})
-    plain = trained(tmp_path, start=start, clean_routing=False, num_train_epochs=FRESH["num_train_epochs"])
+    plain = trained(tmp_path, start=start, clean_routing=False, num_train_epochs=RESTART["num_train_epochs"])
     assert equal(weights(plain), weights(robust))
 
 
 @pytest.mark.parametrize("stop_at", [1, 1.3, 2, 2.6])
 def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at):
     saved = {"save_strategy": "steps", "save_steps": 1}
-    common = {"by": HalfBelieved(), "probe_head": True, **saved, **FRESH}
+    common = {"by": HalfBelieved(), "probe_init": True, **saved, **RESTART}
     whole = trained(tmp_path / "whole", **common)
     trained(tmp_path / "cut", callbacks=[StopAfter(stop_at)], **common)
     resumed = trainer(tmp_path / "cut", **common)
     resumed.train(resume_from_checkpoint=True)
     assert equal(weights(whole), weights(resumed))
+
+
+@pytest.mark.filterwarnings(CONV1D)
+@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+def test_a_head_that_looks_trained_is_replaced_with_a_warning(tmp_path, architecture):
+    start = model(architecture)
+    head = find_head(start)
+    assert not looks_trained(head, start)
+    with torch.no_grad():
+        (head.weight if head.bias is None else head.bias).fill_(1.0)
+    assert looks_trained(head, start)
+    with pytest.warns(ClearWarning, match="probe_init=False"):
+        trained(tmp_path, start=start, probe_init=True, num_train_epochs=1)
+
+
+def test_a_new_head_is_replaced_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ClearWarning)
+        trained(tmp_path, probe_init=True, num_train_epochs=1)

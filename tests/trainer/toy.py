@@ -9,9 +9,13 @@ import peft
 import torch
 from datasets import Dataset
 
-from clear_peft.label_quality import CleanlinessEstimate
+from clear_peft.label_quality import MixtureEstimate
 from clear_peft.trainer import CleaRConfig, CleaRTrainer
+from clear_peft.trainer.columns import ID_COLUMN
 from tiny_models import tiny
+
+# peft says so of GPT-2, whatever its configuration
+CONV1D = "ignore:fan_in_fan_out is set to False:UserWarning"
 
 
 def rows(size: int = 22, seed: int = 0, length: int = 6) -> Dataset:
@@ -56,7 +60,7 @@ class Constant:
     def estimate(self, losses, labels=None):
         self.seen = [*(self.seen or []), losses]
         p = np.full(len(losses), self.probability, np.float32)
-        return CleanlinessEstimate(p, 2, {})
+        return MixtureEstimate(p, 2, {})
 
 
 def trainer(
@@ -82,18 +86,18 @@ def trainer(
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         "warm_up_epochs": 1,
-        "fresh_start": False,
-        "probe_head": False,
-        "average_decay": 0.0,
-        "reestimate": True,
-        "judge": "model",
+        "restart": False,
+        "probe_init": False,
+        "ema_epochs": 0.0,
+        "reestimate_every_epoch": True,
+        "label_estimator": "losses",
     }
     return CleaRTrainer(
         model=copy.deepcopy(start) if start is not None else model(),
         args=CleaRConfig(**{**defaults, **settings}),
         train_dataset=rows() if train_dataset is None else train_dataset,
         eval_dataset=eval_dataset,
-        estimator=by,
+        mixture=by,
         callbacks=callbacks,
         compute_metrics=compute_metrics,
     )
@@ -103,6 +107,11 @@ def trained(tmp_path, **settings):
     made = trainer(tmp_path, **settings)
     made.train()
     return made
+
+
+def sampled(made):
+    """The rows of the next epoch, in their order."""
+    return [int(i) for batch in made.get_train_dataloader() for i in batch[ID_COLUMN]]
 
 
 def weights(made):

@@ -4,12 +4,16 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 
-from clear_peft.tuners import build
+from clear_peft.tuners import available_methods, build
 from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names
 from tiny_models import tiny
 
 LABELS = torch.tensor([0, 1, 2, 0])
 ARCHITECTURES = ["bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "opt", "vit"]
+pytestmark = [
+    pytest.mark.skipif("bitfit" not in available_methods(), reason="peft has BEFT since 0.20"),
+    pytest.mark.filterwarnings("ignore:Could not find a config file in  -:UserWarning"),  # peft 0.20
+]
 
 
 def with_random_biases(architecture):

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from clear_peft import InputError
 from clear_peft.tuners import BottleneckConfig, BottleneckModel, build
 from clear_peft.tuners.bottleneck import BottleneckLayer
-from tiny_models import ARCHITECTURES, tiny
+from tiny_models import ARCHITECTURES, CHECKPOINTING, tiny
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -154,10 +154,7 @@ def test_trainer(architecture, reentrant, tmp_path):
     rows = [{k: v[i] for k, v in batch.items()} | {"labels": LABELS[i]} for i in range(4)]
     checkpointing = {}
     if reentrant is not None:
-        checkpointing = {
-            "activation_checkpointing": True,
-            "activation_checkpointing_kwargs": {"use_reentrant": reentrant},
-        }
+        checkpointing = {CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": reentrant}}
     arguments = TrainingArguments(
         output_dir=tmp_path,
         num_train_epochs=2,

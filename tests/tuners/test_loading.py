@@ -11,6 +11,7 @@ from tiny_models import tiny
 
 CONFIGS = {"lora": "adapter_config.json", "adapter": "bottleneck_config.json"}
 WEIGHTS = {"lora": "adapter_model.safetensors", "adapter": "bottleneck_model.safetensors"}
+pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file in  -:UserWarning")  # peft 0.20
 both = pytest.mark.parametrize("method", ["lora", "adapter"])
 
 
@@ -61,6 +62,15 @@ def test_broken_configuration(method, saved, content):
     (saved / CONFIGS[method]).write_text(content)
     with pytest.raises(InputError):
         load_adapter(tiny("bert")[0], saved)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("BEFT", "does not exist|install peft 0.20"), ("XLORA", "does not train")]
+)
+def test_a_type_that_is_newer_or_not_ours(kind, words, tmp_path):
+    (tmp_path / CONFIGS["lora"]).write_text(json.dumps({"peft_type": kind}))
+    with pytest.raises(InputError, match=words):
+        load_adapter(tiny("bert")[0], tmp_path)
 
 
 @both

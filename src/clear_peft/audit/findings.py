@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.audit.joint import estimated_joint
-from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
-from clear_peft.label_quality import TopProbs, duplicate_groups
+from clear_peft.label_quality import LabelQuality, duplicate_groups
 
 _HELD_OUT = "Rows held out for validation were never trained on."
 _UNSEEN = (
@@ -92,12 +91,10 @@ class Audit:
 
 def audit(
     issues: pd.DataFrame,
-    probabilities: np.ndarray | TopProbs | None,
+    quality: LabelQuality,
     labels: Sequence[str],
     *,
-    source: str,
-    doubted: bool,
-    noise_rate_interval: tuple[float, float] | None = None,
+    noise_found: bool,
     threshold: float = 0.5,
 ) -> Audit:
     """Audit the labels of a table.
@@ -107,62 +104,42 @@ def audit(
 
     Args:
         issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
-        probabilities: Class probabilities of N rows, by ``row``; None where they were not kept. They
-            say which class a row with a wrong label belongs to; without them the predicted label does.
+        quality: Of the rows 0, 1, … N − 1.
         labels: Names of the classes, C ≥ 2.
-        source: ``"final_model"``, ``"probe"`` or ``"out_of_sample"``: whose predictions these are.
-        doubted: Whether labels counted in training only as far as they were believed.
-        noise_rate_interval: What the noise model says, if there was one.
+        noise_found: Whether labels counted in training only as far as they were believed.
         threshold: Above 0, at most 1. Default 0.5.
 
     Returns:
         The audit.
 
     Raises:
-        InputError: If the threshold or the source is none, or the probabilities do not fit the issues.
+        InputError: If the threshold is out of range, or the list is about other rows.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"The threshold is {threshold}: give a number above 0 and at most 1.")
-    if (source, doubted) not in _PREDICTIONS:
+    if sorted(issues["row"]) != list(range(len(quality))):
         raise InputError(
-            f"There is no source {source!r} of predictions: give final_model, probe or out_of_sample."
+            f"The list is not about the {len(quality)} rows of the label quality: give those of one run."
         )
-    known = None if probabilities is None else _checked(probabilities, len(issues), len(labels))
-    quality = issues["label_quality"].to_numpy(np.float64)
-    order = np.lexsort((quality, issues["clean_probability"]))
-    ranked = issues.iloc[order].reset_index(drop=True)
-    row, p = ranked["row"].to_numpy(), ranked["clean_probability"].to_numpy(np.float64)
-    listed = p < threshold
+    p, confidence = quality.clean_probability.astype(np.float64), quality.self_confidence.astype(np.float64)
+    row = np.lexsort((confidence, p))
+    ranked = issues.sort_values("row").iloc[row].reset_index(drop=True)
+    listed = p[row] < threshold
+    ranked["clean_probability"], ranked["label_quality"] = p[row], confidence[row]
     ranked["is_label_issue"] = listed
 
     ranked["duplicate_group"] = duplicate_groups(ranked.sort_values("row")["text"].tolist())[row]
-    names = LabelNames(tuple(labels))
-    given, predicted = (names.encode(ranked[column]) for column in ("given_label", "predicted_label"))
-    different = pd.Series(given).groupby(ranked["duplicate_group"]).transform("nunique") > 1
+    given, predicted = quality.given, quality.predicted
+    different = pd.Series(given[row]).groupby(ranked["duplicate_group"]).transform("nunique") > 1
     ranked["duplicate_conflict"] = (ranked["duplicate_group"] >= 0) & different
 
     return Audit(
         issues=ranked,
         labels=list(labels),
-        noise_rate=float(np.mean(1 - p)),
-        noise_rate_interval=noise_rate_interval,
-        joint=estimated_joint(p, given, predicted, None if known is None else known[row], len(labels)),
+        noise_rate=quality.noise_rate,
+        noise_rate_interval=quality.noise_rate_interval,
+        joint=estimated_joint(p, given, predicted, quality.pred_probs, len(labels)),
         threshold=threshold,
-        expected_precision=float(np.mean(1 - p[listed])) if listed.any() else None,
-        predictions=_PREDICTIONS[source, doubted],
+        expected_precision=float(np.mean(1 - p[row][listed])) if listed.any() else None,
+        predictions=_PREDICTIONS[quality.source, noise_found],
     )
-
-
-def _checked(probabilities: np.ndarray | TopProbs, rows: int, classes: int) -> TopProbs:
-    if isinstance(probabilities, TopProbs):
-        shape, values = (len(probabilities), probabilities.num_classes), probabilities.values
-    else:
-        shape, values = probabilities.shape, probabilities
-    if shape != (rows, classes):
-        raise InputError(
-            f"The probabilities have shape {shape}, but there are {rows} rows and {classes} classes: give "
-            "those of the same run."
-        )
-    if not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError("The probabilities are not all between 0 and 1: give those of the same run.")
-    return probabilities if isinstance(probabilities, TopProbs) else TopProbs.of(probabilities)

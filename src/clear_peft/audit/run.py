@@ -1,15 +1,12 @@
 """A run folder in, the audit of its labels out; and corrections carried out on the table it trained on."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from clear_peft.audit import Audit, audit, corrected, read_corrections, read_issues
-from clear_peft.baselines import get_method
 from clear_peft.data import (
     LabelNames,
     LoadedTable,
@@ -20,9 +17,9 @@ from clear_peft.data import (
 )
 from clear_peft.data.checks import row_listing
 from clear_peft.errors import InputError
-from clear_peft.label_quality import TopProbs
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
+from clear_peft.run_folder.quality_file import load_label_quality
 
 # what a spreadsheet opens by itself
 _SPREADSHEETS = {".csv", ".tsv"}
@@ -32,8 +29,7 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
     """Audit the labels that a run was trained on.
 
     Args:
-        folder: Run folder; one without ``predictions.safetensors``, of an earlier version, is audited by its
-            predicted labels alone.
+        folder: Run folder.
         threshold: Rows with a clean probability below it are listed. Default 0.5.
 
     Returns:
@@ -43,19 +39,19 @@ def audit_run(folder: str | os.PathLike[str], *, threshold: float = 0.5) -> Audi
         InputError: If the run is not finished, a piece is missing or damaged, or pieces are of different
             runs.
     """
-    config, names, issues = _read(folder)
-    probabilities, source, doubted, interval = _predictions(
-        Path(folder) / layout.PREDICTIONS, config, names, issues
-    )
-    return audit(
-        issues,
-        probabilities,
-        names.names,
-        source=source,
-        doubted=doubted,
-        noise_rate_interval=interval,
-        threshold=threshold,
-    )
+    _, names, issues = _read(folder)
+    path = Path(folder) / layout.LABEL_QUALITY
+    if not path.is_file():
+        raise InputError(f"{path} is missing: give the run folder as train has written it.")
+    quality, noise_found = load_label_quality(path, names.names)
+    by_row = issues.sort_values("row")
+    for column, ids in (("given_label", quality.given), ("predicted_label", quality.predicted)):
+        if len(issues) == len(quality) and not np.array_equal(names.encode(by_row[column]), ids):
+            raise InputError(
+                f"{path} is about other labels than {layout.LABEL_ISSUES}: give the run folder as train has "
+                "written it."
+            )
+    return audit(issues, quality, names.names, noise_found=noise_found, threshold=threshold)
 
 
 def write_audit(
@@ -136,50 +132,6 @@ def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.Dat
         raise InputError(f"{folder} holds a run that is not finished: carry it on with train --resume.")
     names = LabelNames.load(labels)
     return config, names, read_issues(listed, list(names.names))
-
-
-def _predictions(
-    path: Path, config: RunConfig, names: LabelNames, issues: pd.DataFrame
-) -> tuple[TopProbs | None, str, bool, tuple[float, float] | None]:
-    """Class probabilities, whose they are, whether labels were doubted in training, and the interval."""
-    if not path.is_file():
-        judge = config.training.get("judge", "probe" if config.preset == "recommended" else "model")
-        probed = config.method == "clear" and judge == "probe"
-        source = "out_of_sample" if get_method(config.method).folds else "probe" if probed else "final_model"
-        doubted = config.method == "clear" and bool((issues["clean_probability"] < 1).any())
-        return None, source, doubted, None
-    try:
-        with safe_open(path, "np") as file:
-            told = json.loads(file.metadata()["clear"])
-            labels, source, doubted = told["labels"], str(told["source"]), bool(told["doubted"])
-            interval = _interval(told["noise_rate_interval"])
-            arrays = {name: file.get_tensor(name) for name in ("classes", "probabilities")}
-            probabilities = TopProbs.from_arrays(arrays, len(labels))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path} is damaged ({reason}): delete it, and the audit goes without class probabilities."
-        ) from error
-    if labels != list(names.names) or len(probabilities) != len(issues):
-        raise InputError(
-            f"{path} is about other rows or labels than {layout.LABEL_ISSUES}: give the run folder as "
-            "train has written it."
-        )
-    return probabilities, source, doubted, interval
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    """An interval as it is stored.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if value is None:
-        return None
-    low, high = (float(end) for end in value)
-    if not 0 <= low <= high <= 1:
-        raise ValueError("the noise rate's interval is none")
-    return low, high
 
 
 def _table(config: RunConfig, data: str | None) -> LoadedTable:

@@ -1,26 +1,23 @@
 """Co-teaching: two networks choose each other's examples."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from clear_peft.baselines.options import method_options
 from clear_peft.errors import InputError
-from clear_peft.files import atomic_write
-from clear_peft.losses import Objective, cross_entropy, make_objective
+from clear_peft.losses import Loss, cross_entropy, make_loss
 from clear_peft.losses.checks import number
+from clear_peft.trainer.checkpoint import Stateful
+from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
-from clear_peft.trainer.indexing import ID_COLUMN
 from clear_peft.trainer.trainer import CleaRTrainer
-
-PEER_NAME = "peer.safetensors"
+from clear_peft.tuners.loading import has_adapter
 
 # may be pretrained, or start as the pretrained model only at the values that they have
 _KEPT = ("pooler", "hra_", "osf_", "deft_")
@@ -28,7 +25,7 @@ _KEPT = ("pooler", "hra_", "osf_", "deft_")
 
 @dataclass(frozen=True, kw_only=True)
 class CoTeachingOptions:
-    """What ``objective_options`` may hold.
+    """What ``loss_options`` may hold.
 
     Attributes:
         noise_rate: η in [0, 1), the share of wrong labels. It has no default: the method stands on it.
@@ -59,7 +56,7 @@ class CoTeachingTrainer(CleaRTrainer):
 
     Args:
         model: A PEFT model for single-label classification.
-        args: ``CleaRConfig`` with ``clean_routing=False`` and ``objective_options`` as in
+        args: ``CleaRConfig`` with ``clean_routing=False`` and ``loss_options`` as in
             ``CoTeachingOptions``; every micro-batch is chosen from by itself.
         train_dataset: As for ``CleaRTrainer``.
         **kwargs: Everything else that ``CleaRTrainer`` takes.
@@ -74,14 +71,15 @@ class CoTeachingTrainer(CleaRTrainer):
         if args.world_size > 1:
             raise InputError(f"Co-teaching runs in one process, and here are {args.world_size}: start one.")
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
-        if not self._has_adapter:
+        if not has_adapter(self.model):
             raise InputError("Co-teaching trains two adapters on one frozen model: give a PEFT model.")
         self._peer = another_start(self.model, args.seed + 1).train()
         self._peer_logits: Tensor | None = None
         self.add_callback(_PeerSteps(self._peer))
 
-    def _make_objective(self, args: CleaRConfig) -> Objective:
-        return make_objective(args.objective, len(self._labels), self._num_labels)
+    def make_loss(self) -> Loss:
+        """Cross entropy; the options are co-teaching's."""
+        return make_loss(self.args.loss, len(self.store.rows), self.task.num_labels)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """One optimizer for both networks; element by element it is two."""
@@ -95,7 +93,7 @@ class CoTeachingTrainer(CleaRTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """The loss of both networks, in training; of the first, otherwise."""
-        if model.training:
+        if self.in_training_step:
             features = {name: x for name, x in inputs.items() if name not in ("labels", ID_COLUMN)}
             with self.accelerator.autocast():
                 self._peer_logits = self._peer(**features).logits
@@ -110,25 +108,24 @@ class CoTeachingTrainer(CleaRTrainer):
         chosen = own * _smallest(peers, kept) + peers * _smallest(own, kept)
         return chosen * (len(labels) / kept)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: p.detach().contiguous() for name, p in _trained(self._peer).items()}
-        atomic_write(folder / PEER_NAME, save(weights))
-        super()._save_checkpoint(model, trial)
+    def stateful(self) -> dict[str, Stateful]:
+        """As ``CleaRTrainer``; the peer too."""
+        return {**super().stateful(), "peer": _TrainedWeights(self._peer)}
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        path, own = Path(resume_from_checkpoint) / PEER_NAME, _trained(self._peer)
-        try:
-            saved = load_file(path)
-            with torch.no_grad():
-                for name, parameter in own.items():
-                    parameter.copy_(saved[name])
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise InputError(
-                f"{path} holds no peer of this model ({error}): resume from another checkpoint."
-            ) from error
+
+class _TrainedWeights:
+    """The trained weights of a network, for a checkpoint."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._weights = _trained(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: p.detach().cpu().contiguous() for name, p in self._weights.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._weights.items():
+            parameter.copy_(state[name])
 
 
 class _PeerSteps(TrainerCallback):

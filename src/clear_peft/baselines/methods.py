@@ -25,6 +25,10 @@ def _selfmix_trainer() -> type:
     return SelfMixTrainer
 
 
+# labels are given as they are: so they count, and so they compare epochs
+_PLAIN = {"clean_routing": False, "metric_for_best_model": "accuracy"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to train on labels that may be wrong, on the loop that all methods share.
@@ -38,13 +42,13 @@ class Method:
         folds: Parts of the training rows that are predicted by models that have not seen them, before the
             final training on the rows whose labels those models do not contradict; 0: none.
         needs: What it takes besides the data and one training run, for the tables that compare methods.
-        needs_noise_rate: Whether it has to be told the noise rate, as ``objective_options: {noise_rate: …}``.
+        needs_noise_rate: Whether it has to be told the noise rate, as ``loss_options: {noise_rate: …}``.
     """
 
     summary: str
     source: str = ""
     adapter: bool = True
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"clean_routing": False})
+    settings: Mapping[str, Any] = field(default_factory=lambda: _PLAIN)
     trainer: Callable[[], type] = _clear_trainer
     folds: int = 0
     needs: str = ""
@@ -53,11 +57,11 @@ class Method:
 
 def _loss(name: str, summary: str, source: str, **more: Any) -> Method:
     """A method that is a loss on the given labels."""
-    settings = {"clean_routing": False, "objective": name}
+    settings = {**_PLAIN, "loss": name}
     return Method(summary=summary, source=source, settings=settings, **more)
 
 
-_EARLY_STOPPING = {"clean_routing": False, "patience": 2}
+_EARLY_STOPPING = {**_PLAIN, "patience": 2}
 
 METHODS: dict[str, Method] = {
     "clear": Method(
@@ -99,13 +103,13 @@ METHODS: dict[str, Method] = {
         summary="SelfMix",
         source="Qiao et al. 2022, COLING, arXiv 2210.04525",
         settings={
-            "clean_routing": False,
-            "estimator": "paper",
-            "loss_smoothing": 0.0,
+            **_PLAIN,
+            "loss_mixture": "paper",
+            "loss_ema": 0.0,
             "warm_up_epochs": 2,
-            "reestimate": True,
+            "reestimate_every_epoch": True,
             "soft_labels": False,
-            "doubt_above": 0.0,
+            "noise_threshold": 0.0,
         },
         trainer=_selfmix_trainer,
         needs="two forward passes a step",

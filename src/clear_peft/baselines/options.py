@@ -10,7 +10,7 @@ Options = TypeVar("Options")
 
 
 def method_options(kind: type[Options], method: str, args: CleaRConfig) -> Options:
-    """Make a method's options out of ``args.objective_options``.
+    """Make a method's options out of ``args.loss_options``.
 
     Args:
         kind: Dataclass of the options; those without a default have to be given.
@@ -20,8 +20,8 @@ def method_options(kind: type[Options], method: str, args: CleaRConfig) -> Optio
     Raises:
         InputError: If the objective is another, gates are on, or an option is unknown or missing.
     """
-    if args.objective != "cross_entropy":
-        raise InputError(f"{method} trains on cross entropy: leave out objective {args.objective!r}.")
+    if args.loss != "cross_entropy":
+        raise InputError(f"{method} trains on cross entropy: leave out loss {args.loss!r}.")
     if args.clean_routing:
         raise InputError(f"{method} has no gates: set clean_routing=False.")
     given = args.options
@@ -29,5 +29,5 @@ def method_options(kind: type[Options], method: str, args: CleaRConfig) -> Optio
     if unknown := ", ".join(name for name in given if name not in own):
         raise InputError(f"{method} has no option {unknown}: choose from {', '.join(own)}.")
     if missing := ", ".join(name for name, needed in own.items() if needed and name not in given):
-        raise InputError(f"{method} has to be told the {missing}: give objective_options {{{missing}: …}}.")
+        raise InputError(f"{method} has to be told the {missing}: give loss_options {{{missing}: …}}.")
     return kind(**given)

@@ -9,17 +9,17 @@ from torch.nn.functional import one_hot
 
 from clear_peft.baselines.options import method_options
 from clear_peft.errors import InputError
-from clear_peft.losses import Objective, cross_entropy, make_objective, soft_cross_entropy
+from clear_peft.losses import Loss, cross_entropy, make_loss, soft_cross_entropy
 from clear_peft.losses.checks import number
+from clear_peft.trainer import CleaRTrainer, Phase
+from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.head import find_head
-from clear_peft.trainer.indexing import ID_COLUMN
-from clear_peft.trainer.trainer import CleaRTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfMixOptions:
-    """What ``objective_options`` may hold; the defaults are the authors' for TREC.
+    """What ``loss_options`` may hold; the defaults are the authors' for TREC.
 
     Attributes:
         threshold: τ in [0, 1], the clean probability above which a label is kept. Default 0.5.
@@ -64,8 +64,8 @@ class SelfMixTrainer(CleaRTrainer):
 
     Args:
         model: A classifier whose head ends in a linear layer on one vector per example.
-        args: ``CleaRConfig`` with ``clean_routing=False`` and ``objective_options`` as in
-            ``SelfMixOptions``; the authors' estimator is ``estimator="paper"`` with ``loss_smoothing=0``.
+        args: ``CleaRConfig`` with ``clean_routing=False`` and ``loss_options`` as in
+            ``SelfMixOptions``; the authors' estimator is ``loss_mixture="paper"`` with ``loss_ema=0``.
         train_dataset: As for ``CleaRTrainer``.
         **kwargs: Everything else that ``CleaRTrainer`` takes.
 
@@ -86,12 +86,18 @@ class SelfMixTrainer(CleaRTrainer):
         self._embedding: Tensor | None = None
         self._second: Tensor | None = None
 
-    def _make_objective(self, args: CleaRConfig) -> Objective:
-        return make_objective(args.objective, len(self._labels), self._num_labels)
+    def make_loss(self) -> Loss:
+        """Cross entropy; the options are SelfMix's."""
+        return make_loss(self.args.loss, len(self.store.rows), self.task.num_labels)
 
     @property
-    def _scores(self) -> bool:
+    def uses_estimates(self) -> bool:
+        """It does, without any gates."""
         return True
+
+    @property
+    def _mixes(self) -> bool:
+        return self.phase in (Phase.CONTINUE, Phase.ROBUST)
 
     def compute_loss(
         self,
@@ -101,7 +107,7 @@ class SelfMixTrainer(CleaRTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """As in ``CleaRTrainer``; after the warm-up with a second forward and the embeddings of the first."""
-        if not (model.training and self._robust):
+        if not self._mixes or not self.in_training_step:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         features = {name: x for name, x in inputs.items() if name not in ("labels", ID_COLUMN)}
         self._second = model(**features).logits
@@ -117,7 +123,7 @@ class SelfMixTrainer(CleaRTrainer):
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """The loss of each example of a batch, (B,) float32; see the class."""
-        if not self._robust:
+        if not self._mixes:
             return super().per_example_loss(logits, labels, ids)
         options, embedding, second = self._options, self._embedding, self._second
         assert second is not None
@@ -127,9 +133,9 @@ class SelfMixTrainer(CleaRTrainer):
                 "an encoder such as BERT."
             )
         embedding, second = embedding[: len(labels)], second[: len(labels)]  # not what fills up the batch
-        pseudo = torch.softmax(self._teacher.logits(ids) / options.temperature, dim=1)
-        unlabelled = self._probability[ids] <= options.threshold
-        targets = torch.where(unlabelled[:, None], pseudo, one_hot(labels, self._num_labels).float())
+        pseudo = torch.softmax(self.store.predicted_logits(ids) / options.temperature, dim=1)
+        unlabelled = self.store.clean_probability(ids) <= options.threshold
+        targets = torch.where(unlabelled[:, None], pseudo, one_hot(labels, self.task.num_labels).float())
 
         beta = float(torch.distributions.Beta(options.alpha, options.alpha).sample())
         share, others = max(beta, 1 - beta), torch.randperm(len(labels)).to(labels.device)

@@ -224,7 +224,7 @@ def _every_class_given(labels: np.ndarray, true: np.ndarray) -> np.ndarray:
 def _environment(versions: dict[str, str]) -> dict[str, Any]:
     import torch
 
-    from clear_peft.pipeline.models import bf16_pays
+    from clear_peft.hardware import bf16_pays
 
     return {
         "processor": _processor(),

@@ -28,7 +28,7 @@ from clear_peft.bench import store
 from clear_peft.bench.cell import digests, locate, run_cell
 from clear_peft.bench.grid import Cell
 from clear_peft.data import check_writable
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, RunFailedError
 
 Work = Callable[[Cell, Path, Path], dict[str, Any]]
 _SPAWN: Any = get_context("spawn")
@@ -224,7 +224,7 @@ def _child(sender: Connection, work: Work, cell: Cell, folder: Path, data_dir: P
     logging.disable(logging.WARNING)
     try:
         answer: dict[str, Any] | str = work(cell, folder, data_dir)
-    except InputError as error:
+    except (InputError, RunFailedError) as error:
         answer = str(error)
     except Exception as error:
         place = traceback.extract_tb(sys.exc_info()[2])[-1]

@@ -1,17 +1,18 @@
 """The command tree, and how a command ends."""
 
-import logging
 import os
 import sys
 import time
-import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from rich.markup import escape
 
 from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, scan, train
+from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, RunFailedError
 
 app = typer.Typer(
     help="Fine-tune by PEFT on labels you cannot trust; get an adapter and a ranked list of wrong labels.",
@@ -45,7 +46,17 @@ _FIRST_TO_SPEAK = 5.0
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Show log lines and warnings of all libraries. Stands before the command: "
+            "clear-peft --verbose train …",
+        ),
+    ] = False,
 ) -> None:
+    if verbose:
+        note_everything(context.ensure_object(Output))
     if version:
         from clear_peft import __version__
 
@@ -62,15 +73,15 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character shows another
             stream.reconfigure(errors="replace")
     output = Output()
-    # what libraries remark on the way is for their authors; what goes wrong is raised
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    sys.exit(_run(output))
+    with noted(output):
+        sys.exit(_run(output))
 
 
 def _run(output: Output) -> int:
     try:
-        status = app(obj=output, standalone_mode=False)
+        command = typer.main.get_command(app)
+        _escape_help(command)
+        status = command(obj=output, standalone_mode=False)
     except KeyboardInterrupt:  # while typer builds the commands; later it makes a status of it itself
         status = _INTERRUPTED
     except InputError as error:
@@ -83,12 +94,24 @@ def _run(output: Output) -> int:
         said = str(getattr(error, "format_message", error.__str__)())
         output.error(f"{said.rstrip('.')}; see --help.")
         return 2
+    except RunFailedError as error:
+        _let_the_first_speak()
+        output.error(str(error))
+        return 1
     except OSError as error:
         output.error(f"{error}; free space or mend the rights{_HOW_TO_GO_ON.get(output.command, '')}.")
         return 1
     if status == _INTERRUPTED:
         output.error(f"Interrupted{_HOW_TO_GO_ON.get(output.command, '')}.")
     return status or 0
+
+
+def _escape_help(command: Any) -> None:
+    """Let square brackets in the help texts of a command be brackets: typer takes them for rich's markup."""
+    for described in (command, *command.params):
+        described.help = escape(getattr(described, "help", None) or "")
+    for child in getattr(command, "commands", {}).values():
+        _escape_help(child)
 
 
 def _let_the_first_speak() -> None:

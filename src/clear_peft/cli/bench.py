@@ -31,7 +31,7 @@ def run(
     grid: Annotated[
         str,
         typer.Option(
-            help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, scoring, "
+            help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
             "settings, smoke, unseen."
         ),
     ],

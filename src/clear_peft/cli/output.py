@@ -1,6 +1,7 @@
 """Where everything goes that a command has to say."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Column
 
 _WIDTH = 60
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Format(StrEnum):
@@ -29,11 +31,14 @@ class Output:
     Attributes:
         format: ``json`` and ``quiet`` show no progress; ``quiet`` shows no results either.
         command: Name of the command that speaks, once it is known.
+        verbose: Whether every note is shown, each time.
     """
 
     def __init__(self) -> None:
         self.format = Format.human
         self.command = ""
+        self.verbose = False
+        self._noted: set[str] = set()
         self._bar: tuple[Progress, TaskID] | None = None
         self._progress = Console(stderr=True, highlight=False)
         self._results = Console(highlight=False)
@@ -73,8 +78,8 @@ class Output:
             if name in figures:
                 shown.append(f"{label} {figures[name]:.3f}")
         self._say("  " + ", ".join(shown))
-        if "starts_afresh" in figures:
-            self._say("Labels are doubted: starting afresh, each counts as far as it is believed …")
+        if "restarts" in figures:
+            self._say("Noise was found: training restarts, and each label counts by its clean probability …")
 
     # results
 
@@ -128,10 +133,21 @@ class Output:
         headings = ("row", "given", "predicted", "right with", text)
         self.table(values, "Most suspicious rows", headings, rows, lines)
 
+    def note(self, text: str) -> None:
+        """What a person should know of a command that goes on: one line of stderr, and once."""
+        text = _plain(text)
+        if self.format is Format.quiet or (text in self._noted and not self.verbose):
+            return
+        self._noted.add(text)
+        if self.format is Format.json:
+            sys.stderr.write(json.dumps({"note": text}) + "\n")
+        else:
+            self._say(f"Note: {text}")
+
     def error(self, sentence: str) -> None:
         """One sentence on one line of stderr, whatever the format."""
         self._end_bar()
-        sentence = " ".join(sentence.split())
+        sentence = _plain(sentence)
         if self.format is Format.json:
             sys.stderr.write(json.dumps({"error": sentence}) + "\n")
         else:
@@ -151,6 +167,12 @@ def shown(text: str) -> str:
     """Text from data, on one short line and without what could steer a terminal."""
     brief = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in brief)
+
+
+def _plain(text: str) -> str:
+    """Text from anywhere on one line, without colours and what else could steer a terminal."""
+    line = " ".join(_COLOUR.sub("", text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def chance(probability: float) -> str:

@@ -19,7 +19,7 @@ def scan(
     data: Annotated[
         str,
         typer.Option(
-            help="CSV, TSV, JSONL, Parquet, or hub data set NAME, NAME:CONFIG, NAME@SPLIT.",
+            help="CSV, TSV, JSONL, Parquet, or hub data set NAME[:CONFIG][@SPLIT].",
             rich_help_panel=_DATA,
         ),
     ],

@@ -1,13 +1,16 @@
 """Features, predictions or losses and given labels in; which labels look right out, as ``LabelQuality``."""
 
 from clear_peft.label_quality.calibration import Calibration, calibrate
-from clear_peft.label_quality.drift import moved_to
 from clear_peft.label_quality.duplicates import duplicate_groups
-from clear_peft.label_quality.estimate import CleanlinessEstimate, CleanlinessEstimator
 from clear_peft.label_quality.folds import stratified_folds
 from clear_peft.label_quality.groups import as_groups, combined, identical_rows
 from clear_peft.label_quality.head import LinearHead, fit_linear_head
-from clear_peft.label_quality.mixture_cleanliness import BetaMixtureCleanliness, GaussianMixtureCleanliness
+from clear_peft.label_quality.loss_mixture import (
+    GaussianLossMixture,
+    LossMixture,
+    MixtureEstimate,
+    PaperMixture,
+)
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.pred_probs import label_quality_from_pred_probs
 from clear_peft.label_quality.probe import Judgement, LinearProbe, fit_probe
@@ -17,16 +20,16 @@ from clear_peft.label_quality.scale import log_odds
 from clear_peft.label_quality.smoothing import smooth
 
 __all__ = [
-    "BetaMixtureCleanliness",
     "Calibration",
-    "CleanlinessEstimate",
-    "CleanlinessEstimator",
-    "GaussianMixtureCleanliness",
+    "GaussianLossMixture",
     "Judgement",
     "LabelQuality",
     "LinearHead",
     "LinearProbe",
+    "LossMixture",
+    "MixtureEstimate",
     "NoiseModel",
+    "PaperMixture",
     "TopProbs",
     "as_groups",
     "calibrate",
@@ -37,7 +40,6 @@ __all__ = [
     "identical_rows",
     "label_quality_from_pred_probs",
     "log_odds",
-    "moved_to",
     "rank_label_issues",
     "smooth",
     "stratified_folds",

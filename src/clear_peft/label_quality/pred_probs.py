@@ -65,7 +65,8 @@ def label_quality_from_pred_probs(
     interval = noise_rate_interval(float(1 - p.mean(dtype=np.float64)), error)
     interval = widened(interval, fit, views, given[some], counted)
     every = np.arange(size) if together is None else together
-    return LabelQuality(given, TopProbs.concatenate(tops), own, p, fit.noise, interval, every)
+    merged = TopProbs.concatenate(tops)
+    return LabelQuality(given, merged, own, p, fit.noise, interval, every, "out_of_sample")
 
 
 def checked(pred_probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray[np.floating], Labels]:

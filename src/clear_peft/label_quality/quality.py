@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from clear_peft.label_quality.noise_model import NoiseModel
+from clear_peft.label_quality.noise_model import NoiseKind, NoiseModel
 from clear_peft.label_quality.ranking import rank_label_issues
+
+Source = Literal["probe", "out_of_sample", "final_model"]
 
 # of more than twice as many classes, so many probabilities of a row are kept
 TOP_CLASSES = 32
@@ -56,26 +58,21 @@ class TopProbs:
         classes, values = zip(*((part.classes, part.values) for part in parts), strict=True)
         return cls(np.concatenate(classes), np.concatenate(values), parts[0].num_classes)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What a file has to hold; probabilities in float16."""
-        return {"classes": self.classes, "probabilities": self.values.astype(np.float16)}
-
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> "TopProbs":
-        """Make of what ``arrays`` gave.
+    def from_arrays(cls, classes: npt.NDArray[Any], values: npt.NDArray[Any], num_classes: int) -> "TopProbs":
+        """Make of its arrays, from a file that anybody may have written.
 
         Raises:
-            ValueError: If it is none of that.
+            ValueError: If they are none of that.
         """
-        classes, values = arrays["classes"], arrays["probabilities"]
-        kept = cls.of(np.ones((1, num_classes))).classes
-        if classes.shape != values.shape or classes.shape[1:] != kept.shape[1:]:
+        kept = num_classes if num_classes <= 2 * TOP_CLASSES else TOP_CLASSES
+        if classes.shape != values.shape or classes.shape[1:] != (kept,):
             raise ValueError(f"it does not hold probabilities of {num_classes} classes")
-        if classes.dtype != kept.dtype or not ((classes >= 0) & (classes < num_classes)).all():
+        if classes.dtype != class_dtype(num_classes) or not ((classes >= 0) & (classes < num_classes)).all():
             raise ValueError("it names classes that there are not")
-        if values.dtype != np.float16 or not ((values >= 0) & (values <= 1)).all():
+        if values.dtype != np.float32 or not ((values >= 0) & (values <= 1)).all():
             raise ValueError("its probabilities are not all between 0 and 1")
-        return cls(classes, values.astype(np.float32), num_classes)
+        return cls(classes, values, num_classes)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -103,26 +100,127 @@ class LabelQuality:
 
     Attributes:
         given: Given labels, (N,) class ids.
-        pred_probs: P(true class | row) by a model that has not seen the row's label, nor its group's.
+        pred_probs: P(true class | row).
         self_confidence: Of these, that of the given label, (N,) float32.
-        clean_probability: p, the posterior probability that the given label is the true class, (N,) float32:
-            what ``pred_probs`` and the noise model make of the label.
-        noise: How given labels come from true ones.
+        clean_probability: p, the probability that the given label is the true class, (N,) float32: what
+            ``pred_probs`` and the noise model make of the label.
+        noise: How given labels come from true ones; None where no noise model was fitted.
         noise_rate_interval: A 95 % interval for the noise rate; ``clear_peft.label_quality.interval`` says
-            what it covers.
+            what it covers. None where no noise model was fitted.
         groups: Group of each row (copies, or what the user has given), (N,).
+        source: Whose predictions these are: those of a ``probe``, or ``out_of_sample`` ones of others, that
+            have not seen the row's label nor its group's; or those of the ``final_model``, trained on them.
+        row: Position of each row in the table that it comes from, (N,). Default: 0, 1, ….
     """
 
     given: npt.NDArray[np.integer]
     pred_probs: TopProbs
     self_confidence: npt.NDArray[np.float32]
     clean_probability: npt.NDArray[np.float32]
-    noise: NoiseModel
-    noise_rate_interval: tuple[float, float]
+    noise: NoiseModel | None
+    noise_rate_interval: tuple[float, float] | None
     groups: npt.NDArray[np.integer]
+    source: Source = "probe"
+    row: npt.NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.given)
+
+    @property
+    def rows(self) -> npt.NDArray[np.integer]:
+        """Position of each row in the table that it comes from, (N,)."""
+        return np.arange(len(self)) if self.row is None else self.row
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[LabelQuality]") -> "LabelQuality":
+        """Parts of one table, judged by the same predictions and noise model, in the order of the table."""
+        first, rows = parts[0], np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+
+        def joined(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])[order]
+
+        return cls(
+            joined("given"),
+            TopProbs.concatenate([part.pred_probs for part in parts])[order],
+            joined("self_confidence"),
+            joined("clean_probability"),
+            first.noise,
+            first.noise_rate_interval,
+            joined("groups"),
+            first.source,
+            rows[order],
+        )
+
+    def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """What a file has to hold: arrays, and the rest as JSON takes it; see ``from_arrays``."""
+        arrays = {
+            "given": self.given,
+            "classes": self.pred_probs.classes,
+            "pred_probs": self.pred_probs.values,
+            "self_confidence": self.self_confidence,
+            "clean_probability": self.clean_probability,
+            "groups": self.groups,
+            "row": self.rows,
+        }
+        if self.noise is not None:
+            arrays["transition"] = self.noise.transition
+        rest = {
+            "num_classes": self.pred_probs.num_classes,
+            "noise": None if self.noise is None else self.noise.kind,
+            "noise_rate_interval": self.noise_rate_interval,
+            "source": self.source,
+        }
+        return arrays, rest
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], rest: Mapping[str, Any]) -> "LabelQuality":
+        """Make of what ``arrays`` gave, from a file that anybody may have written.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is none of that.
+        """
+        known = {"given", "classes", "pred_probs", "self_confidence", "clean_probability", "groups", "row"}
+        if arrays.keys() != known | ({"transition"} if rest["noise"] is not None else set()):
+            raise ValueError("it holds other arrays than the quality of labels")
+        classes, size = rest["num_classes"], len(arrays["given"])
+        if type(classes) is not int:
+            raise ValueError("it does not say how many classes there are")
+        pred_probs = TopProbs.from_arrays(arrays["classes"], arrays["pred_probs"], classes)
+        for name in ("given", "groups", "row"):
+            if arrays[name].shape != (size,) or not np.issubdtype(arrays[name].dtype, np.integer):
+                raise ValueError(f"its {name} is not a whole number for each of {size} rows")
+        if not ((arrays["given"] >= 0) & (arrays["given"] < classes)).all():
+            raise ValueError("its labels name classes that there are not")
+        for name in ("self_confidence", "clean_probability"):
+            values = arrays[name]
+            if (
+                values.shape != (size,)
+                or values.dtype != np.float32
+                or not ((values >= 0) & (values <= 1)).all()
+            ):
+                raise ValueError(f"its {name} is not between 0 and 1 for each of {size} rows")
+        if len(pred_probs) != size:
+            raise ValueError(f"it does not hold predictions of {size} rows")
+        if rest["source"] not in get_args(Source) or rest["noise"] not in (None, *get_args(NoiseKind)):
+            raise ValueError("it names predictions or noise of no known kind")
+        noise = None
+        if rest["noise"] is not None:
+            transition = arrays["transition"]
+            if transition.shape != (classes, classes) or not np.isfinite(transition).all():
+                raise ValueError(f"it does not hold a transition matrix of {classes} classes")
+            noise = NoiseModel(rest["noise"], transition)
+        return cls(
+            arrays["given"],
+            pred_probs,
+            arrays["self_confidence"],
+            arrays["clean_probability"],
+            noise,
+            _interval(rest["noise_rate_interval"]),
+            arrays["groups"],
+            rest["source"],
+            arrays["row"],
+        )
 
     @property
     def noise_rate(self) -> float:
@@ -146,7 +244,7 @@ class LabelQuality:
             names: Names of the C classes. Default: "0", "1", ….
 
         Returns:
-            ``row`` (position, from 0), ``given_label`` and ``predicted_label`` (categorical),
+            ``row`` (position in the table, from 0), ``given_label`` and ``predicted_label`` (categorical),
             ``clean_probability`` (p), ``label_quality`` (the predicted probability of the given label,
             cleanlab's self-confidence; it orders rows of equal p), ``is_label_issue`` (p < ½) and ``group``.
         """
@@ -159,4 +257,15 @@ class LabelQuality:
             predicted=self.predicted,
             names=[str(i) for i in range(classes)] if names is None else names,
         )
-        return issues.assign(group=self.groups[issues["row"]])
+        issues["group"] = self.groups[issues["row"]]
+        issues["row"] = self.rows[issues["row"]]
+        return issues
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    low, high = value
+    if not (type(low) is type(high) is float and 0 <= low <= high <= 1):
+        raise ValueError("its interval of the noise rate is none")
+    return low, high

@@ -1,6 +1,6 @@
 """Logits, labels and teachers in, per-example losses out."""
 
-from clear_peft.losses.base import Objective
+from clear_peft.losses.base import Loss
 from clear_peft.losses.functional import (
     consistency,
     cross_entropy,
@@ -9,15 +9,15 @@ from clear_peft.losses.functional import (
     soft_cross_entropy,
     symmetric_cross_entropy,
 )
-from clear_peft.losses.registry import OBJECTIVES, make_objective
+from clear_peft.losses.registry import LOSSES, make_loss
 
 __all__ = [
-    "OBJECTIVES",
-    "Objective",
+    "LOSSES",
+    "Loss",
     "consistency",
     "cross_entropy",
     "generalized_cross_entropy",
-    "make_objective",
+    "make_loss",
     "smoothed_cross_entropy",
     "soft_cross_entropy",
     "symmetric_cross_entropy",

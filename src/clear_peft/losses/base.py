@@ -1,7 +1,7 @@
-"""What an objective is, and what the objectives share."""
+"""What a loss is, and what the losses share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from clear_peft.errors import InputError
 
 
-class Objective(Protocol):
+class Loss(Protocol):
     """What a batch costs: logits and given labels in, per-example losses out; may remember examples."""
 
     def __call__(self, logits: Tensor, labels: Tensor, ids: Tensor, *, epoch: float) -> Tensor:
@@ -32,23 +32,27 @@ class Objective(Protocol):
         """
         ...
 
-    def state(self) -> dict[str, Tensor]:
+    def merge(self, together: Callable[[Tensor], Tensor]) -> None:
+        """Remember what all processes have seen; see ``BaseLoss.merge``."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold: copies on the CPU, ``{}`` if there is nothing to remember."""
         ...
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` returned.
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned.
 
         Raises:
-            InputError: If it was written by another objective or for another training set.
+            InputError: If it was written by another loss or for another training set.
         """
         ...
 
 
-class BaseObjective(ABC):
+class BaseLoss(ABC):
     """Checked input and a memory of tensors, which live where the logits are from the first use on.
 
-    The memory is this process's own: where several processes train, each knows the examples it has seen.
+    Where several processes train, each remembers what it has seen until ``merge`` brings them together.
 
     Attributes:
         name: Its name in the registry.
@@ -70,7 +74,7 @@ class BaseObjective(ABC):
         self._memory: dict[str, Tensor] = {}
 
     def __call__(self, logits: Tensor, labels: Tensor, ids: Tensor, *, epoch: float) -> Tensor:
-        """Losses of a batch, (B,) float32; see ``Objective``."""
+        """Losses of a batch, (B,) float32; see ``Loss``."""
         if logits.shape[1:] != (self.num_classes,) or not labels.shape == ids.shape == logits.shape[:1]:
             raise InputError(
                 f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}, ids "
@@ -84,21 +88,29 @@ class BaseObjective(ABC):
     def _losses(self, logits: Tensor, labels: Tensor, ids: Tensor, epoch: float) -> Tensor:
         """Losses of a batch whose shapes fit and whose logits are float32."""
 
-    def state(self) -> dict[str, Tensor]:
+    def merge(self, together: Callable[[Tensor], Tensor]) -> None:
+        """Remember what all processes have seen.
+
+        Args:
+            together: Makes of a tensor with a row for each example, (N, …), the one of all processes.
+        """
+        self._memory = {name: together(tensor) for name, tensor in self._memory.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
         """Copies of the memory on the CPU."""
         return {name: tensor.to("cpu", copy=True) for name, tensor in self._memory.items()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` returned; see ``Objective``."""
-        own = self.state()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned; see ``Loss``."""
+        own = self.state_dict()
         if _shapes(state) != _shapes(own):
             raise self._foreign(state)
         self._memory = {name: state[name].to(own[name].dtype, copy=True) for name in self._memory}
 
     def _foreign(self, state: Mapping[str, Tensor]) -> InputError:
         return InputError(
-            f"A state with {_shapes(state)} does not fit objective {self.name!r} for {self.num_examples} "
-            f"examples and {self.num_classes} classes: resume with the objective and training set that "
+            f"A state with {_shapes(state)} does not fit loss {self.name!r} for {self.num_examples} "
+            f"examples and {self.num_classes} classes: resume with the loss and training set that "
             "wrote it."
         )
 

@@ -1,4 +1,4 @@
-"""What an objective may be given: options that are numbers."""
+"""What a loss may be given: options that are numbers."""
 
 import math
 import operator

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from clear_peft.losses.base import BaseObjective, moving_average
+from clear_peft.losses.base import BaseLoss, moving_average
 from clear_peft.losses.checks import number
 from clear_peft.losses.functional import cross_entropy
 
 _MARGIN = 1e-4  # as the authors: keeps log(1 − ⟨t, p⟩) finite
 
 
-class ELR(BaseObjective):
+class ELR(BaseLoss):
     """CE + λ·log(1 − ⟨t_i, p_i⟩) with targets t_i ← β·t_i + (1 − β)·p_i (Liu et al. 2020, arXiv 2007.00151).
 
     p_i = softmax(f_i), clamped to [1e-4, 1 − 1e-4]; into the target it goes normalised and without gradient.

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from clear_peft.losses.base import BaseObjective, moving_average
+from clear_peft.losses.base import BaseLoss, moving_average
 from clear_peft.losses.checks import number
 from clear_peft.losses.functional import cross_entropy, soft_cross_entropy
 
 
-class SELC(BaseObjective):
+class SELC(BaseLoss):
     """Cross entropy, then cross entropy to soft targets s_i ← α·s_i + (1 − α)·softmax(f_i).
 
     Source: Lu & He 2022 (arXiv 2205.01156). s_i starts as the one-hot given label, is updated before the loss

@@ -1,8 +1,8 @@
-"""Objectives that remember nothing: the formulas of ``losses`` with their options."""
+"""Losses that remember nothing: the formulas of ``functional`` with their options."""
 
 from torch import Tensor
 
-from clear_peft.losses.base import BaseObjective
+from clear_peft.losses.base import BaseLoss
 from clear_peft.losses.checks import number
 from clear_peft.losses.functional import (
     cross_entropy,
@@ -12,7 +12,7 @@ from clear_peft.losses.functional import (
 )
 
 
-class CrossEntropy(BaseObjective):
+class CrossEntropy(BaseLoss):
     """Cross entropy to the given labels."""
 
     name = "cross_entropy"
@@ -21,7 +21,7 @@ class CrossEntropy(BaseObjective):
         return cross_entropy(logits, labels)
 
 
-class LabelSmoothing(BaseObjective):
+class LabelSmoothing(BaseLoss):
     """Cross entropy to smoothed labels (Szegedy et al. 2016, arXiv 1512.00567).
 
     Args:
@@ -40,7 +40,7 @@ class LabelSmoothing(BaseObjective):
         return smoothed_cross_entropy(logits, labels, self.epsilon)
 
 
-class GCE(BaseObjective):
+class GCE(BaseLoss):
     """Generalized cross entropy (Zhang & Sabuncu 2018, arXiv 1805.07836).
 
     Args:
@@ -59,7 +59,7 @@ class GCE(BaseObjective):
         return generalized_cross_entropy(logits, labels, self.q)
 
 
-class SCE(BaseObjective):
+class SCE(BaseLoss):
     """Symmetric cross entropy, α·CE + β·RCE (Wang et al. 2019, arXiv 1908.06112).
 
     The defaults are those that later comparisons give for CIFAR-10 (for the 100 classes of CIFAR-100, α = 6

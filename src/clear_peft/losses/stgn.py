@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clear_peft.losses.base import BaseObjective
+from clear_peft.losses.base import BaseLoss
 from clear_peft.losses.checks import number
 from clear_peft.losses.functional import cross_entropy
 
 
-class STGN(BaseObjective):
+class STGN(BaseLoss):
     """Cross entropy whose gradient at the logits carries Gaussian noise of an own size σ_i per example.
 
     Source: Wu et al. 2022 (EMNLP 515). Each time an example is seen its σ_i takes a step up or down,
@@ -78,11 +78,11 @@ class STGN(BaseObjective):
         sigma[ids] = (sigma[ids] + 0.1 * self.sigma * direction).clamp(0, 2 * self.sigma)
         return sigma[ids]
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Copies of the memory on the CPU, with the state of the noise generator."""
-        return super().state() | {"generator": self._generator.get_state()}
+        return super().state_dict() | {"generator": self._generator.get_state()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` returned; see ``Objective``."""
-        super().restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned; see ``Loss``."""
+        super().load_state_dict(state)
         self._generator.set_state(state["generator"])

@@ -42,9 +42,12 @@ def run_demo(output: Path, *, overwrite: bool, reporter: Reporter) -> dict[str, 
         raise InputError(f"{output / 'data'} is there already: give another --output, or --overwrite.")
     reporter.stage(f"Putting {_NOISE_RATE:.0%} wrong labels into BBC News")
     _write_data(news, output / "data")
-    return {
-        method: train(config, overwrite=overwrite, reporter=reporter) for method, config in configs.items()
-    }
+    found = {}
+    for method, config in configs.items():
+        metrics = train(config, overwrite=overwrite, reporter=reporter)
+        assert metrics is not None  # of the only process
+        found[method] = metrics
+    return found
 
 
 def _config(model: Path, output: Path, method: str) -> RunConfig:

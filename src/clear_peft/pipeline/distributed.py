@@ -6,20 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from clear_peft.errors import InputError
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks; True where there is no other."""
     return PartialState().is_main_process
 
 
-def check_alone(what: str) -> None:
+def check_single_process(what: str) -> None:
     """Refuse other processes.
 
     Args:
@@ -34,7 +32,7 @@ def check_alone(what: str) -> None:
 
 
 @contextmanager
-def opened_by_first(opening: AbstractContextManager[Path], folder: Path) -> Iterator[Path]:
+def main_process_first(opening: AbstractContextManager[Path], folder: Path) -> Iterator[Path]:
     """Inside, the folder is there: the first process has opened it when all had checked what they read.
 
     Args:
@@ -52,21 +50,15 @@ def opened_by_first(opening: AbstractContextManager[Path], folder: Path) -> Iter
         yield folder
 
 
-def told_by_first(value: Any) -> Any:
-    """What the first process has, on all of them; called by all."""
-    return broadcast_object_list([value])[0]
-
-
-def leave() -> None:
+def shutdown() -> None:
     """End this process where it is one of several; elsewhere, nothing.
 
     Without Python's own last steps: threads of the process group that are still there then abort now and
     then, and what was done would count as failed (pytorch/pytorch#179291).
     """
-    processes = PartialState()
-    if processes.num_processes == 1:
+    # no waiting: what the first process writes may take longer than a process group allows
+    if PartialState().num_processes == 1:
         return
-    processes.wait_for_everyone()
     atexit._run_exitfuncs()  # loggers have something to say in the end
     sys.stdout.flush()
     sys.stderr.flush()

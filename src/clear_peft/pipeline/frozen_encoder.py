@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 
 from clear_peft.data.tokens import check_room, token_lists
 from clear_peft.errors import InputError
-from clear_peft.pipeline.models import bf16_pays, check_length, load_encoder, load_tokenizer
+from clear_peft.hardware import bf16_pays
+from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
 
 _PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
 

@@ -13,12 +13,13 @@ from transformers import DataCollatorWithPadding
 from clear_peft.baselines import get_method
 from clear_peft.data import Examples, LabelNames, check_output, load_examples, tokenize, write_table
 from clear_peft.errors import InputError
+from clear_peft.hardware import bf16_pays
 from clear_peft.pipeline.metrics import accuracy_and_f1
-from clear_peft.pipeline.models import bf16_pays, load_classifier, load_tokenizer
+from clear_peft.pipeline.models import load_classifier, load_tokenizer
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import CONFIG_NAME, RunConfig
-from clear_peft.trainer.indexing import IdCollator, with_ids
-from clear_peft.trainer.scoring import predict_logits
+from clear_peft.trainer.columns import IdCollator, with_ids
+from clear_peft.trainer.passes import predict_logits
 from clear_peft.tuners import load_adapter
 
 _BATCH_SIZE = 64

@@ -1,17 +1,16 @@
 """Pretrained models and tokenizers, by hub name or path."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-from transformers import logging as transformers_logging
 
 from clear_peft.data import LabelNames
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 
 # what transformers raises over a name, a folder or a file that is not what it should be; ImportError where
 # a tokenizer needs a package that is not installed
@@ -25,20 +24,7 @@ _REFUSALS = (
     ImportError,
     SafetensorError,
 )
-
-
-@contextmanager
-def silently() -> Iterator[None]:
-    """Keep transformers' remarks (the head is new, as it is meant to be) and bars from between our own."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+_LAYER = re.compile(r"\.\d+\.")  # layers are numbered, heads and poolers are not
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -61,7 +47,6 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-@silently()
 def load_classifier(
     name: str, names: LabelNames, tokenizer: Any, *, trust_remote_code: bool = False, new_head: bool = True
 ) -> Any:
@@ -93,21 +78,23 @@ def load_classifier(
             )
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
-        return AutoModelForSequenceClassification.from_pretrained(
+        model, found = AutoModelForSequenceClassification.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=new_head,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except InputError:
         raise
     except _REFUSALS as error:
         raise _not_found("model", name, error) from error
+    _warn_of_random_layers(name, found)
+    return model
 
 
-@silently()
 def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:
     """Load a pretrained encoder, without a head, in float32 and evaluation mode.
 
@@ -115,12 +102,30 @@ def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:
         InputError: If there is none of that name.
     """
     try:
-        model = AutoModel.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
+        model, found = AutoModel.from_pretrained(
+            name,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except _REFUSALS as error:
         raise _not_found("model", name, error) from error
+    _warn_of_random_layers(name, found)
     return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
+
+
+def _warn_of_random_layers(name: str, found: dict[str, Any]) -> None:
+    """Say that layers were not found in a checkpoint: a new head is as it should be, a new layer is not."""
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    layers = sorted(key for key in new if _LAYER.search(key))
+    if layers:
+        warnings.warn(
+            f"{len(layers)} weights of pretrained layers are not in {name!r}, or of another shape, and begin "
+            f"at random (such as {layers[0]}): check that the model is whole.",
+            ClearWarning,
+            stacklevel=3,
+        )
 
 
 def check_length(model: Any, max_length: int) -> None:
@@ -143,14 +148,6 @@ def check_length(model: Any, max_length: int) -> None:
             f"max_length is {max_length}, but the model has {limit} positions{taken}: "
             f"give at most {limit - prefix}."
         )
-
-
-def bf16_pays() -> bool:
-    """Whether bf16 autocast is faster than float32 on this machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not in every release
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def _not_found(what: str, name: str, error: Exception) -> InputError:

@@ -8,11 +8,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 # Trainer's name in its log → ours, in the order in which they are shown
 _FIGURES = {
-    "loss": "train_loss",
+    "epoch_loss": "train_loss",
     "eval_loss": "validation_loss",
     "eval_accuracy": "validation_accuracy",
     "eval_macro_f1": "validation_macro_f1",
-    "eval_believed_accuracy": "validation_believed_accuracy",
+    "eval_weighted_accuracy": "validation_weighted_accuracy",
     "noise_rate": "noise_rate",
     "clean_probability": "clean_probability",
     "gate_rate": "gate_rate",
@@ -23,7 +23,7 @@ _FIGURES = {
     "losses": "losses",
     "step_losses": "step_losses",
     "gate_rates": "gate_rates",
-    "starts_afresh": "starts_afresh",
+    "restarts": "restarts",
 }
 
 

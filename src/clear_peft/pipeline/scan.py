@@ -140,22 +140,15 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     )
     issues = listed(quality, examples, names)
     reporter.stage(f"Writing {folder}")
-    found = audit(
-        issues,
-        quality.pred_probs.dense(),
-        names.names,
-        source="probe",
-        doubted=False,
-        noise_rate_interval=quality.noise_rate_interval,
-    )
+    found = audit(issues, quality, names.names, noise_found=False)
     found = replace(found, predictions=_PREDICTIONS[source])
     packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
     metrics = {
         "rows": len(examples),
         "classes": len(names.names),
         "noise_rate_estimate": quality.noise_rate,
-        "noise_rate_interval": list(quality.noise_rate_interval),
-        "noise": quality.noise.kind,
+        "noise_rate_interval": quality.noise_rate_interval,
+        "noise": None if quality.noise is None else quality.noise.kind,
         "listed": int(quality.is_label_issue.sum()),
         "seconds": time.perf_counter() - started,
         "versions": {name: version(name) for name in packages},

@@ -4,15 +4,13 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-import torch
 from transformers import PrinterCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 
@@ -22,21 +20,18 @@ from clear_peft.data import tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.pipeline import distributed
-from clear_peft.pipeline.finalize import judge_rows, measured, write_outcome
+from clear_peft.pipeline.finalize import measured, quality_of_rows, write_outcome
 from clear_peft.pipeline.inference import logits_of
 from clear_peft.pipeline.interrupts import saving_first
 from clear_peft.pipeline.loggers import check_loggers, keep_logs
-from clear_peft.pipeline.metrics import accuracy_and_f1
-from clear_peft.pipeline.models import bf16_pays, check_length, load_classifier, load_tokenizer, silently
+from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, TestCurve
 from clear_peft.pipeline.splits import Tables, read_tables
 from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig, check_type
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
-from clear_peft.trainer.indexing import CLEAN_LABEL_COLUMN, GROUP_COLUMN
-from clear_peft.trainer.selection import BELIEVED_ACCURACY
-from clear_peft.trainer.watch import NotFiniteError
+from clear_peft.trainer.columns import CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
@@ -60,10 +55,9 @@ _TYPES = get_type_hints(CleaRConfig)
 _CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
 
 
-@silently()
 def train(
     config: RunConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Train, choose the epoch on the (noisy) validation rows, and write the run folder.
 
     Nothing is written before every input has been checked. Of several processes (torchrun, accelerate launch)
@@ -76,14 +70,14 @@ def train(
         reporter: Told of the progress. Default: nobody.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; None on the other processes.
 
     Raises:
         InputError: If anything given is wrong; the sentence says what and how to mend it.
     """
     layout.check(config, resume=resume, overwrite=overwrite)
     arguments = _arguments(config)
-    reporter = reporter if reporter is not None and distributed.is_first() else Silent()
+    reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)
     reporter.stage(f"Reading {config.data}")
     tables = read_tables(config)
@@ -97,28 +91,28 @@ def train(
     method = get_method(config.method)
     if method.folds:
         confident_learning.check_installed()
-        distributed.check_alone(f"The method {config.method}")
+        distributed.check_single_process(f"The method {config.method}")
     opening = layout.carried_on if resume else layout.begin
-    with distributed.opened_by_first(opening(config, tables.digest), Path(config.output)) as folder:
+    with distributed.main_process_first(opening(config, tables.digest), Path(config.output)) as folder:
         started, found = time.perf_counter(), None
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
             tokens = _only(tokens, found.kept)
-        rows = tables.train.rows if found is None else tables.train.rows[found.kept]
         trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
         keep_logs(trainer, folder / layout.TENSORBOARD)
         trainer.add_callback(Diary(partial(_write_down, folder)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = layout.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
-        with saving_first(trainer, reporter), _named_by(rows):
+        with saving_first(trainer, reporter):
             trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started - curve.seconds
         reporter.stage(f"Writing {folder}")
-        judged, metrics = judge_rows(config, tables, trainer, tokenizer, found), None
-        if distributed.is_first():
-            metrics = write_outcome(config, tables, trainer, tokenizer, folder, seconds, found, judged)
-        return distributed.told_by_first(metrics)
+        quality = quality_of_rows(config, tables, trainer, tokenizer, found)
+        # nobody waits for the first process: what it writes may take longer than a process group allows
+        if not distributed.is_main_process():
+            return None
+        return write_outcome(config, tables, trainer, tokenizer, folder, seconds, quality)
 
 
 def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
@@ -135,7 +129,11 @@ def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]
     tokens = {name: tokenize(examples, tokenizer, config.max_length) for name, examples in parts.items()}
     if tables.train.clean_labels is not None:
         tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
-    tokens["train"] = tokens["train"].add_column(GROUP_COLUMN, tables.groups[tables.train.rows])
+    of_table = {"train": tables.train} | ({} if tables.held_out is None else {"validation": tables.held_out})
+    for name, examples in of_table.items():
+        known = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
+        for column, values in known.items():
+            tokens[name] = tokens[name].add_column(column, values)
     return tokens
 
 
@@ -157,40 +155,20 @@ def _arguments(config: RunConfig) -> CleaRConfig:
             raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
         if _TYPES.get(name) in _CHECKED:
             check_type(f"training.{name}", value, _TYPES[name])
+    method = get_method(config.method)
     settings: dict[str, Any] = {
+        **preset(config.preset, config.peft),
+        **method.settings,
         "output_dir": config.output,
         "num_train_epochs": config.epochs,
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": 2 * config.batch_size,
         "learning_rate": config.peak_learning_rate,
-        "warmup_steps": 0.06,
         "seed": config.seed,
-        "bf16": bf16_pays(),
-        "use_cpu": not torch.cuda.is_available(),
-        "train_sampling_strategy": "group_by_length",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "logging_strategy": "epoch",
-        "save_total_limit": 1,
-        "load_best_model_at_end": True,
         "report_to": config.report_to,
         "run_name": Path(config.output).name,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    settings |= {
-        **preset(config.preset, config.peft),
-        **get_method(config.method).settings,
         **config.training,
     }
-    judged = settings.get("clean_routing", True) and settings.get("fresh_start", True)
-    # a tenth of the rows, many labels wrong: counting those that are believed tells epochs apart better
-    metric = settings.setdefault("metric_for_best_model", BELIEVED_ACCURACY if judged else "accuracy")
-    larger = not str(metric).endswith("loss")
-    if settings.setdefault("greater_is_better", larger) != larger:
-        raise InputError(
-            f"training sets metric_for_best_model {metric!r} and greater_is_better "
-            f"{settings['greater_is_better']}, which would keep the worst epoch: leave the latter out."
-        )
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")
@@ -217,7 +195,6 @@ def _trainer(
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
-        compute_metrics=lambda e: accuracy_and_f1(e.predictions.argmax(axis=1), e.label_ids),
         callbacks=[ReportTo(reporter)],
     )
     for callback in (PrinterCallback, ProgressCallback):
@@ -251,8 +228,7 @@ def _findings(
             trainer = _trainer(
                 config, arguments, _only(tokens, rows), copy.deepcopy(model), tokenizer, reporter
             )
-            with _named_by(tables.train.rows[rows]):
-                trainer.train()
+            trainer.train()
         return logits_of(trainer.model, tokenizer, tables.train.select(held), config.max_length)
 
     logits = confident_learning.out_of_sample_logits(
@@ -268,19 +244,11 @@ def _findings(
     return confident_learning.find_issues(labels, logits)
 
 
-@contextmanager
-def _named_by(rows: np.ndarray) -> Iterator[None]:
-    """Inside, a step that is not finite is told by rows of the file, given of each training row, (N,)."""
-    try:
-        yield
-    except NotFiniteError as error:
-        raise error.of_rows(rows.tolist()) from error
-
-
 def _test_curve(config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any) -> TestCurve:
     def measure() -> dict[str, float]:
         assert tables.test is not None  # the configuration has been checked
-        return measured(trainer.model, tokenizer, tables.test, config.max_length)
+        with trainer.averaged():
+            return measured(trainer.model, tokenizer, tables.test, config.max_length)
 
     curve = TestCurve(measure)
     if config.test_every_epoch:

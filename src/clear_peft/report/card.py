@@ -105,7 +105,7 @@ def _epochs(record: RunRecord) -> str:
     asked, before = record.config["epochs"], record.warm_up
     if before is None:
         return f"{asked} asked for"
-    return f"{before} to find wrong labels, then {asked - before} afresh"
+    return f"{before} to find wrong labels, then {asked - before} after the restart"
 
 
 def _training(record: RunRecord) -> list[str]:

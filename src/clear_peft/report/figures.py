@@ -69,9 +69,7 @@ def _accuracy(record: RunRecord) -> "Figure | None":
     if test and not curves["test_accuracy"] and selected is not None:
         panel.plot([selected], [100 * test["accuracy"]], "D", color="black", markersize=5, label="test")
     if record.warm_up is not None:
-        panel.axvline(
-            record.warm_up + 0.5, color="#999999", linestyle="--", linewidth=1.2, label="started afresh"
-        )
+        panel.axvline(record.warm_up + 0.5, color="#999999", linestyle="--", linewidth=1.2, label="restarted")
     if selected is not None:
         panel.axvline(selected, color="#999999", linestyle=":", linewidth=1.2, label="selected epoch")
     epochs_below(panel)

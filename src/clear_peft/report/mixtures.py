@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from clear_peft.label_quality.mixture import BetaMixture, GaussianMixture
+from clear_peft.label_quality.gaussian_mixture import GaussianMixture
 
 
 def densities(parameters: Mapping[str, Any], places: np.ndarray) -> np.ndarray:
     """Weight times density of either component.
 
     Args:
-        parameters: ``family`` (gaussian or beta), ``weights``, ``means`` and ``variances`` (two each); of a
-            beta, ``low`` and ``high``, the ends of its support.
+        parameters: ``weights``, ``means`` and ``variances``, two each.
         places: (N,), on the scale of the estimator.
 
     Returns:
@@ -21,9 +20,4 @@ def densities(parameters: Mapping[str, Any], places: np.ndarray) -> np.ndarray:
     """
     moments = [np.array(parameters[name]) for name in ("weights", "means", "variances")]
     with np.errstate(all="ignore"):  # a component may have lost all its weight
-        if parameters["family"] == "gaussian":
-            return np.exp(GaussianMixture(*moments).log_density(places))
-        low, high = parameters["low"], parameters["high"]
-        # at its ends a beta's density may be infinite
-        inside = np.clip((places - low) / (high - low), 1e-3, 1 - 1e-3)
-        return np.exp(BetaMixture(*moments).log_density(inside)) / (high - low)
+        return np.exp(GaussianMixture(*moments).log_density(places))

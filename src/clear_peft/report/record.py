@@ -31,5 +31,5 @@ class RunRecord:
 
     @property
     def warm_up(self) -> int | None:
-        """Number of epochs before training started afresh; None where it did not, or not yet."""
-        return next((epoch["epoch"] for epoch in self.epochs if epoch.get("starts_afresh")), None)
+        """Number of epochs before training restarted; None where it did not, or not yet."""
+        return next((epoch["epoch"] for epoch in self.epochs if epoch.get("restarts")), None)

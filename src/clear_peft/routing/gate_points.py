@@ -4,18 +4,18 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from clear_peft.errors import InputError
+from clear_peft.routing.internals import (
+    CACHES,
+    LIFTED,
+    BaseTunerLayer,
+    GradientCheckpointingLayer,
+    ModulesToSaveWrapper,
+)
 
 OUTSIDE = "outside"  # one gate for all tuner layers that lie in no block (embeddings, poolers)
-
-# Modules that use one projection for the batch and for something that is not the batch (relative
-# positions), and so have to be gated as a whole.
-_LIFTED_CLASSES = {"DisentangledSelfAttention"}
 
 _REFUSED_TYPES = {
     "LILY": "LILY averages its router over the batch, so one example's gate would change another's output",
@@ -88,7 +88,7 @@ def find_gate_points(model: nn.Module) -> tuple[list[GatePoint], tuple[str, ...]
                 f"The forward of '{name}' has been patched (by accelerate's device_map or offloading, it "
                 "seems): attach the router first, or load the model on one device."
             )
-        lifted = bool(prefix_length) or type(module).__name__ in _LIFTED_CLASSES
+        lifted = bool(prefix_length) or type(module).__name__ in LIFTED
         points.append(GatePoint(name, module, columns.setdefault(block, len(columns)), tuners, lifted))
     _refuse_in_place_training(model, points)
     return points, tuple(columns)
@@ -149,7 +149,7 @@ def _tuned_places(model: nn.Module) -> Iterator[Place]:
             covered.append(name)
             if block != OUTSIDE:
                 yield name, module, block, (module,)
-        elif isinstance(module, BaseTunerLayer) or type(module).__name__ in _LIFTED_CLASSES:
+        elif isinstance(module, BaseTunerLayer) or type(module).__name__ in LIFTED:
             tuners = tuple(m for m in module.modules() if isinstance(m, BaseTunerLayer))
             if tuners:
                 covered.append(name)
@@ -162,7 +162,7 @@ def _attentions(model: nn.Module) -> Iterator[Place]:
 
     def takes_cache(module: nn.Module) -> bool:
         names = inspect.signature(module.forward).parameters
-        return "past_key_values" in names and "attention_mask" in names
+        return not CACHES.isdisjoint(names) and "attention_mask" in names
 
     takers = [name for name, module in modules.items() if name and takes_cache(module)]
     for name in takers:

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.beft.layer import BeftLayer
 from torch import Tensor, nn
 
+from clear_peft.routing.internals import BIASES, NEVER_TAPPED
 from clear_peft.routing.prefix_attention import PrefixGate, without_prefix
 from clear_peft.routing.replay import replayed_randomness
-
-# Layers that never call their base layer, or call it with a weight that is already tuned.
-_NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper"}
 
 
 @dataclass
@@ -61,7 +58,7 @@ class Gate:
         if gates is None or any(t._disable_adapters or t.merged_adapters for t in self.tuners):
             return forward(*args, **kwargs)
         gate = gates[:, self.block]
-        if isinstance(module, BeftLayer) and len(self.tuners) == 1:
+        if self._is_a(BIASES) and len(self.tuners) == 1:
             return self._with_gated_bias(gate, module, args, kwargs)
         frozen = None
         if self.lifted:
@@ -85,7 +82,10 @@ class Gate:
 
     def _can_tap(self, module: nn.Module) -> bool:
         # a nested tuner layer would hand over its own tuned output as the frozen one
-        return len(self.tuners) == 1 and not any(c.__name__ in _NEVER_TAPPED for c in self.original.__mro__)
+        return len(self.tuners) == 1 and not self._is_a(NEVER_TAPPED)
+
+    def _is_a(self, names: set[str]) -> bool:
+        return any(c.__name__ in names for c in self.original.__mro__)
 
     def _frozen(self, forward: Any, args: tuple, kwargs: dict) -> Any:
         if self.prefix_length:

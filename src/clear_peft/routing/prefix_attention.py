@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from clear_peft.routing.internals import CACHES
 from clear_peft.routing.replay import replayed_randomness
 
 
@@ -113,7 +114,8 @@ def without_prefix(forward: Any, args: tuple, kwargs: dict, prefix_length: int) 
         prefix_length: Number of the prefix's vectors.
     """
     bound = inspect.signature(forward).bind(*args, **kwargs)
-    bound.arguments["past_key_values"] = None
+    for name in CACHES & bound.arguments.keys():
+        bound.arguments[name] = None
     mask = bound.arguments.get("attention_mask")
     if mask is not None:
         if not isinstance(mask, Tensor):

@@ -19,7 +19,7 @@ class Router:
     Outside :meth:`route` the model behaves as if the router were not there, and it is saved, loaded
     and merged as ever: only the forwards of the gate points are replaced. Works in any training loop::
 
-        router = Router(peft_model, ceiling=0.85)
+        router = Router(peft_model, max_gate_prob=0.85)
         with router.route(p[batch_ids], example_ids=batch_ids, step=step):
             loss = peft_model(**batch).loss
             loss.backward()
@@ -29,7 +29,7 @@ class Router:
     Args:
         model: what ``peft.get_peft_model`` made, or a ``clear_peft.tuners.BottleneckModel``. Changed
             in place; :meth:`detach` undoes it.
-        ceiling: γ in [0, 1]: even a surely clean example passes a block with this probability only.
+        max_gate_prob: γ in [0, 1]: even a surely clean example passes a block with this probability only.
             Default 1.
         seed: seed of the gates. Default 0.
 
@@ -43,15 +43,15 @@ class Router:
     Source: Kim, Kim & Lee, "CleaR", ACL 2024 (arXiv 2411.00873).
     """
 
-    def __init__(self, model: nn.Module, *, ceiling: float = 1.0, seed: int = 0) -> None:
-        if not 0.0 <= ceiling <= 1.0:
-            raise InputError(f"The routing ceiling must lie between 0 and 1, not {ceiling}.")
+    def __init__(self, model: nn.Module, *, max_gate_prob: float = 1.0, seed: int = 0) -> None:
+        if not 0.0 <= max_gate_prob <= 1.0:
+            raise InputError(f"max_gate_prob must lie between 0 and 1, not {max_gate_prob}.")
         if any("_clear_gate" in module.__dict__ for module in model.modules()):
             raise InputError(
                 "The model has a router already: detach it first (clear_peft.routing.detach(model))."
             )
         points, self.blocks = find_gate_points(model)
-        self.ceiling = ceiling
+        self.max_gate_prob = max_gate_prob
         self.seed = seed
         self._model = model
         self._first = points[0].module
@@ -93,7 +93,7 @@ class Router:
                 f"{tuple(clean_probability.shape)} and {tuple(example_ids.shape)}."
             )
         return draw_gates(
-            self.ceiling * clean_probability,
+            self.max_gate_prob * clean_probability,
             example_ids.to(clean_probability.device),
             self.num_blocks,
             seed=self.seed,

@@ -1,112 +1,208 @@
-"""What a run is told: the options of ``clear-peft train`` and the contents of ``config.yaml``."""
+"""What a run is told: the options of ``clear-peft train`` and the contents of ``config.yaml``.
 
-import math
+The command line makes its options of the fields of :class:`RunConfig`, so that importing this is quick: YAML
+and NumPy are imported where they are needed.
+"""
+
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from dataclasses import dataclass as plain_dataclass
+from functools import wraps
 from pathlib import Path
-from types import UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Self, get_args, get_origin
 
-import yaml
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
 
-from clear_peft.baselines import get_method
+from clear_peft.baselines import METHODS, get_method
 from clear_peft.errors import InputError
-from clear_peft.files import atomic_write, refuse_links_out
 from clear_peft.tuners import available_methods
 
 CONFIG_NAME = "config.yaml"
 _MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of names",
+    dict: "options by name, as JSON can hold them",
+}
+_DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
 
 
-@dataclass(frozen=True, kw_only=True)
+class OptionError(InputError):
+    """An option of a run is not what it should be.
+
+    Args:
+        option: Its name.
+        sentence: What it is, and what to give.
+    """
+
+    def __init__(self, option: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.option = option
+
+
+def _refusing_in_a_sentence(cls: Any) -> Any:
+    """Let a pydantic dataclass refuse values by an :class:`OptionError`."""
+    construct = cls.__init__
+
+    @wraps(construct)
+    def __init__(self: Any, **values: Any) -> None:  # noqa: N807
+        try:
+            construct(self, **values)
+        except ValidationError as error:
+            raise _refusal(error, values) from error
+
+    cls.__init__ = __init__
+    return cls
+
+
+def _option(
+    panel: str,
+    description: str,
+    default: Any = ...,
+    *,
+    choices: tuple[str, ...] = (),
+    factory: Callable[[], Any] | None = None,
+    **limits: float,
+) -> Any:
+    """A field that is an option.
+
+    Args:
+        panel: Where ``--help`` shows it.
+        description: What it means.
+        default: Where it is not given; ``...``: it has to be given.
+        choices: Values that it may have; none: any of its type.
+        factory: Makes the default, in place of ``default``.
+        **limits: ``ge``, ``gt``, ``le`` and ``lt`` of a number.
+    """
+    extra: dict[str, Any] = {"panel": panel} | ({"enum": list(choices)} if choices else {})
+    made = {"default": default} if factory is None else {"default_factory": factory}
+    return Field(**made, description=description, json_schema_extra=extra, **limits)  # type: ignore[call-overload]
+
+
+@_refusing_in_a_sentence
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """Everything that decides the outcome of a run.
 
-    Attributes:
-        model: Name on the Hugging Face hub, or path, of the pretrained model.
-        data: Training table: a CSV, TSV, JSONL or Parquet file, or a hub data set ``name[:config][@split]``.
-        output: Run folder.
-        text_column: Column of the texts.
-        label_column: Column of the given labels, which may be wrong.
-        clean_label_column: Column of true labels, if they are known: read for evaluation alone.
-        id_column: Column of ids, copied into the list of label issues.
-        group_column: Column that says which rows belong together, such as those of one customer or document:
-            none is judged by a fit that has seen another's label, and none is held out without the others.
-        validation: Validation table; by default rows of ``data`` are held out, with their doubtful labels.
-        validation_fraction: Share of the rows that is held out.
-        test: Test table, evaluated once at the end.
-        test_every_epoch: Whether it is evaluated after every epoch too, for curves; nothing is chosen on it.
-        peft: PEFT method, see ``clear_peft.tuners.available_methods()``.
-        peft_options: Further fields of the PEFT method's configuration.
-        target_modules: Names of the layers to adapt; by default the PEFT method's own.
-        method: How to train, one of ``clear_peft.baselines.METHODS``.
-        preset: ``recommended`` or ``paper``.
-        training: Further fields of ``CleaRConfig``, over the preset and the method.
-        epochs: Passes over the training rows; ``clear`` spends up to two on finding wrong labels.
-        batch_size: Examples per step.
-        learning_rate: Peak of a linear schedule; by default 1e-3, and 5e-5 for ``full``.
-        max_length: Tokens per text; what is longer is cut.
-        seed: Seed of the split, the initial weights, the batches and the gates.
-        trust_remote_code: Whether code that comes with a hub model may run.
-        report_to: Loggers that get the figures of every epoch too: ``tensorboard`` (in the run folder),
-            ``wandb``, ``trackio``, ``mlflow`` and whatever else ``transformers`` reports to.
+    The fields are described where they are declared, and in ``docs/options.md``. A value of another type is
+    refused, never turned into one that fits; a whole number is a number.
+
+    Raises:
+        InputError: If an option is unknown or missing, or a value has the wrong type or range.
     """
 
-    model: str
-    data: str
-    output: str
-    text_column: str = "text"
-    label_column: str = "label"
-    clean_label_column: str | None = None
-    id_column: str | None = None
-    group_column: str | None = None
-    validation: str | None = None
-    validation_fraction: float = 0.1
-    test: str | None = None
-    test_every_epoch: bool = False
-    peft: str = "lora"
-    peft_options: dict[str, Any] = field(default_factory=dict)
-    target_modules: list[str] | None = None
-    method: str = "clear"
-    preset: str = "recommended"
-    training: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float | None = None
-    max_length: int = 128
-    seed: int = 0
-    trust_remote_code: bool = False
-    report_to: list[str] = field(default_factory=list)
+    model: str = _option(_MODEL, "Hub name or path of the pretrained model.")
+    data: str = _option(
+        _DATA,
+        "Training table: a CSV, TSV, JSONL or Parquet file, or a hub data set NAME[:CONFIG][@SPLIT].",
+    )
+    output: str = _option(_OUTPUT, "Run folder to write.")
+    text_column: str = _option(_DATA, "Column of the texts.", "text")
+    label_column: str = _option(_DATA, "Column of the given labels, which may be wrong.", "label")
+    clean_label_column: str | None = _option(
+        _DATA, "Column of true labels, if they are known; read for evaluation only.", None
+    )
+    id_column: str | None = _option(_DATA, "Column of ids, copied into the list of label issues.", None)
+    group_column: str | None = _option(
+        _DATA,
+        "Column that says which rows belong together, such as those of a customer or a document. No row is "
+        "judged by a model that has seen the label of another row of its group, and groups are held out as "
+        "a whole.",
+        None,
+    )
+    validation: str | None = _option(
+        _DATA, "Validation table. Without it, rows of the training table are held out.", None
+    )
+    validation_fraction: float = _option(
+        _DATA, "Share of rows held out for validation when no validation table is given.", 0.1, gt=0, lt=1
+    )
+    test: str | None = _option(_DATA, "Test table, evaluated once, after training.", None)
+    test_every_epoch: bool = _option(
+        _DATA, "Evaluate the test table after every epoch too. No epoch is chosen by it.", False
+    )
+    peft: str = _option(_MODEL, "PEFT method.", "lora", choices=available_methods())
+    peft_options: dict[str, JsonValue] = _option(
+        _MODEL, 'Further options of the PEFT method, such as {"r": 8}.', factory=dict
+    )
+    target_modules: list[str] | None = _option(
+        _MODEL, "Layers to adapt, by name. Default: those that the PEFT method adapts.", None
+    )
+    method: str = _option(_TRAINING, "Training method.", "clear", choices=tuple(METHODS))
+    preset: str = _option(
+        _TRAINING,
+        "Settings to begin with; paper is the recipe of the CleaR paper.",
+        "recommended",
+        choices=("recommended", "paper"),
+    )
+    training: dict[str, JsonValue] = _option(
+        _TRAINING,
+        'Further settings of CleaRConfig, such as {"max_gate_prob": 0.9}; they replace those of the preset '
+        "and the method.",
+        factory=dict,
+    )
+    epochs: int = _option(
+        _TRAINING,
+        "Passes over the training rows. The method clear spends up to two of them on finding wrong labels.",
+        10,
+        ge=1,
+    )
+    batch_size: int = _option(_TRAINING, "Rows per training step.", 32, ge=1)
+    learning_rate: float | None = _option(
+        _TRAINING,
+        "Peak learning rate of a linear schedule. Default: 1e-3, for full fine-tuning 5e-5.",
+        None,
+        gt=0,
+    )
+    max_length: int = _option(_TRAINING, "Tokens per text; longer texts are cut.", 128, ge=1)
+    seed: int = _option(
+        _TRAINING, "Seed of the split, initial weights, batches and gates.", 0, ge=0, le=2**32 - 1
+    )
+    trust_remote_code: bool = _option(_MODEL, "Run code that comes with a hub model.", False)
+    report_to: list[str] = _option(
+        _OUTPUT,
+        "Loggers that get the figures of every epoch: tensorboard (in the run folder), wandb, trackio, "
+        "mlflow and others that transformers knows.",
+        factory=list,
+    )
 
-    def __post_init__(self) -> None:
-        """Refuse what can be refused before anything is loaded."""
-        for option in fields(self):
-            check_type(option.name, getattr(self, option.name), _TYPES[option.name])
-        get_method(self.method)
-        for name, value, known in (
-            ("peft", self.peft, available_methods()),
-            ("preset", self.preset, ("recommended", "paper")),
-        ):
-            if value not in known:
-                raise InputError(f"There is no {name} {value!r}: choose from {', '.join(known)}.")
-        for name in ("epochs", "batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a whole number of at least 1.")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed}: give a whole number between 0 and {2**32 - 1}.")
-        if self.test_every_epoch and self.test is None:
+    @field_validator("peft", "method", "preset")
+    @classmethod
+    def _is_known(cls, value: str, info: ValidationInfo) -> str:
+        known = next(option.choices for option in options() if option.name == info.field_name)
+        if value not in known:
+            raise InputError(f"There is no {info.field_name} {value!r}: choose from {', '.join(known)}.")
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not value or "\0" in value:
+            raise InputError(f"output is {value!r}: give a folder.")
+        return value
+
+    @field_validator("test_every_epoch")
+    @classmethod
+    def _has_a_test(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("test") is None:
             raise InputError("test_every_epoch needs a test table: give test.")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(
-                f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1."
-            )
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"learning_rate is {self.learning_rate}: give a positive number.")
-        if not self.output or "\0" in self.output:
-            raise InputError(f"output is {self.output!r}: give a folder.")
+        return value
 
     @property
     def peak_learning_rate(self) -> float:
@@ -114,28 +210,42 @@ class RunConfig:
         return self.learning_rate or (1e-3 if get_method(self.method).adapter else 5e-5)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], source: str) -> Self:
+    def from_mapping(
+        cls, values: Mapping[str, Any], source: str, over: Mapping[str, Any] | None = None
+    ) -> Self:
         """Make a configuration from what a YAML file holds.
+
+        Args:
+            values: The options in the file.
+            source: The file; what is wrong with its values names it.
+            over: Options that take the place of the file's. Default: none.
 
         Raises:
             InputError: If a key is unknown or missing, or a value has the wrong type or range.
         """
-        missing = [name for name in ("model", "data", "output") if values.get(name) is None]
-        if missing:
-            raise InputError(f"{source} lacks {', '.join(missing)}: add it.")
+        over = over or {}
         try:
-            return cls(**values)
-        except InputError as error:
+            cls(**{**over, **values})  # a file is refused even where its wrong values would be replaced
+        except OptionError as error:
+            if error.option in over.keys() - values.keys():
+                raise
             raise InputError(f"{source}: {error}") from error
+        return cls(**{**values, **over})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.yaml``."""
+        import yaml
+
+        from clear_peft.files import atomic_write
+
         text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
         atomic_write(Path(folder) / CONFIG_NAME, text)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read the ``config.yaml`` of a run folder, which may come from a stranger."""
+        from clear_peft.files import refuse_links_out
+
         path = Path(folder) / CONFIG_NAME
         if not path.is_file():
             raise InputError(
@@ -145,12 +255,137 @@ class RunConfig:
         return cls.from_mapping(read_yaml(path), str(path))
 
 
+@plain_dataclass(frozen=True)
+class Option:
+    """A field of :class:`RunConfig`, as a command line or a table shows it.
+
+    Attributes:
+        name: As in ``config.yaml``.
+        kind: ``str``, ``int``, ``float``, ``bool``, ``list`` (of names) or ``dict`` (options by name).
+        required: Whether it has to be given.
+        default: None where it has none, or the meaning says what it is.
+        limits: Of a number, in words; may be empty.
+        choices: Values that it may have; none: any of its kind.
+        panel: Where ``--help`` shows it.
+        meaning: What it is.
+    """
+
+    name: str
+    kind: type
+    required: bool
+    default: Any
+    limits: str
+    choices: tuple[str, ...]
+    panel: str
+    meaning: str
+
+    @property
+    def flag(self) -> str:
+        """Its name on a command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def wanted(self) -> str:
+        """What to give, for a sentence."""
+        return f"{_KINDS[self.kind]} {self.limits}".rstrip()
+
+
+def options() -> list[Option]:
+    """The options of a run, in the order of their declaration."""
+    made = []
+    for name, field in RunConfig.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        plain = not field.is_required() and field.default_factory is None
+        made.append(
+            Option(
+                name=name,
+                kind=_kind(field.annotation),
+                required=field.is_required(),
+                default=field.default if plain else None,
+                limits=_in_words(field.metadata),
+                choices=tuple(field.json_schema_extra.get("enum", ())),
+                panel=field.json_schema_extra["panel"],
+                meaning=field.description,
+            )
+        )
+    return made
+
+
+def _kind(annotation: Any) -> type:
+    """``list`` of ``list[str] | None``, and so on."""
+    inner = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if NoneType in get_args(annotation):
+        return _kind(inner[0])
+    return get_origin(annotation) or annotation
+
+
+def _in_words(constraints: list[Any]) -> str:
+    limits = {
+        name: getattr(limit, name)
+        for limit in constraints
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    match limits:
+        case {"ge": low, "le": high}:
+            return f"from {low} to {high}"
+        case {"gt": low, "lt": high}:
+            return f"above {low} and below {high}"
+        case {"ge": low}:
+            return f"of at least {low}"
+        case {"gt": low}:
+            return f"above {low}"
+    return ""
+
+
+def _refusal(error: ValidationError, values: Mapping[str, Any]) -> OptionError:
+    """What pydantic found wrong with the options of a run, in one sentence; what is missing comes last."""
+    known = {option.name: option for option in options()}
+    found = error.errors(include_url=False, include_input=False)
+    first = next((fault for fault in found if fault["type"] != "missing"), None)
+    if first is None:
+        missing = [str(fault["loc"][0]) for fault in found]
+        return OptionError(missing[0], f"The run lacks {', '.join(missing)}: give a value for each.")
+    name = str(first["loc"][0])
+    if name not in known:
+        return OptionError(name, f"There is no option {name!r}: choose from {', '.join(known)}.")
+    raised = first.get("ctx", {}).get("error")
+    if isinstance(raised, InputError):
+        return OptionError(name, str(raised))
+    return OptionError(name, f"{name} is {_shown(values[name])}: give {known[name].wanted}.")
+
+
+def check_type(name: str, value: object, kind: Any) -> None:
+    """Refuse a value of another type.
+
+    Args:
+        name: Of the option, for the sentence.
+        value: Its value.
+        kind: ``str``, ``int``, ``float`` or ``bool``, or one of them or None.
+
+    Raises:
+        InputError: If it is of another type.
+    """
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"{name} is {_shown(value)}: give {_KINDS[_kind(kind)]}.") from error
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no whole number of more than 4,300 digits
+        return "too long a number"
+
+
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read options from YAML, without running anything that it says.
 
     Raises:
-        InputError: If there is no such file, or it holds anything but options with values of their types.
+        InputError: If there is no such file, or it holds anything but options by their names.
     """
+    import yaml
+
     try:
         text = Path(path).read_text(encoding="utf-8")
         if sum(map(text.count, "[{")) > _MOST_BRACKETS:
@@ -167,19 +402,17 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path} is not YAML ({reason}): mend it there.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no options: write lines such as `epochs: 10`.")
-    unknown = sorted(str(key) for key in values if key not in _TYPES)
+    kinds = {option.name: option.kind for option in options()}
+    unknown = sorted(str(key) for key in values if key not in kinds)
     if unknown:
         raise InputError(
-            f"{path} has unknown keys ({', '.join(unknown[:5])}): choose from {', '.join(_TYPES)}."
+            f"{path} has unknown keys ({', '.join(unknown[:5])}): choose from {', '.join(kinds)}."
         )
     for name, value in values.items():
+        if kinds[name] is str:  # a model may be called 1e3
+            continue
         try:
-            if _TYPES[name] not in (str, str | None):  # a model may be called 1e3
-                value = values[name] = with_numbers(value)
-            if value is not None:
-                check_type(name, value, _TYPES[name])
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            values[name] = with_numbers(value)
         except RecursionError as error:
             raise InputError(f"{path}: {name} holds itself: write out what it is to hold.") from error
     return values
@@ -192,44 +425,3 @@ def with_numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [with_numbers(item) for item in value]
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
-
-
-_TYPES: dict[str, Any] = get_type_hints(RunConfig)
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def check_type(name: str, value: object, kind: Any) -> None:
-    """Refuse a value of another type, of those that the options of a run have.
-
-    Args:
-        name: Of the option, for the sentence.
-        value: Its value.
-        kind: ``str``, ``int``, ``float``, ``bool``, ``list[str]`` or ``dict[str, Any]``, or one or None.
-
-    Raises:
-        InputError: If it is of another type.
-    """
-    if get_origin(kind) is UnionType:
-        if value is None:
-            return
-        kind = get_args(kind)[0]
-    if get_origin(kind) is dict:
-        fits, wanted = isinstance(value, dict) and _is_plain(value), "options by name, as JSON can hold them"
-    elif get_origin(kind) is list:
-        fits, wanted = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of names"
-    else:
-        accepted = (int, float) if kind is float else kind
-        fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-        wanted = _TYPE_NAMES[kind]
-    if not fits:
-        raise InputError(f"{name} is {value!r}: give {wanted}.")
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, str | int)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, RunFailedError
 from clear_peft.files import atomic_write
 from clear_peft.run_folder.config import CONFIG_NAME, RunConfig
 
@@ -17,7 +17,7 @@ CARD = "README.md"
 METRICS = "metrics.json"
 EPOCHS = "epochs.json"
 LABEL_ISSUES = "label_issues.csv"
-PREDICTIONS = "predictions.safetensors"
+LABEL_QUALITY = "label_quality.safetensors"
 OUT_OF_SAMPLE = "out_of_sample.safetensors"
 DATA_DIGEST = "data.sha256"
 REPORT = "report.html"
@@ -33,7 +33,7 @@ _OURS = (
     METRICS,
     EPOCHS,
     LABEL_ISSUES,
-    PREDICTIONS,
+    LABEL_QUALITY,
     OUT_OF_SAMPLE,
     DATA_DIGEST,
     REPORT,
@@ -127,9 +127,10 @@ def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
         yield folder
     except Exception as error:
         kept = last_checkpoint(folder)
-        if kept is not None and isinstance(error, InputError):
-            raise _carry_on(error, kept) from error
-        if _resumable(folder) and not isinstance(error, InputError):
+        if isinstance(error, InputError | RunFailedError):
+            if kept is not None:
+                raise _carry_on(error, kept) from error
+        elif _resumable(folder):
             raise
         for entry in _ours(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -168,7 +169,7 @@ def carried_on(config: RunConfig, data_digest: str) -> Iterator[Path]:
     shutil.rmtree(folder / _EARLIER, ignore_errors=True)
     try:
         yield folder
-    except InputError as error:
+    except (InputError, RunFailedError) as error:
         kept = last_checkpoint(folder)
         if kept is None or kept in str(error):
             raise
@@ -180,9 +181,10 @@ def _resumable(folder: Path) -> bool:
     return last_checkpoint(folder) is not None or (folder / OUT_OF_SAMPLE).is_file()
 
 
-def _carry_on(error: InputError, checkpoint: str) -> InputError:
+def _carry_on(error: InputError | RunFailedError, checkpoint: str) -> InputError | RunFailedError:
+    kind = InputError if isinstance(error, InputError) else RunFailedError
     reason = str(error).rstrip(".")
-    return InputError(f"{reason}; the last whole checkpoint is {checkpoint}, from which --resume carries on.")
+    return kind(f"{reason}; the last whole checkpoint is {checkpoint}, from which --resume carries on.")
 
 
 def _ours(folder: Path) -> list[Path]:

@@ -4,18 +4,151 @@ Whoever shows them need not look again: every figure is there as what it should 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clear_peft.errors import InputError
 
-_Check = Callable[[Any], bool]
-
 _LARGEST_FILE = 2**28
-_LARGEST = 1e15
+_LARGEST = 10**15
 _MOST_BINS = 1000
+
+_Number = Annotated[float, Field(gt=-_LARGEST, lt=_LARGEST)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, lt=_LARGEST)]
+_Positive = Annotated[float, Field(gt=0, lt=_LARGEST)]
+_NotNegative = Annotated[float, Field(ge=0, lt=_LARGEST)]
+_Item = TypeVar("_Item")
+_Two = Annotated[list[_Item], Field(min_length=2, max_length=2)]
+_Some = Annotated[list[_Item], Field(min_length=1)]
+
+
+class _Figures(BaseModel):
+    """Figures by name: each is as a run writes it, others are not looked at."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Estimate(_Figures):
+    scale: Literal["loss", "log_odds"] | None = None
+    contradicted: _Share | None = None
+    agreement: _Share | None = None
+
+
+class _Gaussian(_Estimate):
+    weights: _Two[_Share]
+    means: _Two[_Number]
+    variances: _Two[_Positive]
+
+
+def _family(parameters: Any) -> str | None:
+    """Which mixture was fitted, if any: of a mixture and what goes with it there is all or nothing."""
+    match parameters:
+        case {"family": "gaussian"}:
+            return "gaussian"
+        case {"family": _}:
+            return None
+        case dict():
+            return "none"
+    return None
+
+
+class _Histogram(_Figures):
+    edges: Annotated[list[_Number], Field(min_length=2, max_length=_MOST_BINS + 1)]
+    all: _Some[_Count] = []
+    right: _Some[_Count] = []
+    wrong: _Some[_Count] = []
+    doubted: _Some[_NotNegative] | None = None
+    parameters: (
+        Annotated[
+            Annotated[_Estimate, Tag("none")] | Annotated[_Gaussian, Tag("gaussian")],
+            Discriminator(_family),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        rising = all(low < high for low, high in pairwise(self.edges))
+        parts = [part for part in (self.all, self.right, self.wrong, self.doubted) if part]
+        whole = all(len(part) == len(self.edges) - 1 for part in parts)
+        if not (rising and whole and any(self.all + self.right + self.wrong)):
+            raise ValueError("its edges do not rise, or it has not a figure for each bin, or it is empty")
+        return self
+
+
+class _GateRates(_Figures):
+    blocks: _Some[_Share]
+    classes: _Some[_Share | None]
+
+
+class _Measured(_Figures):
+    accuracy: _Share
+    macro_f1: _Share | None = None
+
+
+class _Detection(_Figures):
+    roc_auc: _Share
+    average_precision: _Share
+    recall: _Share
+    wrong: _Count
+    found: _Count
+    precision: _Share | None = None
+
+
+class _Epoch(_Figures):
+    epoch: _Count
+    train_loss: _Number | None = None
+    validation_loss: _Number | None = None
+    validation_accuracy: _Share | None = None
+    validation_macro_f1: _Share | None = None
+    validation_weighted_accuracy: _Share | None = None
+    noise_rate: _Share | None = None
+    clean_probability: _Share | None = None
+    gate_rate: _Share | None = None
+    detection_auc: _Share | None = None
+    memorised: _Share | None = None
+    test_accuracy: _Share | None = None
+    test_macro_f1: _Share | None = None
+    losses: _Histogram | None = None
+    step_losses: _Histogram | None = None
+    restarts: bool | None = None
+    gate_rates: _GateRates | None = None
+
+    @field_validator("restarts")
+    @classmethod
+    def _is_said_only_where_true(cls, value: bool | None) -> bool | None:
+        if value is False:
+            raise ValueError("no run says so")
+        return value
+
+
+class _Metrics(_Figures):
+    test: _Measured | None = None
+    validation: _Measured | None = None
+    selected_epoch: _Count | None = None
+    noise_rate_estimate: _Share | None = None
+    rows: dict[str, _Count | None] | None = None
+    detection: _Detection | None = None
+    memorised: _Share | None = None
+    train_seconds: _NotNegative | None = None
+    peak_memory_bytes: _Count | None = None
+    method: str | None = None
+    peft: str | None = None
+    seed: _Count | None = None
+    versions: dict[str, str] | None = None
 
 
 def read_json(path: Path) -> Any:
@@ -59,10 +192,10 @@ def checked_epochs(value: Any) -> tuple[list[dict[str, Any]], list[str]]:
     epochs: dict[int, dict[str, Any]] = {}
     dropped: list[str] = []
     for entry in value:
-        if not (isinstance(entry, dict) and _count(entry.get("epoch"))):
+        record, wrong = _fitting(entry, _Epoch) if isinstance(entry, dict) else ({}, [])
+        if "epoch" not in record:
             dropped.append("an epoch without a number")
             continue
-        record, wrong = _fitting(entry, _EPOCH)
         epochs[record["epoch"]] = record
         dropped += [f"{name} of epoch {record['epoch']}" for name in wrong]
     return [epochs[number] for number in sorted(epochs)], dropped
@@ -74,155 +207,16 @@ def checked_metrics(value: Any) -> tuple[dict[str, Any], list[str]]:
     Returns:
         The metrics, and the names of what had to be left out.
     """
-    return _fitting(value, _METRICS) if value and isinstance(value, dict) else ({}, ["all of it"])
+    return _fitting(value, _Metrics) if value and isinstance(value, dict) else ({}, ["all of it"])
 
 
-def _fitting(values: Mapping[str, Any], checks: Mapping[str, _Check]) -> tuple[dict[str, Any], list[str]]:
-    """The known values that are None or what they should be, and the names of those that are not."""
-    there = {name: values[name] for name in checks if name in values}
-    kept = {name: value for name, value in there.items() if value is None or checks[name](value)}
-    return kept, [name for name in there if name not in kept]
-
-
-def _number(value: Any) -> bool:
-    # infinity and NaN are not below any number
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
-
-
-def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and _number(value) and value >= 0
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _not_negative(value: Any) -> bool:
-    return _number(value) and value >= 0
-
-
-def _yes(value: Any) -> bool:
-    return value is True
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _all(check: _Check) -> _Check:
-    return lambda values: isinstance(values, list) and bool(values) and all(map(check, values))
-
-
-def _or_none(check: _Check) -> _Check:
-    return lambda value: value is None or check(value)
-
-
-def _one_of(*known: str) -> _Check:
-    return lambda value: isinstance(value, str) and value in known
-
-
-def _mapping(needed: Mapping[str, _Check], others: Mapping[str, _Check] | None = None) -> _Check:
-    """A check for a mapping that must have some keys and may have others, None where a value is not known."""
-
-    def check(value: Any) -> bool:
-        return (
-            isinstance(value, dict)
-            and all(name in value and fits(value[name]) for name, fits in needed.items())
-            and all(value.get(name) is None or fits(value[name]) for name, fits in (others or {}).items())
-        )
-
-    return check
-
-
-def _pair(check: _Check) -> _Check:
-    return lambda values: _all(check)(values) and len(values) == 2
-
-
-def _rising(values: Sequence[float]) -> bool:
-    return all(low < high for low, high in pairwise(values))
-
-
-_ESTIMATE = _mapping({}, {"scale": _one_of("loss", "log_odds"), "contradicted": _share, "agreement": _share})
-_MIXTURE = {"weights": _pair(_share), "variances": _pair(_positive)}
-_GAUSSIAN = _mapping({**_MIXTURE, "family": _one_of("gaussian"), "means": _pair(_number)})
-_BETA = _mapping(
-    {**_MIXTURE, "family": _one_of("beta"), "means": _pair(_share), "low": _number, "high": _number}
-)
-
-
-def _parameters(value: Any) -> bool:
-    """Whether an estimator says this of itself; of ``family`` and what goes with it, all or nothing."""
-    return _ESTIMATE(value) and (
-        "family" not in value or _GAUSSIAN(value) or (_BETA(value) and value["low"] < value["high"])
-    )
-
-
-def _histogram(value: Any) -> bool:
-    known = {"parameters": _parameters, "doubted": _all(_not_negative)}
-    if not _mapping({"edges": _all(_number)}, known)(value):
-        return False
-    edges, bins = value["edges"], len(value["edges"]) - 1
-    parts = [value[part] for part in ("all", "right", "wrong") if part in value]
-    counted = all(_all(_count)(part) and len(part) == bins for part in parts)
-    counted = counted and len(value.get("doubted") or edges[1:]) == bins
-    return bins <= _MOST_BINS and _rising(edges) and counted and any(map(any, parts))
-
-
-def _measured(value: Any) -> bool:
-    return _mapping({"accuracy": _share}, {"macro_f1": _share})(value)
-
-
-def _rows(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_or_none(_count), value.values()))
-
-
-def _versions(value: Any) -> bool:
-    return isinstance(value, dict) and all(_text(version) for version in value.values())
-
-
-_EPOCH: dict[str, _Check] = {
-    "epoch": _count,
-    "train_loss": _number,
-    "validation_loss": _number,
-    **dict.fromkeys(
-        (
-            "validation_accuracy",
-            "validation_macro_f1",
-            "validation_believed_accuracy",
-            "noise_rate",
-            "clean_probability",
-            "gate_rate",
-            "detection_auc",
-            "memorised",
-            "test_accuracy",
-            "test_macro_f1",
-        ),
-        _share,
-    ),
-    "losses": _histogram,
-    "step_losses": _histogram,
-    "starts_afresh": _yes,
-    "gate_rates": _mapping({"blocks": _all(_share), "classes": _all(_or_none(_share))}),
-}
-_METRICS: dict[str, _Check] = {
-    "test": _measured,
-    "validation": _measured,
-    "selected_epoch": _count,
-    "noise_rate_estimate": _share,
-    "rows": _rows,
-    "detection": _mapping(
-        {"roc_auc": _share, "average_precision": _share, "recall": _share, "wrong": _count, "found": _count},
-        {"precision": _share},
-    ),
-    "memorised": _share,
-    "train_seconds": _not_negative,
-    "peak_memory_bytes": _count,
-    "method": _text,
-    "peft": _text,
-    "seed": _count,
-    "versions": _versions,
-}
+def _fitting(values: Any, kind: type[_Figures]) -> tuple[dict[str, Any], list[str]]:
+    """The known figures as they stand in the file, and the names of those that no run writes."""
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        wrong = {fault["loc"][0] for fault in error.errors(include_url=False, include_input=False)}
+    else:
+        wrong = set()
+    there = [name for name in kind.model_fields if name in values]
+    return {name: values[name] for name in there if name not in wrong}, [n for n in there if n in wrong]

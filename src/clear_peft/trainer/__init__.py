@@ -1,7 +1,8 @@
-"""The loop: score the training set, estimate which labels are right, route, step."""
+"""``CleaRTrainer``: warm up, estimate which labels are right, restart, route."""
 
 from clear_peft.trainer.config import CleaRConfig, preset
-from clear_peft.trainer.state import CleanlinessState
+from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.phases import Phase
 from clear_peft.trainer.trainer import CleaRTrainer
 
-__all__ = ["CleaRConfig", "CleaRTrainer", "CleanlinessState", "preset"]
+__all__ = ["CleaRConfig", "CleaRTrainer", "Estimate", "Phase", "preset"]

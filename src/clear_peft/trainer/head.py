@@ -1,5 +1,6 @@
-"""The head of a classifier, and a start for it from which the classes can be told apart."""
+"""The head of a classifier, initialised as a linear probe of its inputs."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LinearHead, fit_linear_head
-from clear_peft.trainer.probing import finite
-from clear_peft.trainer.scoring import pass_over
+from clear_peft.trainer.estimate import finite
+from clear_peft.trainer.passes import pass_over
 from clear_peft.tuners.anatomy import head_names
 
 
@@ -56,7 +57,7 @@ def head_inputs(
     """
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def read(inputs: dict[str, Any]) -> Tensor:
+    def read(inputs: dict[str, Any], _: Tensor) -> Tensor:
         seen.clear()
         logits = model(**inputs).logits.float()
         if logits.dim() != 2:
@@ -80,10 +81,19 @@ def head_inputs(
     return features if features.shape[1] else None
 
 
-class HeadStart:
-    """Lets a model's head begin as a linear probe; one that ``find_head`` does not find begins as it is.
+def looks_trained(head: nn.Linear, model: Any) -> bool:
+    """Whether a head has other weights than transformers gives a new one: no bias, and a known spread."""
+    if head.bias is not None:
+        return bool(head.bias.detach().any())
+    config = getattr(model, "config", None)
+    usual = getattr(config, "initializer_range", None) or getattr(config, "init_std", None)
+    return usual is not None and not usual / 2 < float(head.weight.detach().float().std()) < 2 * usual
 
-    What the head is given where training begins is read once: a fresh start begins there too.
+
+class LinearProbeInit:
+    """Initialises a model's head as a linear probe; a head that ``find_head`` does not find stays as it is.
+
+    Its inputs are read once, where training begins: a restart begins there too.
 
     Args:
         inputs_of: Reads what a head is given of some rows, (B,), as ``head_inputs`` does.
@@ -103,25 +113,32 @@ class HeadStart:
         self._groups = None if groups is None else groups[rows]
         self._inputs: Tensor | None = None
 
-    def begin(self, model: Any, belief: npt.NDArray[np.floating] | None = None) -> None:
+    def begin(self, model: Any, clean_probability: npt.NDArray[np.floating] | None = None) -> None:
         """Set the head of a model.
 
         Args:
-            model: The model where training begins or, with a belief, back there for a fresh start.
-            belief: The clean probabilities that all rows count by, (N,). Default: all count alike.
+            model: The model where training begins or, with clean probabilities, back there for a restart.
+            clean_probability: The clean probabilities that all rows count by, (N,). Default: all count alike.
 
         Raises:
-            InputError: If what the head is given is not finite.
+            RunFailedError: If what the head is given is not finite.
         """
         head = find_head(model)
         if head is None:
             return
-        kept = None if belief is None else self._inputs  # none after resuming
+        if clean_probability is None and looks_trained(head, model):
+            warnings.warn(
+                "The head of the model looks trained, and is replaced by a linear probe of its inputs: set "
+                "probe_init=False to keep it.",
+                ClearWarning,
+                stacklevel=2,
+            )
+        kept = None if clean_probability is None else self._inputs  # none after resuming
         inputs = self._inputs_of(head, self._rows) if kept is None else kept
         if inputs is None:
             return
-        self._inputs = inputs if belief is None else None
-        features, known = finite(inputs), None if belief is None else belief[self._rows]
+        self._inputs = inputs if clean_probability is None else None
+        features, known = finite(inputs), None if clean_probability is None else clean_probability[self._rows]
         start = fit_linear_head(
             features,
             self._labels[self._rows],

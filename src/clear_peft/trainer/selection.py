@@ -1,45 +1,123 @@
-"""Which epoch's model is the best one, and whether a better one is still to be waited for."""
+"""Which epoch's model is the best one, and the order of rows in an evaluation."""
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from transformers.trainer_utils import PredictionOutput, has_length
 
-BELIEVED_ACCURACY = "believed_accuracy"
+from clear_peft.trainer.columns import token_counts
+from clear_peft.trainer.config import WEIGHTED_ACCURACY, CleaRConfig
+from clear_peft.trainer.phases import Phase
 
 
-def believed_accuracy(logits: np.ndarray, labels: np.ndarray, belief: np.ndarray | None) -> float:
-    """Accuracy under the given labels, each counted as far as it is believed.
+class Selection:
+    """Compares the epochs of a trainer by their evaluations.
 
     Args:
-        logits: (M, C).
-        labels: Given labels, (M,).
-        belief: Their clean probabilities, (M,); None as long as nothing is known. Then, and where no row at
-            all is believed, all count alike.
+        trainer: A ``CleaRTrainer``.
     """
-    hits = logits.argmax(axis=1) == labels
-    return float(np.average(hits, weights=belief if belief is not None and belief.any() else None))
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def measuring(self, measure: Callable[..., dict]) -> Callable[..., dict]:
+        """A ``compute_metrics`` that adds, in training, the accuracy that counts labels by their p."""
+        return partial(self._measured, measure)
+
+    def _measured(self, measure: Callable[..., dict], prediction: Any, **more: Any) -> dict[str, float]:
+        trainer, metrics, outputs = self._trainer, measure(prediction, **more), prediction.predictions
+        wanted = trainer.args.clean_routing or trainer.args.metric_name == f"eval_{WEIGHTED_ACCURACY}"
+        if more or not (trainer.is_in_train and wanted):
+            return metrics
+        weights, known = None, trainer.passes.validation is not None and trainer.on_own_validation
+        if known and trainer.store.estimate is not None and trainer.store.estimate.noise_found:
+            order = evaluation_order(trainer.eval_dataset, trainer.args)
+            of_rows = trainer.store.estimate.validation_weights
+            # others where rows were dropped, or the checkpoint that was resumed had other validation rows
+            weights = of_rows[order] if len(of_rows) == len(order) == len(prediction.label_ids) else None
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        value = trainer.task.weighted_accuracy(logits, prediction.label_ids, weights)
+        return metrics if value is None else {**metrics, WEIGHTED_ACCURACY: value}
+
+    def is_best(self, metrics: dict[str, float]) -> bool | None:
+        """Whether an evaluation is the best so far; of equal ones the latest. None: transformers can tell.
+
+        By weighted accuracy, after a restart, all within a standard error of the best are: a few hundred
+        doubtful labels say no more, and soft labels are not overfitted (the one-standard-error rule of
+        Breiman et al. 1984, with the latest for the simplest). ``state.best_metric`` then is the largest.
+        """
+        trainer, name = self._trainer, self._trainer.args.metric_name
+        if not self.allows(trainer.state.epoch or 0):
+            return False
+        value, best, found = metrics.get(name), trainer.state.best_metric, trainer.store.estimate
+        by_weights = trainer.restarts and name == f"eval_{WEIGHTED_ACCURACY}"
+        if value is None or not by_weights or found is None:
+            equal = True if best is not None and value == best else None
+        else:
+            trainer.state.best_metric = best = max(value, value if best is None else best)
+            equal = within_standard_error(value, best, found.validation_weights)
+        if equal:
+            trainer.state.best_global_step = trainer.state.global_step
+        return equal
+
+    def allows(self, epoch: float) -> bool:
+        """Whether the model after an epoch may be the best one."""
+        trainer = self._trainer
+        return trainer.phase is Phase.PLAIN or epoch >= trainer.schedule.first_selectable(trainer.phase)
+
+    def out_of_patience(self) -> bool:
+        """Whether the last ``args.patience`` evaluations were no better.
+
+        Read from the log, which a resumed run has too. ``EarlyStoppingCallback`` of transformers would count
+        the epochs of the warm-up.
+        """
+        args, name = self._trainer.args, self._trainer.args.metric_name
+        found = [e for e in self._trainer.state.log_history if name in e and self.allows(e["epoch"])]
+        values = [entry[name] if args.greater_is_better else -entry[name] for entry in found]
+        return bool(args.patience and values) and len(values) - 1 - values.index(max(values)) >= args.patience
 
 
-def within_standard_error(accuracy: float, best: float, rows: float) -> bool:
-    """Whether an accuracy is no further below the best than that one's standard error on so many rows."""
+def evaluation_order(dataset: Any, args: CleaRConfig) -> npt.NDArray[np.integer]:
+    """Positions in a data set in the order of its evaluation: short rows first, if like lengths go together.
+
+    Transformers' own order is random then.
+    """
+    lengths = token_counts(dataset) if args.train_sampling_strategy == "group_by_length" else None
+    return np.arange(len(dataset)) if lengths is None else np.argsort(lengths, kind="stable")
+
+
+def in_order_of_rows(made: PredictionOutput, dataset: Any, args: CleaRConfig) -> PredictionOutput:
+    """Predictions of a data set, that were made in the order of an evaluation, in the order of the rows."""
+    by_length = args.train_sampling_strategy == "group_by_length" and has_length(dataset)
+    if not by_length or not args.eval_do_concat_batches:
+        return made
+    order = evaluation_order(dataset, args)
+    if isinstance(made.label_ids, np.ndarray):
+        order = order[: len(made.label_ids)]  # the last batch may have been dropped
+
+    def placed(values: Any) -> Any:
+        if isinstance(values, dict):
+            return {name: placed(value) for name, value in values.items()}
+        if isinstance(values, tuple | list):
+            return type(values)(map(placed, values))
+        of_rows = isinstance(values, np.ndarray) and values.shape[:1] == order.shape
+        return values[np.argsort(order)] if of_rows else values
+
+    return made._replace(predictions=placed(made.predictions), label_ids=placed(made.label_ids))
+
+
+def within_standard_error(accuracy: float, best: float, weights: npt.NDArray[np.floating]) -> bool:
+    """Whether an accuracy is no further below the best than that one's standard error.
+
+    Args:
+        accuracy: Of M rows, each as it counts.
+        best: The best one.
+        weights: How much each row counts, (M,): as (Σw)²/Σw² rows that count alike (Kish 1965).
+    """
+    squares = float((weights.astype(np.float64) ** 2).sum())
+    rows = float(weights.sum(dtype=np.float64)) ** 2 / squares if squares else 1.0
     return accuracy >= best - math.sqrt(max(0.0, best * (1 - best)) / max(1.0, rows))
-
-
-def evaluations_without_gain(
-    history: list[dict[str, Any]], name: str, greater_is_better: bool, selectable: Callable[[float], bool]
-) -> int:
-    """How many evaluations there have been since the best one; 0 if there has been none.
-
-    Told from the history, which a resumed run has too: transformers' own callback counts from nought.
-
-    Args:
-        history: The Trainer's log.
-        name: Of the figure that counts, as it is logged.
-        greater_is_better: Whether it is to be large.
-        selectable: Tells whether the model after an epoch may be the best one.
-    """
-    found = [entry for entry in history if name in entry and selectable(entry["epoch"])]
-    values = [entry[name] if greater_is_better else -entry[name] for entry in found]
-    return len(values) - 1 - values.index(max(values)) if values else 0

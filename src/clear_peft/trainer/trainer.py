@@ -1,76 +1,64 @@
-"""``CleaRTrainer``: transformers' Trainer with clean routing."""
+"""``CleaRTrainer``: transformers' Trainer for labels that may be wrong, in the order in which it happens."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import CleanlinessEstimator, rank_label_issues
-from clear_peft.losses import consistency, soft_cross_entropy
-from clear_peft.trainer.averaging import WeightAverage
-from clear_peft.trainer.config import ESTIMATORS, CleaRConfig
-from clear_peft.trainer.epoch_log import epoch_figures, epoch_pictures, log_epoch
-from clear_peft.trainer.figures import wrong_labels
-from clear_peft.trainer.fresh_start import FreshStart
-from clear_peft.trainer.head import HeadStart, head_inputs
-from clear_peft.trainer.judging import judged
-from clear_peft.trainer.probing import blocks, probed
-from clear_peft.trainer.sampling import balanced
-from clear_peft.trainer.scoring import hidden_features, predict_logits
-from clear_peft.trainer.selection import (
-    BELIEVED_ACCURACY,
-    believed_accuracy,
-    evaluations_without_gain,
-    within_standard_error,
-)
-from clear_peft.trainer.state import CleanlinessState
-from clear_peft.trainer.step_trainer import StepTrainer
-from clear_peft.trainer.steps import StepScores
-from clear_peft.trainer.targets import if_wrong, soft_targets
-
-_CHUNK = 1 << 16
+from clear_peft.label_quality import LabelQuality, LossMixture
+from clear_peft.losses import Loss, make_loss
+from clear_peft.trainer import checkpoint, columns, setup
+from clear_peft.trainer.callbacks import Turns, WaitForEpochEnd
+from clear_peft.trainer.config import CleaRConfig
+from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.finite import StepGuard
+from clear_peft.trainer.gating import gates_held
+from clear_peft.trainer.objective import per_example_loss
+from clear_peft.trainer.phases import Phase, Schedule, epochs_of
+from clear_peft.trainer.ranks import merged_rows
+from clear_peft.trainer.row_passes import RowPasses
+from clear_peft.trainer.sampler import WeightedLengthSampler, own_rows
+from clear_peft.trainer.selection import Selection, evaluation_order, in_order_of_rows
+from clear_peft.trainer.store import ExampleStore
+from clear_peft.trainer.tasks import SingleLabel
+from clear_peft.trainer.weights import Weights
+from clear_peft.tuners import BottleneckModel
 
 
-class CleaRTrainer(StepTrainer):
-    """Trains a PEFT model on labels that may be wrong. A drop-in for ``transformers.Trainer``.
+class CleaRTrainer(Trainer):
+    """Trains a PEFT model on labels that may be wrong, and saves an ordinary PEFT adapter.
 
-    The model's head begins as a linear probe, whatever it was. When the warm-up ends the trainer scores the
-    training set, estimates each label's clean probability p and, where labels are doubted, trains afresh on
-    targets softened by p, with examples routed through the PEFT modules by it. What it saves is an ordinary
-    PEFT adapter. A column ``clean_label`` of the training set, if there is one, is read for logging alone.
-    Rows with one number in a column ``group`` are judged together, none by a fit that has seen the label of
-    another; without that column, rows with equal inputs.
+    After a warm-up it estimates which labels are right. If wrong ones are found it restarts, with targets and
+    gates that trust each label by its clean probability: ``clear_peft.trainer.phases``. docs/trainer.md lists
+    what it does otherwise than ``transformers.Trainer``, and the columns of the training set that it reads.
 
     Args:
-        model: A PEFT model for single-label classification (``peft.get_peft_model``,
-            ``clear_peft.tuners.build``); any classifier if ``args.clean_routing`` is False.
+        model: A PEFT model for single-label classification; any classifier without ``clean_routing``.
         args: ``CleaRConfig``.
-        data_collator, eval_dataset, processing_class: As for ``transformers.Trainer``.
-        train_dataset: Map-style, tokenised, with a column ``labels`` or ``label`` of class indices; a
-            column named by ``args.length_column_name`` speeds up scoring.
-        estimator: What turns losses into clean probabilities. Default: the one that ``args`` names.
-        **kwargs: Everything else that ``transformers.Trainer`` takes.
-
-    Unlike there, of equal epochs the latest is the best one, each epoch adds a line to the log, and what is
-    due at an epoch's last step comes after ``on_epoch_end``. Epochs cannot be stopped midway, and checkpoints
-    of transformers' Trainer cannot be resumed from.
+        data_collator, processing_class: As for ``transformers.Trainer``.
+        train_dataset: Map-style and tokenised, with a column ``labels`` or ``label`` of class ids.
+        eval_dataset: As for ``transformers.Trainer``. Default, where ``args.eval_strategy`` asks for one: a
+            share of the training rows.
+        mixture: What turns losses into clean probabilities where ``args.label_estimator`` is ``losses``.
+            Default: the one that ``args.loss_mixture`` names.
+        **kwargs: As for ``transformers.Trainer``; ``compute_metrics`` is accuracy and macro-F1 by default if
+            epochs are compared by one of them.
 
     Raises:
-        InputError: If the model cannot be gated, ``args`` are others, or the training set has no stable ids
-            or proper labels.
-
-    Example:
-        >>> trainer = CleaRTrainer(model=peft_model, args=CleaRConfig(output_dir="out"),
-        ...                        train_dataset=train, processing_class=tokenizer)  # doctest: +SKIP
-        >>> trainer.train(); trainer.label_issues()  # doctest: +SKIP
+        InputError: If the model cannot be gated, ``args`` do not fit, or rows have no ids or proper labels.
     """
+
+    args: CleaRConfig
+    compute_metrics: Any
+    # the loss is divided by the examples of the whole optimizer step: see compute_loss
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -81,113 +69,184 @@ class CleaRTrainer(StepTrainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         *,
-        estimator: CleanlinessEstimator | None = None,
+        mixture: LossMixture | None = None,
         **kwargs: Any,
     ) -> None:
-        if model is None:
-            raise InputError("The gates need a model that is there: give model, and no model_init.")
-        if not isinstance(args, CleaRConfig):
-            kind = type(args).__name__
-            raise InputError(
-                f"args is a {kind}: give a CleaRConfig, which takes all that TrainingArguments takes."
-            )
-        self._epochs = args.num_train_epochs
+        args = setup.checked(model, args, kwargs)
+        self.task = SingleLabel(model)
+        train, evaluation = setup.datasets(train_dataset, eval_dataset, self.task, args)
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=train,
+            eval_dataset=evaluation,
             processing_class=processing_class,
+            compute_metrics=setup.metrics(kwargs.pop("compute_metrics", None), self.task, args),
             **kwargs,
         )
-        self._estimator = ESTIMATORS[args.estimator] if estimator is None else estimator
+        # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
+        self.model_accepts_loss_kwargs = True
+        self.data_collator: Any = columns.IdCollator(self.data_collator)
+        self.selection = Selection(self)
         if self.compute_metrics is not None:
-            self.compute_metrics = partial(self._with_belief, self.compute_metrics)
-        self._on_validation = False
-        self._average = self._new_average()
-        self._start = FreshStart(model) if self._fresh_start else None
-        self._head: HeadStart | None = None
-        if args.clean_routing and args.probe_head and train_dataset is not None:
-            rows, *_ = blocks(self._labels, args.seed)
-            self._head = HeadStart(self._head_inputs, self._labels, rows, self._groups)
+            self.compute_metrics = self.selection.measuring(self.compute_metrics)
+        self.router = setup.router(model, args)
+        self.weights = Weights(model, args)
+        self._store: ExampleStore | None = None
+        if train is not None:
+            rows, validation = setup.rows(self)
+            self._store = ExampleStore(rows, self.task.num_labels, self.router, args)
+            self.passes = RowPasses(self, rows, validation, mixture, self.router)
+            self.weights.head = setup.head(self.passes, rows, args)
+            self.guard = StepGuard(args.device, rows.row)
+            self._loss = self.make_loss()
+        self.schedule = Schedule.of(args, args.num_train_epochs)
+        self.on_own_validation = self.in_training_step = False
+        self.reading = checkpoint.Reading(None)
+        self.add_callback(Turns(self))
+        self.add_callback(WaitForEpochEnd())
 
-    # What it found out
-
-    @property
-    def cleanliness(self) -> CleanlinessState:
-        """What the last judgement made of the labels; made now if there has been none (plain training)."""
-        if self._state is None:
-            if self.train_dataset is None:
-                raise InputError("There are no labels to judge: give train_dataset.")
-            self._set_state(self._scored())
-        assert self._state is not None
-        return self._state
+    # What it has found out
 
     @property
-    def clean_probability(self) -> np.ndarray:
-        """p, (N,) float32, in the order of the training set."""
-        return self.cleanliness.clean_probability
+    def store(self) -> ExampleStore:
+        """Everything that is known of each training row."""
+        if self._store is None:
+            raise InputError("There are no labels to estimate: give train_dataset.")
+        return self._store
 
     @property
-    def judge(self) -> str:
-        """Whose predictions the last judgement rests on: ``probe`` or ``final_model``."""
-        return self.cleanliness.judge
+    def estimate(self) -> Estimate:
+        """The last estimate of the labels; made now if there has been none (plain training)."""
+        found = self.store.estimate
+        if found is None:
+            found = self.passes.estimate(None)
+            if not self.is_in_train:  # looking changes no training
+                self.store.set_estimate(found)
+        return found
 
     @property
-    def doubted(self) -> bool:
-        """Whether labels have counted in training only as far as they were believed, and not all were."""
-        return self._scores and self.args.soft_labels and self._doubts
+    def label_quality(self) -> LabelQuality:
+        """Which labels look right: of the training rows, and of validation rows of the same table."""
+        return self.estimate.of_table(self.eval_dataset)
 
     def label_issues(self) -> pd.DataFrame:
-        """The training rows, most suspicious first (see ``clear_peft.label_quality.rank_label_issues``)."""
-        state = self.cleanliness
-        names = self.model.config.id2label
-        return rank_label_issues(
-            state.clean_probability,
-            state.losses,
-            given=self._labels,
-            predicted=state.teacher.predicted.numpy(),
-            names=[names[i] for i in range(self._num_labels)],
-        )
+        """The rows of ``label_quality``, most suspicious first (see ``LabelQuality.issues``)."""
+        return self.label_quality.issues(self.task.names)
+
+    @property
+    def phase(self) -> Phase:
+        """Where training stands."""
+        return self.schedule.phase(self.uses_estimates, None if self._store is None else self._store.estimate)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether training begins, or has begun, again."""
+        return self.schedule.restarts(self.phase)
 
     # What other methods change
 
     @property
-    def _scores(self) -> bool:
-        """Whether training makes use of clean probabilities."""
-        return self._router is not None
+    def uses_estimates(self) -> bool:
+        """Whether training makes use of estimates of the labels."""
+        return self.args.clean_routing
 
-    # The step
+    def make_loss(self) -> Loss:
+        """The loss of examples under their given labels."""
+        return make_loss(self.args.loss, len(self.store.rows), self.task.num_labels, self.args.options)
 
-    def _begin_memory(self) -> None:
-        super()._begin_memory()
-        self._set_state(None)
-        by_steps = self.args.judge == "steps" and self._scores and self.train_dataset is not None
-        self._steps: StepScores | None = None
-        if by_steps:
-            self._steps = StepScores(len(self._labels), self._num_labels, self.args.device)
+    def stateful(self) -> dict[str, checkpoint.Stateful]:
+        """What has tensors that training needs when it goes on from a checkpoint, besides the model."""
+        return {"loss": self._loss, "store": self.store, **self.weights.stateful()}
 
-    def _shares(self) -> np.ndarray | None:
-        """Where the teacher knows little, as early with many classes, steps go to labels that look right.
+    # Training
 
-        A good teacher makes examples of wrong labels nearly as useful. A class that is rare or hard would all
-        but vanish with its doubtful labels; ``class_balance`` gives it some of its draws back.
-        """
-        if not (self._robust and self._doubts and self.args.soft_labels):
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As transformers' Trainer; a checkpoint that cannot be read is refused in a sentence."""
+        self.weights.remember()
+        with checkpoint.readable(resume_from_checkpoint, self.args) as self.reading:
+            try:
+                return super().train(resume_from_checkpoint, *args, **kwargs)
+            except checkpoint.TrainingIsOverError:
+                if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+                    self._load_best_model()
+                self.end_training()
+                self.is_in_train = False
+                return TrainOutput(self.state.global_step, 0.0, {})
+
+    def begin_training(self, steps_per_epoch: int) -> None:
+        """Training begins, goes on after a checkpoint, or begins again with a smaller batch."""
+        self.schedule = Schedule.of(self.args, epochs_of(self.args, self.state.max_steps, steps_per_epoch))
+        self.weights.set_steps(steps_per_epoch)
+        if self.state.global_step == 0:
+            self.store.reset()
+            self._loss = self.make_loss()
+            self.weights.begin(self.optimizer)
+        else:
+            checkpoint.find_best(self.state, [self.args.output_dir, *self.reading.beside])
+            if self.selection.out_of_patience():
+                raise checkpoint.TrainingIsOverError
+        if self.uses_estimates and self.store.estimate is None and self.schedule.warm_up_epochs == 0:
+            self.store.set_estimate(self.passes.estimate(None))
+
+    def begin_epoch(self) -> None:
+        """Restart, if it is time: now, when the evaluation and the checkpoint of the warm-up are over."""
+        if self.restarts and self.state.epoch == self.schedule.warm_up_epochs:
+            self.weights.begin(self.optimizer, self.estimate.train.clean_probability)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Transformers' own, unless it samples at random: then ours, by the confidence of the targets."""
+        if self.args.train_sampling_strategy not in ("random", "group_by_length"):
+            return super()._get_train_sampler(train_dataset)
+        return WeightedLengthSampler.of(self)
+
+    def sampling_weights(self) -> np.ndarray | None:
+        """How often the rows of the next epoch are sampled, in proportion, (N,) float; None: all alike."""
+        if self.phase is not Phase.ROBUST or not self.args.soft_labels:
             return None
-        certainty, classes = self._certainty.cpu().numpy(), self._likeliest.cpu().numpy()
-        return balanced(certainty, classes, self.args.class_balance)
+        return self.store.sampling_weights(self.args.class_balance)
 
-    def _believed(self, ids: Tensor) -> Tensor:
-        if not (self._robust and self.args.route):
-            return super()._believed(ids)
-        return self._certainty[ids]
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, Any]:
+        """Transformers' own; rows that only fill up a batch have no label in it, and do not count."""
+        own = (own_rows(batch, self) for batch in epoch_iterator)
+        return super().get_batch_samples(own, num_batches, device)
 
-    def _stepped(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
-        super()._stepped(logits, labels, ids)
-        if self._steps is not None and (self.args.reestimate or not self._robust):
-            self._steps.step(logits, labels, ids, self.state.epoch or 0.0)
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch, with its gates held until its backward is over."""
+        self.in_training_step = True
+        try:
+            with gates_held(self, inputs):
+                return super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self.in_training_step = False
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The mean loss; in training, the share of this micro-batch in the mean over the optimizer step."""
+        inputs, labels, ids = columns.parted(inputs)
+        if not self.in_training_step:
+            return self.task.evaluated(model(**inputs), labels, return_outputs)
+        if not self.args.dropout_after_warm_up and self.phase not in (Phase.PLAIN, Phase.WARM_UP):
+            model.eval()
+        outputs = model(**inputs)
+        # what has no label is there to fill up the batch
+        logits, ids = outputs.logits[: len(labels)], ids[: len(labels)]
+        losses = self.per_example_loss(logits, labels, ids)
+        self.store.stats.step(logits, losses, ids)
+        self.guard.losses(losses, ids, self.state.global_step + 1)
+        # divided before the sum: a process that has only such rows may count none
+        loss = (losses / (len(losses) if num_items_in_batch is None else num_items_in_batch)).sum()
+        if self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # counted over all ranks, averaged by DDP
+        return (loss, outputs) if return_outputs else loss
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """The loss of each example of a batch, (B,) float32.
@@ -197,277 +256,94 @@ class CleaRTrainer(StepTrainer):
             labels: Given labels, (B,) int64.
             ids: Positions in the training set, (B,) int64.
         """
-        if self._robust and self.args.soft_labels:
-            loss = soft_cross_entropy(logits, self._targets(labels, ids))
-        else:
-            loss = super().per_example_loss(logits, labels, ids)
-        if not self._robust:
-            return loss
-        if self.args.consistency_weight:
-            teacher = self._teacher.logits(ids)
-            agreement = consistency(logits, teacher, self.args.consistency_temperature)
-            loss = loss + self.args.consistency_weight * agreement
-        return loss
+        return per_example_loss(self, self._loss, logits, labels, ids)
 
-    def _targets(self, labels: Tensor, ids: Tensor) -> Tensor:
-        """(B, C) float32; a probe's p is a posterior, and what it teaches is the rest of that."""
-        teacher = self._teacher.probabilities(ids)
-        if self.judge == "probe":
-            teacher = if_wrong(labels, teacher, self._transition)
-        return soft_targets(labels, self._probability[ids], teacher)
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None:
+            self.guard.gradient(norm, self.state.global_step + 1)
+        return norm
 
-    def _certain(self) -> tuple[Tensor, Tensor]:
-        """Each target's likeliest class: its probability, (N,) float32, p if it is the label; and which."""
-        labels = torch.from_numpy(self._labels).to(self.args.device)
-        parts = torch.arange(len(labels), device=labels.device).split(_CHUNK)
-        likeliest = [self._targets(labels[ids], ids).max(dim=1) for ids in parts]
-        return torch.cat([part.values for part in likeliest]), torch.cat([part.indices for part in likeliest])
-
-    # The epochs
-
-    @property
-    def _warm_up(self) -> int:
-        """Number of epochs before the clean probabilities are used."""
-        return self.args.warm_up(self._epochs)
-
-    @property
-    def _robust(self) -> bool:
-        return self._scores and self._state is not None and self._state.epoch >= self._warm_up
-
-    @property
-    def _fresh_start(self) -> bool:
-        """Whether training begins anew once wrong labels have been found."""
-        return self.args.clean_routing and self.args.fresh_start
-
-    @property
-    def _found(self) -> bool:
-        """Whether training begins, or has begun, anew."""
-        return self._fresh_start and self._doubts
-
-    @property
-    def _doubts(self) -> bool:
-        """Whether wrong labels have been found, and epochs are left to make use of that."""
-        found = self._state is not None and self._state.components == 2
-        return found and self._warm_up < self._epochs
-
-    def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        """Transformers' own; who was out of patience when its last checkpoint was saved has no epoch left."""
-        steps, steps_per_epoch, epochs, _, _ = args
-        self._epochs = steps / steps_per_epoch if self.args.max_steps > 0 else self.args.num_train_epochs
-        done = super()._init_training_state(*args)
-        return (epochs, 0) if self._out_of_patience else done
-
-    def _before_epoch(self) -> None:
-        """Begin anew, if it is time, with the initial adapter and head and no momentum.
-
-        Now, and not when the epoch before ended: its evaluation and its checkpoint are over.
-        """
-        if self._average is not None:
-            self._average.hide()
-        if not self._found or self.state.epoch != self._warm_up:
-            return
-        assert self._start is not None  # where nothing begins anew, nothing is found
-        self._start.begin_anew(self.model, self.optimizer)
-        self._begin_head(self.clean_probability)
-
-    def _before_training(self) -> None:
-        """Without a warm-up, the first epoch needs an estimate too."""
-        super()._before_training()
-        if self.state.global_step == 0:
-            self._start = FreshStart(self.model) if self._fresh_start else None
-            self._begin_head()
-        if self._scores and self._state is None and self._warm_up == 0:
-            self._set_state(self._scored())
-
-    def _begin_head(self, belief: np.ndarray | None = None) -> None:
-        """Before the first step of all, or of a fresh start, with the p of all rows, (N,)."""
-        if self._head is not None:
-            self._head.begin(self.model, belief)
-        self._average = self._new_average()
-
-    def _head_inputs(self, head: nn.Linear, rows: np.ndarray) -> Tensor | None:
-        return self._pass_over(partial(head_inputs, head), self.train_dataset, self._lengths, rows)
-
-    def _new_average(self) -> WeightAverage | None:
-        decay = self.args.average_decay
-        return WeightAverage(self.model, decay) if self.args.clean_routing and decay else None
-
-    def _before_step(self) -> None:
-        if self._average is not None:
-            self._average.hide()
-
-    def _after_step(self) -> None:
-        if self._average is not None:
-            self._average.update()
-        if not self._scores:
-            self._set_state(None)  # what somebody has had judged meanwhile was another model's
-
-    def _before_evaluation(self) -> None:
-        """After a fresh start the average is evaluated, saved and selected, until the next step."""
-        if self._average is not None and self._found and (self.state.epoch or 0) > self._warm_up:
-            self._average.show()
-
-    def _after_epoch(self) -> None:
-        """Score and estimate, if it is time, and say so."""
-        super()._after_epoch()
-        beyond = (self.state.epoch or 0) - self._warm_up
-        scored = self._scores and (beyond == 0 or (beyond > 0 and self.args.reestimate))
-        if self._steps is not None:
-            self._steps.end_epoch(self.state.epoch or 0.0, self.accelerator)
-        if scored:
-            with nullcontext() if self._average is None else self._average.applied():
-                state = self._scored(self._steps)
-            self._set_state(state)
-        self._before_evaluation()
-        wrong, afresh = wrong_labels(self._labels, self._clean_labels), self._found and beyond == 0
-        figures = epoch_figures(self._tally, self._state, wrong)
-        pictures = epoch_pictures(self._tally, self._state if scored else None, wrong, starts_afresh=afresh)
-        log_epoch(self, figures, pictures)
-        self._tally.clear_gates()
-
-    def _after_evaluation(self) -> None:
-        if self._out_of_patience:
-            self.control.should_training_stop = True
-
-    @property
-    def _out_of_patience(self) -> bool:
-        """Whether the last ``args.patience`` evaluations were no better."""
-        if not self.args.patience:
-            return False
-        larger, history = bool(self.args.greater_is_better), self.state.log_history
-        return evaluations_without_gain(history, self._metric, larger, self._selectable) >= self.args.patience
-
-    def _selectable(self, epoch: float) -> bool:
-        """Whether the model after this epoch may be the best one: not while wrong labels are looked for.
-
-        Nor the one that has found them: it agrees with itself, and is left behind.
-        """
-        return not self._scores or epoch >= min(self._warm_up + self._found, self._epochs)
-
-    def _scored(self, steps: StepScores | None = None) -> CleanlinessState:
-        """What the judge makes of the labels; where steps say nothing yet, the model does."""
-        epoch = round(self.state.epoch or 0)
-        if self.args.clean_routing and self.args.judge == "probe":
-            state = self._probed(epoch)
-            if state is not None:
-                return state
-        losses = None
-        if steps is not None and steps.complete:
-            logits, held_out, losses = steps.logits, self._held_out(predict_logits), steps.losses
-        else:
-            logits, held_out = self._everywhere(predict_logits)
-        return judged(
-            logits,
-            self._labels,
-            None if held_out is None else (held_out, self._held_out_labels),
-            self._estimator,
-            self.args,
-            epoch=epoch,
-            losses=losses,
-            before=self._state,
-        )
-
-    def _probed(self, epoch: int) -> CleanlinessState | None:
-        """What a probe on the model's features makes of the labels; None where it has none such."""
-
-        def features_of(rows: np.ndarray | None) -> Tensor | None:
-            if rows is None:
-                return self._held_out(hidden_features)
-            return self._pass_over(hidden_features, self.train_dataset, self._lengths, rows)
-
-        labels, unseen, classes = self._labels, self._held_out_labels, self._num_labels
-        return probed(
-            features_of,
-            labels,
-            unseen,
-            classes,
-            self.args,
-            epoch=epoch,
-            groups=self._groups,
-            copies=self._copies,
-        )
-
-    def _set_state(self, state: CleanlinessState | None) -> None:
-        self._state = state
-        if state is not None:
-            device = self.args.device
-            p = torch.from_numpy(state.clean_probability).to(device)
-            self._probability = p if state.components == 2 else torch.ones_like(p)
-            self._teacher = state.teacher.to(device)
-            self._transition = None if state.transition is None else state.transition.to(device)
-            self._certainty = self._probability
-            if self.args.soft_labels:
-                self._certainty, self._likeliest = self._certain()
+    def end_epoch(self) -> None:
+        """Estimate the labels, if it is time, and log what the epoch was like."""
+        self.guard.check()
+        store, warm_up, epoch = self.store, self.schedule.warm_up_epochs, self.state.epoch or 0
+        if self.args.world_size > 1:
+            self._loss.merge(lambda rows: merged_rows(rows, store.stats.seen, self.accelerator))
+        again = epoch > warm_up and self.args.reestimate_every_epoch
+        due = self.uses_estimates and (epoch == warm_up or again)
+        if due:
+            with self.weights.averaged():
+                store.set_estimate(self.passes.estimate(store.estimate))
+        store.stats.log(self, estimated=due, restarts=self.restarts and epoch == warm_up)
+        store.stats.end_epoch()
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As transformers' Trainer; in believed accuracy rows of other sets than its own count alike."""
-        self._on_validation = eval_dataset is None or eval_dataset is self.eval_dataset
+        """As transformers' Trainer; in training, after a restart, of the averaged weights."""
+        self.on_own_validation = eval_dataset is None or eval_dataset is self.eval_dataset
         try:
-            return super().evaluate(eval_dataset, *args, **kwargs)
+            with self.averaged():
+                return super().evaluate(eval_dataset, *args, **kwargs)
         finally:
-            self._on_validation = False
+            self.on_own_validation = False
 
-    def _with_belief(self, measure: Callable[..., dict], prediction: Any, **options: Any) -> dict[str, float]:
-        """What ``compute_metrics`` gives and, in training, the accuracy that counts labels by their p.
-
-        Only where there are logits of all rows to take it from.
-        """
-        metrics, outputs = measure(prediction, **options), prediction.predictions
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        rows = len(prediction.label_ids)
-        whole = getattr(logits, "shape", None) == (rows, self._num_labels) and not options
-        if not (self.is_in_train and self.args.clean_routing and whole):
-            return metrics
-        state = self._state
-        belief = state.validation_probability if state is not None and state.components == 2 else np.ones(0)
-        known = self._on_validation and len(belief) == len(prediction.label_ids)
-        weights = belief[self._order(self.eval_dataset)] if known else None
-        return {**metrics, BELIEVED_ACCURACY: believed_accuracy(logits, prediction.label_ids, weights)}
-
-    # Files
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Of the epochs from the end of the warm-up on, the best; of equal ones, the latest.
-
-        Where believed accuracy is what counts, all within a standard error of the best are equal: a few
-        hundred doubtful labels say no more, and soft labels are not overfitted (the one-standard-error rule
-        of Breiman et al. 1984, with the latest for the simplest).
-        """
-        if not self._selectable(self.state.epoch or 0):
-            return False
-        name = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        state = self._state
-        if not (name == BELIEVED_ACCURACY and self._found and state is not None):
-            return super()._determine_best_metric(metrics, trial)
-        value = metrics.get(f"eval_{name}")
-        if value is None:
-            return super()._determine_best_metric(metrics, trial)  # which says what there is
-        best = max(value, value if self.state.best_metric is None else self.state.best_metric)
-        self.state.best_metric = best
-        if not within_standard_error(value, best, float(state.validation_probability.sum())):
-            return False
-        self.state.best_global_step = self.state.global_step
-        return True
-
-    def _save_own(self, folder: Path) -> None:
-        super()._save_own(folder)
-        if self._state is not None and self.args.should_save:  # the same on all processes
-            self._state.save(folder)
-
-    def _load_own(self, folder: str) -> None:
-        self._set_state(self._read_state(folder))
-        super()._load_own(folder)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._set_state(self._read_state(self.state.best_model_checkpoint))
-
-    def _read_state(self, folder: str) -> CleanlinessState | None:
-        return CleanlinessState.load(folder, (len(self._labels), self._num_labels))
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that are evaluated and saved: after a restart, their average."""
+        return self.weights.averaged(self.is_in_train and self._has_restarted)
 
     @property
-    def _memory(self) -> dict[str, Any]:
-        average = {} if self._average is None else {"average": self._average}
-        steps = {} if self._steps is None else {"steps": self._steps}
-        start = {} if self._start is None else {"start": self._start}
-        return {**super()._memory, **steps, **average, **start}
+    def _has_restarted(self) -> bool:
+        return self.restarts and (self.state.epoch or 0) > self.schedule.warm_up_epochs
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of the epochs that may be selected the best; of equal ones the latest."""
+        is_best = self.selection.is_best(metrics)
+        return super()._determine_best_metric(metrics, trial) if is_best is None else is_best
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.guard.check()
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        with self.averaged(), checkpoint.writable(folder):
+            # first, so that a checkpoint with a trainer_state.json, which comes last, is whole
+            checkpoint.save(self, folder)
+            super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Transformers' own, on all processes before ``trainer_state.json`` calls the checkpoint whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def end_training(self) -> None:
+        """The model keeps the averaged weights, or those of the best epoch where these have been loaded."""
+        loaded = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if self._has_restarted and not loaded:
+            self.weights.keep_average()
+
+    # Beside training
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As transformers' Trainer, but in the order of the rows, whatever their lengths."""
+        return in_order_of_rows(super().predict(test_dataset, *args, **kwargs), test_dataset, self.args)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        return evaluation_order(eval_dataset, self.args).tolist()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if columns.ID_COLUMN not in self._signature_columns:
+            self._signature_columns.append(columns.ID_COLUMN)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if isinstance(self.model, BottleneckModel):
+            checkpoint.save_bottleneck(self, output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        theirs = super()._load_from_checkpoint
+        checkpoint.load_model(self, resume_from_checkpoint, lambda: theirs(resume_from_checkpoint, model))
+        checkpoint.load(self, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        checkpoint.load_model(self, str(self.state.best_model_checkpoint), super()._load_best_model)

@@ -1,13 +1,11 @@
 """A sequence-classification model and the name of a PEFT method in, a PEFT model out."""
 
 from clear_peft.lazy import lazy_attributes
-from clear_peft.tuners.catalogue import PAPER_SETTINGS, PaperSettings, available_methods
+from clear_peft.tuners.catalogue import available_methods
 
 __all__ = [
-    "PAPER_SETTINGS",
     "BottleneckConfig",
     "BottleneckModel",
-    "PaperSettings",
     "available_methods",
     "build",
     "load_adapter",

@@ -1,11 +1,10 @@
 """Where the parts of a transformers classification model are: its blocks, pooler and head."""
 
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from clear_peft.errors import InputError
+from clear_peft.tuners.internals import Conv1D, GradientCheckpointingLayer
 
 
 def head_names(model: PreTrainedModel) -> list[str]:

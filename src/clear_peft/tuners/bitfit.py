@@ -10,13 +10,13 @@ LayerNorm) stay frozen, as in CleaR. Not covered, with an `InputError`: GPT-2's 
 bias of their own, and models whose blocks have no biases (Llama, Qwen3, T5, ModernBERT).
 """
 
-from peft import BeftConfig, PeftModel, get_peft_model
-from peft.utils.other import ModulesToSaveWrapper
+from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
 from clear_peft.tuners.anatomy import block_modules
+from clear_peft.tuners.internals import ModulesToSaveWrapper
 
 
 def build_bitfit(model: PreTrainedModel, trained: list[str], task_type: str | None) -> PeftModel:
@@ -34,6 +34,8 @@ def build_bitfit(model: PreTrainedModel, trained: list[str], task_type: str | No
     Raises:
         InputError: The blocks have no biases, or biases that cannot be trained so.
     """
+    from peft import BeftConfig  # since 0.20; before, there is no BitFit among the available methods
+
     linears, norms = _biased(model)
     config = BeftConfig(task_type=task_type, target_modules=linears, modules_to_save=[*trained, *norms])
     peft_model = get_peft_model(model, config)

@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.tuners.anatomy import head_names, projection_names
+from clear_peft.tuners.internals import (
+    BaseTunerLayer,
+    Conv1D,
+    ModulesToSaveWrapper,
+    enable_checkpointing,
+    is_checkpointing,
+)
 
 CONFIG_NAME = "bottleneck_config.json"
 WEIGHTS_NAME = "bottleneck_model.safetensors"
@@ -48,7 +52,7 @@ _TARGETS: dict[str, tuple[str, ...]] = {
     "qwen3": _LLAMA,
     "opt": ("out_proj", "fc2"),
     "t5": ("SelfAttention.o", "EncDecAttention.o", "wo"),
-    "vit": ("o_proj", "fc2"),
+    "vit": ("o_proj", "fc2", "output.dense"),  # by its new and by its old names
 }
 
 
@@ -138,7 +142,7 @@ class BottleneckModel(nn.Module):
             wrapper.set_adapter("default")
             _replace_module(model, name, wrapper)
         self.base_model = model
-        if model.is_activation_checkpointing:
+        if is_checkpointing(model):
             model.enable_input_require_grads()
 
     def __getattr__(self, name: str) -> Any:
@@ -188,14 +192,14 @@ class BottleneckModel(nn.Module):
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Switch activation checkpointing on, also the reentrant kind, which needs inputs with gradients."""
-        self.base_model.activation_checkpointing_enable(activation_checkpointing_kwargs, **kwargs)
+        enable_checkpointing(self.base_model, activation_checkpointing_kwargs, **kwargs)
         self.base_model.enable_input_require_grads()
 
     def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Do the same by the name that it had before transformers 5.23."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:

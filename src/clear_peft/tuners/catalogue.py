@@ -1,6 +1,6 @@
-"""The names of the PEFT methods and the paper's settings for them; imports neither torch nor peft."""
+"""The names of the PEFT methods; imports neither torch nor peft."""
 
-from dataclasses import dataclass
+from importlib.metadata import version
 
 _OWN_NAMES = ("lora", "adapter", "prefix", "bitfit", "dora")
 _PEFT_NAMES = (
@@ -37,33 +37,27 @@ _PEFT_NAMES = (
     "vera",
     "waveft",
 )
+# of every supported version of peft, the paper's four first
+ALL_METHODS = _OWN_NAMES + _PEFT_NAMES
 
-
-@dataclass(frozen=True)
-class PaperSettings:
-    """What the CleaR paper sets per PEFT method.
-
-    Attributes:
-        ceiling: γ, the probability with which a certainly clean example is routed through the adapter.
-        temperature: T of the teacher's softmax.
-        smoothing: β, the weight of the previous epoch's loss in the loss that is clustered.
-    """
-
-    ceiling: float
-    temperature: float
-    smoothing: float
-
-
-_AS_LORA = PaperSettings(ceiling=0.85, temperature=1.0, smoothing=0.0)
-
-PAPER_SETTINGS: dict[str, PaperSettings] = {
-    **dict.fromkeys(_OWN_NAMES + _PEFT_NAMES, _AS_LORA),
-    "adapter": PaperSettings(ceiling=0.7, temperature=0.5, smoothing=0.9),
-    "bitfit": PaperSettings(ceiling=0.9, temperature=1.0, smoothing=0.0),
+# The version of peft from which on a method can be had. BitFit is made of BEFT; loaded by peft 0.19, a saved
+# AdaMSS does not give its logits again.
+_SINCE = {
+    **dict.fromkeys(("gralora", "peanut", "psoft", "pvera", "tinylora"), (0, 19)),
+    **dict.fromkeys(("adamss", "beft", "bitfit", "deft", "frod", "glora", "hira", "unilora"), (0, 20)),
+    "supertuning": (0, 21),
 }
-"""Settings of every method; the ones that the paper does not try get LoRA's."""
 
 
 def available_methods() -> tuple[str, ...]:
-    """Return the names that `build` takes, the paper's four first."""
-    return _OWN_NAMES + _PEFT_NAMES
+    """Return the names that `build` takes, the paper's first, without those that the installed peft lacks."""
+    major, minor, *_ = version("peft").split(".")
+    installed = int(major), int(minor)
+    return tuple(method for method in ALL_METHODS if _SINCE.get(method, installed) <= installed)
+
+
+def newer_peft(method: str) -> str | None:
+    """The version of peft that a method waits for; None if it is there, or there is no such method."""
+    if method in available_methods() or method not in _SINCE:
+        return None
+    return ".".join(map(str, _SINCE[method]))

@@ -12,14 +12,15 @@ from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
 from clear_peft.tuners.bottleneck import CONFIG_NAME, BottleneckModel
-from clear_peft.tuners.catalogue import available_methods
+from clear_peft.tuners.catalogue import ALL_METHODS, newer_peft
 from clear_peft.tuners.names import check_names
+from clear_peft.tuners.prefix import hand_over_prefix
 from clear_peft.tuners.quiet import quiet
 
 _PEFT_CONFIG_NAME = "adapter_config.json"
 _PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
 # peft's other types (mixtures of adapters, prompts of other tasks) read files that their settings name
-_PEFT_TYPES = {"PREFIX_TUNING", *(method.upper() for method in available_methods())}
+_PEFT_TYPES = {"PREFIX_TUNING", *(method.upper() for method in ALL_METHODS)}
 
 
 def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel | BottleneckModel:
@@ -56,6 +57,9 @@ def _check_settings(path: Path) -> None:
         raise InputError(
             f"{path} is of the PEFT type {kind!r:.40}, which this package does not train: load it with peft."
         )
+    newer = newer_peft(kind.lower())
+    if newer is not None:
+        raise InputError(f"{path} is of the PEFT type {kind}: install peft {newer} or later.")
     check_names(settings, str(path))
 
 
@@ -72,7 +76,7 @@ def _load_peft(model: PreTrainedModel, folder: Path) -> PeftModel:
             saved = set(file.keys())
         with quiet():
             warnings.filterwarnings("error", "Found missing adapter keys")
-            peft_model = PeftModel.from_pretrained(model, str(folder))
+            peft_model = hand_over_prefix(PeftModel.from_pretrained(model, str(folder)))
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): save it again.") from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, UserWarning) as error:
@@ -90,6 +94,11 @@ def _load_peft(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     # peft leaves prompts and prefixes trainable.
     return peft_model.requires_grad_(False)
+
+
+def has_adapter(model: object) -> bool:
+    """Whether a model is one of peft's or our own tuners'."""
+    return isinstance(model, PeftModel | BottleneckModel)
 
 
 def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLike[str]) -> None:

@@ -1,38 +1,40 @@
 """From the name of a PEFT method to a PEFT model, with targets and sizes that suit classification."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from peft import PeftConfig, PeftModel, get_peft_model
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TARGETS
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
-from peft.utils import PeftType
-from peft.utils.other import ModulesToSaveWrapper
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from clear_peft.errors import InputError
 from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, projection_names
 from clear_peft.tuners.bitfit import build_bitfit
 from clear_peft.tuners.bottleneck import BottleneckConfig, BottleneckModel
-from clear_peft.tuners.catalogue import available_methods
+from clear_peft.tuners.catalogue import available_methods, newer_peft
+from clear_peft.tuners.internals import (
+    IA3_TARGETS,
+    LORA_TARGETS,
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
+    BaseTunerLayer,
+    Conv1D,
+    ModulesToSaveWrapper,
+)
 from clear_peft.tuners.names import check_names
+from clear_peft.tuners.prefix import hand_over_prefix, takes_prefix
 from clear_peft.tuners.quiet import quiet
 
 _PEFT_NAMES = {"dora": "lora", "prefix": "prefix_tuning"}
-# Query and value projections (one fused matrix in ModernBERT) where peft has none, or, for ViT, names that
-# transformers has given up.
+# Query and value projections (one fused matrix in ModernBERT) where peft has none, or, for ViT, not the names
+# of all versions of transformers.
 _QUERY_VALUE: dict[str, list[str]] = {
     "distilbert": ["q_lin", "v_lin"],
     "mpnet": ["attn.q", "attn.v"],
     "modernbert": ["Wqkv"],
-    "vit": ["q_proj", "v_proj"],
+    "vit": ["q_proj", "v_proj", "query", "value"],
 }
 _NOT_OPTIONS = {
     "auto_mapping",
@@ -75,7 +77,9 @@ def build(
             the model may have been changed in part: load it afresh.
     """
     if method not in available_methods():
-        raise InputError(f"There is no PEFT method {method!r}: choose from {', '.join(available_methods())}.")
+        newer = newer_peft(method)
+        why = f"There is no PEFT method {method!r}" if newer is None else f"{method} needs peft {newer}"
+        raise InputError(f"{why}: choose from {', '.join(available_methods())}.")
     head = head_names(model)
     if any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in model.modules()):
         raise InputError(f"This {type(model).__name__} has an adapter already: load the base model afresh.")
@@ -142,7 +146,7 @@ def _build_peft(
     saved = [*head, *(given.pop("modules_to_save", None) or ())]
     with quiet(), _explained(model, method):
         config: PeftConfig = config_class(**{**defaults, **given, "modules_to_save": saved})
-        return get_peft_model(model, config)
+        return hand_over_prefix(get_peft_model(model, config))
 
 
 def _sizes(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +168,8 @@ def _targets(model: PreTrainedModel, peft_type: PeftType) -> list[str] | str | N
         # peft's own defaults name norms of other architectures alike, and a final norm outside the blocks.
         return [name for name, module in block_modules(model).items() if "Norm" in type(module).__name__]
     if model_type in _QUERY_VALUE:
-        return _QUERY_VALUE[model_type]
+        lacking = _lacking(model, _QUERY_VALUE[model_type])
+        return [name for name in _QUERY_VALUE[model_type] if name not in lacking]
     if model_type in _tuner_targets(peft_type):
         return None
     return LORA_TARGETS.get(model_type, "all-linear")
@@ -185,8 +190,7 @@ def _check_options(method: str, given: Mapping[str, Any], known: set[str]) -> No
 
 def _check_names(model: PreTrainedModel, option: str, ends: Iterable[str]) -> None:
     """Peft passes over a name that matches nothing as long as another matches."""
-    names = [f".{name}" for name, _ in model.named_modules()]
-    unknown = [end for end in ends if not any(name.endswith(f".{end}") for name in names)]
+    unknown = _lacking(model, ends)
     if unknown:
         raise InputError(
             f"{option} names {', '.join(unknown)}, which {type(model).__name__} lacks: the layers in its "
@@ -194,10 +198,14 @@ def _check_names(model: PreTrainedModel, option: str, ends: Iterable[str]) -> No
         )
 
 
+def _lacking(model: PreTrainedModel, ends: Iterable[str]) -> list[str]:
+    """Of these ends of names, those that no module of the model has."""
+    names = [f".{name}" for name, _ in model.named_modules()]
+    return [end for end in ends if not any(name.endswith(f".{end}") for name in names)]
+
+
 def _check_prefix(model: PreTrainedModel) -> None:
-    """Peft finds out only when the model is first called, and for T5 not even then."""
-    accepts = "past_key_values" in inspect.signature(model.base_model.forward).parameters
-    if not accepts or model.config.is_encoder_decoder:
+    if not takes_prefix(model):
         raise InputError(
             f"prefix does not work with {type(model).__name__}, whose attention takes no cached keys and "
             "values: use lora, adapter or bitfit."

@@ -13,7 +13,7 @@ _FIGURES = (
     "validation_loss",
     "validation_accuracy",
     "validation_macro_f1",
-    "validation_believed_accuracy",
+    "validation_weighted_accuracy",
     "test_accuracy",
     "test_macro_f1",
     "memorised",

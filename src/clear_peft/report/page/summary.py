@@ -149,7 +149,7 @@ def _epoch_counts(record: RunRecord) -> str | None:
     before = record.warm_up
     if before is not None:
         counts += f": {before} to find wrong labels, {done - before}"
-        counts += " afresh" if asked is None else f" of {asked - before} afresh"
+        counts += " after the restart" if asked is None else f" of {asked - before} after the restart"
     elif asked is not None:
         counts += f", {asked} asked for"
     return counts if selected is None else f"{counts}, epoch {selected} selected"

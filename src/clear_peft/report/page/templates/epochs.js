@@ -16,7 +16,7 @@ function histogramChart(figure, { epoch, histogram }) {
     ? "As they fell out of the epoch’s steps, each at its own moment; nothing was fitted to these."
     : "Judged in one pass after the epoch."];
   if (!histogram.of_steps && !curves) notes.push("Nothing was found to tell right labels from wrong ones by.");
-  if (contradicted != null) notes.push(`The judge contradicts ${percent(contradicted)} of the labels.`);
+  if (contradicted != null) notes.push(`The predictions contradict ${percent(contradicted)} of the labels.`);
   const swatch = (child) => drawn("svg", { "aria-hidden": "true" }, child);
   const legend = make("ul", { class: "legend" },
     ...parts.map((part) => make("li", { class: PARTS[part].colour },
@@ -67,8 +67,8 @@ function histogramChart(figure, { epoch, histogram }) {
     }
     if (histogram.scale === "log_odds" && low < 0 && high > 0) {
       picture.append(drawn("line", { class: "chosen", x1: x(0), x2: x(0), y1: edge.top - 6, y2: height - edge.bottom }));
-      if (width > 480) picture.append(drawn("text", { x: x(0) - 7, y: edge.top - 6, "text-anchor": "end" }, "← judge agrees"),
-        drawn("text", { x: x(0) + 7, y: edge.top - 6 }, "judge contradicts →"));
+      if (width > 480) picture.append(drawn("text", { x: x(0) - 7, y: edge.top - 6, "text-anchor": "end" }, "← predictions agree"),
+        drawn("text", { x: x(0) + 7, y: edge.top - 6 }, "predictions contradict →"));
     }
     picture.append(drawn("line", { class: "axis", x1: edge.left, x2: width - edge.right, y1: y(0), y2: y(0) }));
     for (const value of ticks(low, high, width / 80)) {
@@ -113,7 +113,7 @@ function mountHistogram({ epochs, selected }) {
   const start = fitted.at(-1) ?? epochs.find(({ epoch }) => epoch === selected) ?? epochs.at(-1);
   const go = epochSlider("epoch", epochs, selected, start, (epoch) => histogramChart(find("histogram"), epoch));
   if (!fitted.length || fitted.length === epochs.length) return;
-  find("epoch-jumps").append("The labels were judged after epoch ", ...fitted.flatMap((one, i) => {
+  find("epoch-jumps").append("The labels were estimated after epoch ", ...fitted.flatMap((one, i) => {
     const jump = make("button", { type: "button", class: "link" }, String(one.epoch));
     jump.addEventListener("click", () => go(epochs.indexOf(one)));
     return i ? [" ", jump] : [jump];

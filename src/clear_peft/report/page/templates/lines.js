@@ -71,7 +71,7 @@ function lineChart(figure, { epochs, selected, warm_up: warmUp }, { title, note,
     if (warmUp != null && warmUp < last) {
       const between = x(warmUp + 0.5);
       picture.append(drawn("line", { class: "chosen", x1: between, x2: between, y1: edge.top - 6, y2: height - edge.bottom }),
-        drawn("text", { x: between - 5, y: edge.top - 7, "text-anchor": "end" }, "started afresh →"));
+        drawn("text", { x: between - 5, y: edge.top - 7, "text-anchor": "end" }, "restarted →"));
     }
     if (epochs.some(({ epoch }) => epoch === selected)) {
       const right = x(selected) > width - 80;

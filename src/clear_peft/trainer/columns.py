@@ -1,0 +1,190 @@
+"""Columns of a tokenised data set, and the id of each row: through any collator to the batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset as HubDataset
+from torch.utils.data import Dataset, IterableDataset
+
+from clear_peft.data import hold_out
+from clear_peft.errors import InputError
+from clear_peft.label_quality import as_groups, combined
+
+ID_COLUMN = "clear_example_id"
+CLEAN_LABEL_COLUMN = "clean_label"
+GROUP_COLUMN = "group"
+ROW_COLUMN = "row"
+# columns of the training set that no model is given
+_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN)
+_LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+class IdCollator:
+    """Carries ids past a collator that knows nothing of them.
+
+    Args:
+        collate: The collator of everything else: features in, batch out.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collate = collate
+        self.tokenizer = getattr(collate, "tokenizer", None)  # transformers saves it with the model
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate, with the ids as an int64 tensor (B,) where the features have them."""
+        rest = [{k: v for k, v in dict(f).items() if k not in _OURS} for f in features]
+        batch = self.collate(rest)
+        if ID_COLUMN in features[0]:
+            batch[ID_COLUMN] = torch.tensor([int(f[ID_COLUMN]) for f in features])
+        return batch
+
+
+class _Indexed(Dataset):
+    """A map-style dataset of dictionaries whose items carry their position."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], ID_COLUMN: index}
+
+
+def with_ids(dataset: Any) -> Any:
+    """Add to each example its position in the training set, as ``clear_example_id``.
+
+    Raises:
+        InputError: If the dataset has no length, and so no stable ids.
+    """
+    if isinstance(dataset, HubDataset) and dataset.format["type"] != "custom":
+        if ID_COLUMN in dataset.column_names:
+            dataset = dataset.remove_columns(ID_COLUMN)
+        return dataset.add_column(ID_COLUMN, np.arange(len(dataset)))
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise InputError(
+            "A streamed training set has no stable example ids: load it whole (datasets without streaming, "
+            "or a map-style torch Dataset)."
+        )
+    return _Indexed(dataset)
+
+
+def parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, Any]:
+    """A batch without its labels, (B,), and its ids, (B,) or None; and these.
+
+    Raises:
+        InputError: If the batch is packed.
+    """
+    if {"seq_idx", "cu_seq_lens_q"} & inputs.keys():
+        raise InputError("Packed batches have no example ids: turn off packing and padding-free batches.")
+    rest = {name: value for name, value in inputs.items() if name not in ("labels", ID_COLUMN)}
+    return rest, inputs["labels"], inputs.get(ID_COLUMN)
+
+
+def hold_out_rows(
+    dataset: HubDataset, num_labels: int, fraction: float, seed: int
+) -> tuple[HubDataset, HubDataset]:
+    """A data set without a share of its rows, and these: stratified, groups and copies whole.
+
+    Args:
+        dataset: N rows with labels; where it has no column ``row``, both parts get one.
+        num_labels: C.
+        fraction: The share.
+        seed: Of the split.
+    """
+    labels, copies, groups = labels_of(dataset, num_labels), copies_of(dataset), groups_of(dataset)
+    together = copies if groups is None else combined(copies, groups)
+    kept, held = hold_out(labels, fraction, seed, together)
+    if ROW_COLUMN not in dataset.column_names:
+        dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
+    return dataset.select(kept), dataset.select(held)
+
+
+def column(dataset: Any, name: str) -> np.ndarray | None:
+    """One column of a dataset as an array, or None if it has none of that name."""
+    if isinstance(dataset, _Indexed):
+        dataset = dataset.dataset
+    if isinstance(dataset, HubDataset):
+        # as it is stored: a transform may want other columns too
+        return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
+    if not len(dataset) or name not in dataset[0]:
+        return None
+    return np.asarray([dataset[i][name] for i in range(len(dataset))])
+
+
+def numbers(dataset: Any, name: str) -> np.ndarray | None:
+    """One column of a dataset, (N,), or None if it has none of that name that is a number for each row."""
+    try:
+        values = column(dataset, name)
+    except ValueError:  # ragged
+        return None
+    fits = values is not None and values.ndim == 1 and np.issubdtype(values.dtype, np.number)
+    return values if fits else None
+
+
+def token_counts(dataset: Any) -> np.ndarray | None:
+    """Lengths of the ``input_ids`` of a dataset, (N,), or None if it has none."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return None
+    return np.asarray([len(ids) for ids in dataset.with_format(None)["input_ids"]])
+
+
+def copies_of(dataset: Any) -> np.ndarray:
+    """Rows of a dataset whose ``input_ids`` are equal have one number, (N,) int64."""
+    if not isinstance(dataset, HubDataset) or "input_ids" not in dataset.column_names:
+        return np.arange(len(dataset))
+    rows = dataset.with_format(None)["input_ids"]
+    return pd.factorize(pd.Series([np.asarray(ids).tobytes() for ids in rows]))[0].astype(np.int64)
+
+
+def groups_of(dataset: Any) -> np.ndarray | None:
+    """Group of each row of a dataset, (N,) int64: of its column ``group``, where it has one."""
+    given = numbers(dataset, GROUP_COLUMN)
+    return None if given is None else as_groups(given, len(dataset))
+
+
+def has_labels(dataset: Any) -> bool:
+    """Whether a hub dataset has a column of labels."""
+    return not set(_LABEL_COLUMNS).isdisjoint(dataset.column_names)
+
+
+def labels_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarray:
+    """The given labels of a dataset, (N,) int64.
+
+    Args:
+        dataset: With one of the columns that collators take for labels, or several that agree.
+        num_labels: Outputs of the model's head.
+        name: Which set it is, for sentences. Default ``training``.
+
+    Raises:
+        InputError: If there are none, or they are not one class index per example.
+    """
+    try:
+        columns = {c: a for c in _LABEL_COLUMNS if (a := column(dataset, c)) is not None}
+    except ValueError:
+        raise InputError(
+            "Clean routing needs one class index per example (single-label classification); the labels of "
+            f"the {name} set are of several lengths."
+        ) from None
+    if not columns:
+        raise InputError(f"The {name} set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    found, *others = columns.values()
+    if not all(np.array_equal(found, other) for other in others):
+        raise InputError(  # collators take the last of them, and judged would be the first
+            f"The {name} set has different labels in its columns {' and '.join(columns)}: keep one of them."
+        )
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(
+            "Clean routing needs one class index per example (single-label classification); the labels of "
+            f"the {name} set are {found.dtype} of shape {found.shape}."
+        )
+    if len(found) == 0 or found.min() < 0 or found.max() >= num_labels:
+        raise InputError(
+            f"The labels of the {name} set must lie in 0…{num_labels - 1}, as many as the model's head has "
+            "outputs: load the model with num_labels=…, and encode the labels."
+        )
+    return found.astype(np.int64)

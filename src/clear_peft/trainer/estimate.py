@@ -1,0 +1,379 @@
+"""From passes over the rows to an estimate of which labels are right."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from clear_peft.errors import InputError, RunFailedError
+from clear_peft.files import atomic_write
+from clear_peft.label_quality import (
+    Judgement,
+    LabelQuality,
+    LinearProbe,
+    LossMixture,
+    TopProbs,
+    fit_probe,
+    smooth,
+)
+from clear_peft.losses import cross_entropy
+from clear_peft.trainer.columns import ROW_COLUMN
+from clear_peft.trainer.config import CleaRConfig
+
+ESTIMATE_NAME = "clear_estimate.safetensors"
+# more rows tell a linear probe next to nothing, and their features have to be in memory together
+MOST_ROWS = 1 << 16
+# of each class, as far as there are so many, however rare it is
+_LEAST_OF_CLASS = 50
+_CHUNK = 1 << 14
+_DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
+
+
+class Rows(Protocol):
+    """Given labels of N rows and what belongs together among them."""
+
+    labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.integer]
+    copies: npt.NDArray[np.integer]
+    row: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Which labels of the training and the validation rows look right, as of one moment of the training.
+
+    Attributes:
+        epoch: Number of epochs that the model had been trained for.
+        train: Of the N training rows.
+        validation: Of the M validation rows, where there are any.
+        losses: Cross entropies under the given labels, (N,) float32, smoothed over epochs where
+            ``loss_ema`` says so.
+        noise_found: Whether training is to make use of it: ``noise_threshold`` was reached.
+        parameters: What was fitted, JSON-able.
+        validation_weights: Clean probabilities of the validation rows by the first estimate, (M,) float32:
+            how much each counts where epochs are compared.
+    """
+
+    epoch: int
+    train: LabelQuality
+    validation: LabelQuality | None
+    losses: npt.NDArray[np.float32]
+    noise_found: bool
+    parameters: dict[str, Any]
+    validation_weights: npt.NDArray[np.float32]
+
+    def of_table(self, evaluation: Any) -> LabelQuality:
+        """Of the training rows, and of the validation rows if the evaluation set is of the same table."""
+        if self.validation is None or ROW_COLUMN not in evaluation.column_names:
+            return self.train
+        return LabelQuality.concatenate([self.train, self.validation])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the estimate into a checkpoint, atomically."""
+        rest: dict[str, Any] = {
+            "epoch": self.epoch,
+            "noise_found": self.noise_found,
+            "parameters": self.parameters,
+        }
+        arrays = {"losses": self.losses, "validation_weights": self.validation_weights}
+        for name in ("train", "validation"):
+            quality = getattr(self, name)
+            if quality is not None:
+                own, rest[name] = quality.arrays()
+                arrays |= {f"{name}/{key}": np.ascontiguousarray(value) for key, value in own.items()}
+        atomic_write(Path(folder) / ESTIMATE_NAME, save(arrays, {"clear": json.dumps(rest)}))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], size: int, num_classes: int) -> "Estimate | None":
+        """Read the estimate of a checkpoint; None where none had been made yet.
+
+        Args:
+            folder: A checkpoint.
+            size: N that it must have.
+            num_classes: C that it must have.
+
+        Raises:
+            InputError: If the file is damaged, or about other rows.
+        """
+        path = Path(folder) / ESTIMATE_NAME
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "np") as file:
+                rest = json.loads(file.metadata()["clear"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            estimate = cls._of_arrays(arrays, rest)
+            fits = len(estimate.train) == len(estimate.losses) == size and estimate.losses.ndim == 1
+            if not fits or estimate.train.pred_probs.num_classes != num_classes:
+                raise ValueError(f"it is not about {size} rows and {num_classes} classes")
+            if estimate.validation is not None and len(estimate.validation_weights) != len(
+                estimate.validation
+            ):
+                raise ValueError("it does not hold a weight for each validation row")
+            if not all(np.isfinite(a).all() for a in (estimate.losses, estimate.validation_weights)):
+                raise ValueError("it holds what no pass finds")
+            return estimate
+        except _DAMAGE as error:
+            raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
+
+    @classmethod
+    def _of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], rest: Mapping[str, Any]) -> "Estimate":
+        kinds = {"epoch": int, "noise_found": bool, "parameters": dict}
+        if any(type(rest[name]) is not kind for name, kind in kinds.items()):
+            raise ValueError("it does not say when it was made, or what was found")
+        parts: dict[str, dict[str, npt.NDArray[Any]]] = {name: {} for name in ("train", "validation", "")}
+        for name, array in arrays.items():
+            part, _, own = name.rpartition("/")
+            parts[part][own] = array
+        if parts[""].keys() != {"losses", "validation_weights"} or bool(parts["validation"]) != (
+            "validation" in rest
+        ):
+            raise ValueError("it holds other arrays than an estimate")
+        unseen = parts["validation"]
+        return cls(
+            epoch=rest["epoch"],
+            train=LabelQuality.from_arrays(parts["train"], rest["train"]),
+            validation=LabelQuality.from_arrays(unseen, rest["validation"]) if unseen else None,
+            losses=arrays["losses"],
+            noise_found=rest["noise_found"],
+            parameters=rest["parameters"],
+            validation_weights=arrays["validation_weights"],
+        )
+
+
+def estimate_by_probe(
+    features_of: Callable[[npt.NDArray[np.integer] | None], Tensor | None],
+    rows: Rows,
+    validation: Rows | None,
+    num_classes: int,
+    args: CleaRConfig,
+    *,
+    epoch: int,
+    decides: bool,
+) -> Estimate | None:
+    """What linear probes on the model's features make of the labels, each row by a fit without its group.
+
+    Args:
+        features_of: A pass: features of some training rows, (B,) → (B, V, D), and of all validation rows,
+            None → (M, V, D), or None where there are none. Every process has to take part in each.
+        rows: The training rows.
+        validation: The validation rows, if there are any.
+        num_classes: C.
+        args: For ``seed`` and ``noise_threshold``.
+        epoch: Number of epochs that the model has been trained for.
+        decides: Whether this process is the one that fits; the others only take part in the passes.
+
+    Returns:
+        None where the model gives out no hidden states, and where this process does not decide.
+
+    Raises:
+        RunFailedError: If a feature is not finite.
+    """
+    first, *others = blocks(rows.labels, args.seed)
+    features, held_out = features_of(first), features_of(None)
+    if features is None:
+        return None
+    probe, parts = None, []
+    if decides:
+        probe, quality = fit_probe(
+            finite(features),
+            rows.labels[first],
+            num_classes,
+            groups=rows.groups[first],
+            copies=rows.copies[first],
+        )
+        fitted = Judgement(quality.pred_probs.dense(), quality.clean_probability)
+        parts.append((first, fitted, quality.pred_probs))
+    for block in others:
+        features = features_of(block)
+        if probe is not None and features is not None:
+            judgement = probe.judge(finite(features), rows.labels[block])
+            parts.append((block, judgement, TopProbs.of(judgement.pred_probs)))
+    if probe is None:
+        return None
+    order = np.argsort(np.concatenate([block for block, *_ in parts]))
+    own = [judgement.pred_probs[range(len(block)), rows.labels[block]] for block, judgement, _ in parts]
+    clean = [judgement.clean_probability for _, judgement, _ in parts]
+    train = LabelQuality(
+        rows.labels,
+        TopProbs.concatenate([top for *_, top in parts])[order],
+        np.concatenate(own)[order].astype(np.float32),
+        np.concatenate(clean)[order].astype(np.float32),
+        quality.noise,
+        quality.noise_rate_interval,
+        rows.groups,
+        "probe",
+        rows.row,
+    )
+    predicted = train.predicted
+    unseen = None if validation is None else _judged(probe, held_out, validation, quality)
+    return Estimate(
+        epoch=epoch,
+        train=train,
+        validation=unseen,
+        losses=-np.log(np.maximum(train.self_confidence, np.finfo(np.float32).tiny)),
+        noise_found=train.noise_rate >= args.noise_threshold,
+        parameters={
+            "scale": "log_odds",
+            "contradicted": float((predicted != rows.labels).mean()),
+            "noise": "none" if quality.noise is None else quality.noise.kind,
+            "noise_rate_interval": list(quality.noise_rate_interval or ()),
+        },
+        validation_weights=_weights(unseen),
+    )
+
+
+def _weights(validation: LabelQuality | None) -> npt.NDArray[np.float32]:
+    return np.empty(0, np.float32) if validation is None else validation.clean_probability
+
+
+def _judged(probe: LinearProbe, features: Tensor | None, rows: Rows, fitted: LabelQuality) -> LabelQuality:
+    """Rows that a probe was not fitted to, by its own noise model."""
+    assert features is not None  # of the validation rows that there are
+    judgement = probe.judge(finite(features), rows.labels)
+    return LabelQuality(
+        rows.labels,
+        TopProbs.of(judgement.pred_probs),
+        judgement.pred_probs[np.arange(len(rows.labels)), rows.labels].astype(np.float32),
+        judgement.clean_probability.astype(np.float32),
+        fitted.noise,
+        fitted.noise_rate_interval,
+        rows.groups,
+        "probe",
+        rows.row,
+    )
+
+
+def estimate_by_losses(
+    logits: Tensor,
+    rows: Rows,
+    held_out: tuple[Tensor, Rows] | None,
+    mixture: LossMixture,
+    args: CleaRConfig,
+    *,
+    epoch: int,
+    before: Estimate | None,
+) -> Estimate:
+    """What the losses of a model that was trained on the labels tell; if it contradicts few, trust all.
+
+    Args:
+        logits: Of the training rows, (N, C) float32.
+        rows: The training rows.
+        held_out: Logits of the validation rows, (M, C), and these rows, if there are any.
+        mixture: What turns losses into clean probabilities.
+        args: For ``loss_ema`` and ``noise_threshold``.
+        epoch: Number of epochs that the model has been trained for.
+        before: The estimate before, whose losses these are smoothed with.
+
+    Raises:
+        RunFailedError: If a loss is not finite.
+    """
+    losses = _losses(logits, rows.labels)
+    check_finite("losses", losses)
+    if before is not None:
+        losses = smooth(before.losses, losses, args.loss_ema)
+    fitted = mixture.estimate(losses, rows.labels)
+    contradicted = float((logits.argmax(dim=1).numpy() != rows.labels).mean())
+    told = contradicted >= args.noise_threshold
+    probability = fitted.clean_probability if told else np.ones(len(losses), np.float32)
+    validation = None
+    if held_out is not None:
+        unseen, others = held_out
+        like = _of_like_losses(_losses(unseen, others.labels), losses, probability)
+        validation = _by_final_model(unseen, others, like)
+    return Estimate(
+        epoch=epoch,
+        train=_by_final_model(logits, rows, probability),
+        validation=validation,
+        losses=losses.astype(np.float32),
+        noise_found=told and fitted.components == 2,
+        parameters={**fitted.parameters, "contradicted": contradicted},
+        validation_weights=_weights(validation),
+    )
+
+
+def _by_final_model(logits: Tensor, rows: Rows, probability: npt.NDArray[np.float32]) -> LabelQuality:
+    # chunk by chunk: all classes of all rows are never held twice
+    parts = [torch.softmax(part, dim=1).numpy() for part in logits.split(_CHUNK)]
+    top = [TopProbs.of(part) for part in parts]
+    confidence = np.exp(-_losses(logits, rows.labels))
+    return LabelQuality(
+        rows.labels,
+        TopProbs.concatenate(top),
+        confidence.astype(np.float32),
+        probability.astype(np.float32),
+        None,
+        None,
+        rows.groups,
+        "final_model",
+        rows.row,
+    )
+
+
+def _of_like_losses(
+    losses: npt.NDArray[np.floating],
+    reference: npt.NDArray[np.floating],
+    probability: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float32]:
+    """The clean probability that like losses of a reference (N,) have, for each loss, (M,) float32."""
+    order = np.argsort(reference)
+    return np.interp(losses, reference[order], probability[order]).astype(np.float32)
+
+
+def _losses(logits: Tensor, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    return cross_entropy(logits, torch.from_numpy(labels)).numpy()
+
+
+def blocks(
+    labels: npt.NDArray[np.integer], seed: int, most: int | None = None
+) -> list[npt.NDArray[np.integer]]:
+    """Positions of all rows, in order; of more than fit into a block, in random blocks of that size.
+
+    The first has at least 50 rows of every class, or all that there are.
+
+    Args:
+        labels: (N,).
+        seed: Of the draw.
+        most: Rows of a block. Default 65,536.
+    """
+    most = MOST_ROWS if most is None else most
+    drawn = np.arange(len(labels))
+    if len(labels) > most:
+        drawn = np.random.default_rng(seed).permutation(drawn)
+        place_in_class = pd.Series(drawn).groupby(labels[drawn]).cumcount().to_numpy()
+        drawn = drawn[np.argsort(place_in_class >= _LEAST_OF_CLASS, kind="stable")]
+    return [np.sort(drawn[start : start + most]) for start in range(0, len(drawn), most)]
+
+
+def finite(features: Tensor) -> npt.NDArray[np.floating]:
+    """Features of a pass, (N, …), as numpy takes them.
+
+    Raises:
+        RunFailedError: If one is not finite.
+    """
+    values = features.numpy()
+    check_finite("features", values)
+    return values
+
+
+def check_finite(what: str, values: npt.NDArray[np.floating]) -> None:
+    """Stop where a pass has read off what no label can be estimated by.
+
+    Raises:
+        RunFailedError: If a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise RunFailedError(
+            f"The model's {what} on the training set are not finite: lower the learning rate, or train in "
+            "bf16 or float32 instead of fp16."
+        )

@@ -1,0 +1,32 @@
+"""What a training step minimises."""
+
+from typing import Any
+
+from torch import Tensor
+
+from clear_peft.losses import Loss, consistency
+from clear_peft.trainer.phases import Phase
+
+
+def per_example_loss(trainer: Any, hard_loss: Loss, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
+    """The loss of each example of a batch, (B,) float32.
+
+    Under the given label; once noise is found under the soft label, where ``soft_labels`` says so, and with
+    λ times the cross entropy to what was predicted when the labels were estimated.
+
+    Args:
+        trainer: A ``CleaRTrainer``.
+        hard_loss: Of examples under their given labels.
+        logits: (B, C).
+        labels: Given labels, (B,) int64.
+        ids: Positions in the training set, (B,) int64.
+    """
+    robust, args, store = trainer.phase is Phase.ROBUST, trainer.args, trainer.store
+    if robust and args.soft_labels:
+        loss = trainer.task.soft_loss(logits, store.soft_labels(labels, ids))
+    else:
+        loss = hard_loss(logits, labels, ids, epoch=trainer.state.epoch or 0.0)
+    if robust and args.consistency_weight:
+        agreement = consistency(logits, store.predicted_logits(ids), args.consistency_temperature)
+        loss = loss + args.consistency_weight * agreement
+    return loss

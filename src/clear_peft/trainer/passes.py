@@ -1,0 +1,153 @@
+"""Passes over a dataset: every example once, without gradient, in evaluation mode."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from clear_peft.routing import Router
+from clear_peft.trainer.columns import ID_COLUMN
+
+
+def predict_logits(
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable,
+    *,
+    router: Router | None = None,
+    step: int = 0,
+    **options: Any,
+) -> Tensor:
+    """Logits of a dataset, in its order.
+
+    Args:
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        router: Whose gates are drawn with probability γ. Default: all PEFT modules are on.
+        step: Of the draw.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, C) float32 on the CPU.
+    """
+
+    def read(inputs: dict[str, Any], ids: Tensor) -> Tensor:
+        if router is None:
+            return model(**inputs).logits
+        ids = ids.to(next(iter(inputs.values())).device)
+        # other gates than those of a training step with this number
+        with router.route(torch.ones_like(ids, dtype=torch.float32), example_ids=~ids, step=step):
+            return model(**inputs).logits
+
+    return pass_over(read, model, dataset, collate, **options)
+
+
+def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options: Any) -> Tensor | None:
+    """What a model makes of each example below its head: means of the hidden states of its tokens.
+
+    Args:
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        **options: As for ``pass_over``.
+
+    Returns:
+        (N, V, D) float32 on the CPU, of an encoder-decoder by its encoder: of the layer in the middle, the
+        last but one and the last, as far as these are different; None where a model gives out no hidden
+        states of shape (B, T, D).
+    """
+
+    def embed(inputs: dict[str, Any], _: Tensor) -> Tensor:
+        first = next(iter(inputs.values()))
+        outputs = model(**inputs, output_hidden_states=True)
+        states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or ()
+        if not states or any(state.dim() != 3 for state in states):
+            return torch.zeros(len(first), 0, 0)
+        mask = inputs.get("attention_mask")
+        return torch.stack([mean_of_tokens(states[i], mask) for i in probed_layers(len(states))], dim=1)
+
+    features = pass_over(embed, model, dataset, collate, **options)
+    return features if features.shape[1] else None
+
+
+def probed_layers(states: int) -> list[int]:
+    """Which of so many hidden states (the embeddings and every layer's) are probed, ascending."""
+    last = states - 1
+    return sorted({last // 2, max(last - 1, 0), last})
+
+
+def mean_of_tokens(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens that are no padding, (B, T, D) → (B, D) float32."""
+    hidden = hidden.float()
+    if mask is None or mask.shape != hidden.shape[:2]:
+        return hidden.mean(dim=1)
+    real = mask.unsqueeze(-1).to(hidden)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+
+
+@torch.no_grad()
+def pass_over(
+    read: Callable[[dict[str, Any], Tensor], Tensor],
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable,
+    *,
+    batch_size: int,
+    lengths: np.ndarray | None,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    rows: np.ndarray | None = None,
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Tensor:
+    """What a model makes of each example of a dataset, or of some of them, in its order.
+
+    Draws no random number, so that training with such passes and without are the same training. Each
+    rank fills the places of its share of the batches and leaves zeros elsewhere: the sum over ranks is the
+    whole, whatever their number.
+
+    Args:
+        read: Runs the model on a batch of inputs, (B, …), of these ids, (B,), and gives (B, …).
+        model: The model; its mode is restored afterwards.
+        dataset: Map-style, items with ``clear_example_id`` (see ``with_ids``).
+        collate: Collator that keeps the ids.
+        batch_size: Examples per forward.
+        lengths: Token counts of all items, to batch examples of like length; None keeps the order.
+        prepare: Moves a batch to the device.
+        rows: Ids of the N items to read, ascending. Default all.
+        dtype: Of the result. Default float32.
+        rank: This process. Default 0.
+        world_size: Number of processes. Default 1.
+
+    Returns:
+        (N, …) on the CPU.
+    """
+    rows = np.arange(len(dataset)) if rows is None else rows
+    size = len(rows)
+    order = rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
+    every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
+    own = every[rank::world_size]
+    # a generator of its own: a loader takes its seed from the global one otherwise; a rank without a batch
+    # runs the first for its shape
+    loader = DataLoader(
+        dataset, batch_sampler=own or every[:1], collate_fn=collate, generator=torch.Generator()
+    )
+    found: Tensor | None = None
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in loader:
+            inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
+            part = read(inputs, batch[ID_COLUMN]).to("cpu", dtype)
+            if found is None:
+                found = torch.zeros(size, *part.shape[1:], dtype=dtype)
+            if own:
+                found[np.searchsorted(rows, batch[ID_COLUMN].numpy())] = part
+    finally:
+        model.train(was_training)
+    assert found is not None  # no dataset is empty
+    return found

@@ -1,0 +1,117 @@
+"""Passes of a trainer's model over its rows: what the labels are estimated by, and what its head is given."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from datasets import Dataset as HubDataset
+from torch import Tensor, nn
+
+from clear_peft.label_quality import LossMixture
+from clear_peft.routing import Router
+from clear_peft.trainer import columns
+from clear_peft.trainer.config import MIXTURES
+from clear_peft.trainer.estimate import Estimate, estimate_by_losses, estimate_by_probe
+from clear_peft.trainer.head import head_inputs
+from clear_peft.trainer.passes import hidden_features, predict_logits
+from clear_peft.trainer.ranks import of_main_process
+from clear_peft.trainer.store import Rows
+
+
+class RowPasses:
+    """Lets a trainer's model look at its training and validation rows; all processes take part.
+
+    Args:
+        trainer: A ``transformers.Trainer`` whose collator keeps ids.
+        training: What the training set says of its rows.
+        validation: What the validation set says of its rows, if each can be told from the others.
+        mixture: What turns losses into clean probabilities. Default: the one that ``loss_mixture`` names.
+        router: Of the gates, if there are any.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        training: Rows,
+        validation: Rows | None,
+        mixture: LossMixture | None,
+        router: Router | None,
+    ) -> None:
+        self._trainer, self._training, self.validation = trainer, training, validation
+        self._mixture = MIXTURES[trainer.args.loss_mixture] if mixture is None else mixture
+        self._router = router
+
+    def estimate(self, before: Estimate | None) -> Estimate:
+        """What the estimator makes of the labels now: that of the first process, on all of them.
+
+        Args:
+            before: The last estimate. Epochs are compared by the weights of the first one.
+        """
+        args, num_labels, found = self._trainer.args, self._trainer.task.num_labels, None
+        epoch = round(self._trainer.state.epoch or 0)
+        if args.clean_routing and args.label_estimator == "probe":
+            found = estimate_by_probe(
+                self._features,
+                self._training,
+                self.validation,
+                num_labels,
+                args,
+                epoch=epoch,
+                decides=args.process_index == 0,
+            )
+            found = of_main_process(found)
+        if found is None:
+            logits, unseen = self._over(self._logits()), self._over(self._logits(), validation=True)
+            assert logits is not None  # every model has some
+            held_out = None if unseen is None or self.validation is None else (unseen, self.validation)
+            found = estimate_by_losses(
+                logits, self._training, held_out, self._mixture, args, epoch=epoch, before=before
+            )
+            found = of_main_process(found)
+        return found if before is None else replace(found, validation_weights=before.validation_weights)
+
+    def head_inputs(self, head: nn.Linear, rows: np.ndarray) -> Tensor | None:
+        """What the head of the model is given of some training rows, (B,) → (B, D); see ``head_inputs``."""
+        return self._over(partial(head_inputs, head), rows)
+
+    def _features(self, rows: np.ndarray | None) -> Tensor | None:
+        return self._over(hidden_features, rows, validation=rows is None)
+
+    def _logits(self) -> Callable:
+        if self._router is None or self._trainer.args.scoring_gates == "open":
+            return predict_logits
+        return partial(predict_logits, router=self._router, step=self._trainer.state.global_step)
+
+    def _over(
+        self, read: Callable, rows: np.ndarray | None = None, *, validation: bool = False
+    ) -> Tensor | None:
+        """What is read off some training rows, default all, or off the validation rows; on every process.
+
+        Returns:
+            (B, …) on the CPU; None where there are no such rows, or nothing to read.
+        """
+        trainer, known = self._trainer, self.validation if validation else self._training
+        if known is None:
+            return None
+        dataset = columns.with_ids(trainer.eval_dataset) if validation else trainer.train_dataset
+        collate = trainer.data_collator
+        if isinstance(dataset, HubDataset):
+            dataset = trainer._remove_unused_columns(dataset)
+        else:
+            collate = trainer._get_collator_with_removed_columns(collate)
+        found = read(
+            trainer.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
+            dataset,
+            collate,
+            batch_size=trainer.args.per_device_eval_batch_size,
+            lengths=known.lengths,
+            rows=rows,
+            prepare=trainer._prepare_inputs,
+            rank=trainer.args.process_index,
+            world_size=trainer.args.world_size,
+        )
+        if found is None or trainer.args.world_size == 1:
+            return found
+        return trainer.accelerator.reduce(found.to(trainer.args.device), "sum").cpu()

@@ -1,0 +1,73 @@
+"""What is to be predicted of a row: how labels are read, what losses are, and what is measured."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from clear_peft.errors import InputError
+from clear_peft.losses import cross_entropy, soft_cross_entropy
+
+
+class SingleLabel:
+    """One class of C for each row (``AutoModelForSequenceClassification``).
+
+    Args:
+        model: The classifier.
+
+    Attributes:
+        num_labels: C.
+        names: Names of the classes.
+
+    Raises:
+        InputError: If the model does not say how many classes there are.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config: Any = getattr(model, "config", None)
+        if not hasattr(config, "num_labels"):
+            raise InputError("The model does not say its classes: give it a config with num_labels.")
+        self.num_labels: int = config.num_labels
+        self.names = [config.id2label[i] for i in range(self.num_labels)]
+
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of each row under its given label: logits (B, C), labels (B,) int64 → (B,) float32."""
+        return cross_entropy(logits, labels)
+
+    def soft_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of each row under its soft label: logits (B, C), targets (B, C) → (B,) float32."""
+        return soft_cross_entropy(logits, targets)
+
+    def evaluated(self, outputs: Any, labels: Tensor, return_outputs: bool) -> Tensor | tuple[Tensor, Any]:
+        """The mean loss of a batch over the rows that have a label (-100 stands for none)."""
+        known = labels >= 0
+        loss = cross_entropy(outputs.logits[known], labels[known]).mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def metrics(self, prediction: Any) -> dict[str, float]:
+        """Accuracy and macro-F1, as ``compute_metrics`` gives them."""
+        predicted = prediction.predictions.argmax(axis=1)
+        return {
+            "accuracy": float((predicted == prediction.label_ids).mean()),
+            "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
+        }
+
+    def weighted_accuracy(
+        self,
+        logits: Any,
+        labels: npt.NDArray[np.integer],
+        weights: npt.NDArray[np.floating] | None,
+    ) -> float | None:
+        """Accuracy under the given labels, each weighted by its clean probability.
+
+        Args:
+            logits: (M, C); None comes back where it is anything else.
+            labels: Given labels, (M,).
+            weights: Their clean probabilities, (M,); where they are not known, or all 0, all count alike.
+        """
+        if getattr(logits, "shape", None) != (len(labels), self.num_labels):
+            return None
+        hits = logits.argmax(axis=1) == labels
+        return float(np.average(hits, weights=weights if weights is not None and weights.any() else None))
