@@ -112,6 +112,19 @@ def test_an_evaluation_set_of_ones_own_is_no_part_of_the_table(tmp_path):
     assert sorted(own.label_issues()["row"]) == list(range(22))
 
 
+def test_rows_of_another_table_by_the_same_numbers_are_not_listed(tmp_path):
+    other = rows(9, seed=1).add_column("row", np.arange(9))
+    made = trained(
+        tmp_path,
+        eval_dataset=other,
+        eval_strategy="epoch",
+        metric_for_best_model="accuracy",
+        num_train_epochs=1,
+    )
+    assert sorted(made.label_issues()["row"]) == list(range(22))
+    assert sorted(made.label_issues()["given_label"]) == sorted(f"LABEL_{y}" for y in rows()["labels"])
+
+
 def test_what_rows_say_of_themselves():
     table = grouped(12).add_column("clean_label", [0] * 12)
     known = Rows(table, 3, "length", "training")

@@ -440,6 +440,23 @@ def test_rows_without_labels_are_no_validation_rows(tmp_path):
     assert len(made.estimate.validation_weights) == 0
 
 
+@pytest.mark.parametrize("size", [9, 5, 14])
+def test_an_evaluation_set_that_is_given_later(tmp_path, size):
+    settings = {**RECIPE, "compute_metrics": accuracy, "eval_strategy": "epoch"}
+    later = trainer(tmp_path, eval_dataset=rows(9, seed=1), **settings)
+    later.eval_dataset = rows(size, seed=2)
+    later.train()
+    given = trained(tmp_path, eval_dataset=rows(size, seed=2), **settings)
+    assert later.estimate.validation.given.tolist() == rows(size, seed=2)["labels"][:]
+    np.testing.assert_array_equal(later.estimate.validation_weights, given.estimate.validation_weights)
+    names = ("eval_loss", "eval_accuracy", "eval_weighted_accuracy")
+    ours, theirs = (
+        [[entry[name] for name in names] for entry in made.state.log_history if "eval_loss" in entry]
+        for made in (later, given)
+    )
+    assert ours == theirs != []
+
+
 def test_rows_of_other_sets_count_alike(tmp_path):
     seen = []
 

@@ -76,6 +76,8 @@ class Estimate:
         """Of the training rows, and of the validation rows if the evaluation set is of the same table."""
         if self.validation is None or ROW_COLUMN not in evaluation.column_names:
             return self.train
+        if np.isin(self.validation.rows, self.train.rows).any():  # of another table
+            return self.train
         return LabelQuality.concatenate([self.train, self.validation])
 
     def save(self, folder: str | os.PathLike[str]) -> None:

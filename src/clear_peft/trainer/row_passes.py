@@ -17,16 +17,15 @@ from clear_peft.trainer.estimate import Estimate, estimate_by_losses, estimate_b
 from clear_peft.trainer.head import head_inputs
 from clear_peft.trainer.passes import hidden_features, predict_logits
 from clear_peft.trainer.ranks import of_main_process
-from clear_peft.trainer.store import Rows
+from clear_peft.trainer.store import Rows, validation_rows
 
 
 class RowPasses:
     """Lets a trainer's model look at its training and validation rows; all processes take part.
 
     Args:
-        trainer: A ``transformers.Trainer`` whose collator keeps ids.
+        trainer: A ``CleaRTrainer``.
         training: What the training set says of its rows.
-        validation: What the validation set says of its rows, if each can be told from the others.
         mixture: What turns losses into clean probabilities. Default: the one that ``loss_mixture`` names.
         router: Of the gates, if there are any.
     """
@@ -35,13 +34,21 @@ class RowPasses:
         self,
         trainer: Any,
         training: Rows,
-        validation: Rows | None,
         mixture: LossMixture | None,
         router: Router | None,
     ) -> None:
-        self._trainer, self._training, self.validation = trainer, training, validation
+        self._trainer, self._training = trainer, training
+        self._evaluation, self._validation = trainer.eval_dataset, validation_rows(trainer)
         self._mixture = MIXTURES[trainer.args.loss_mixture] if mixture is None else mixture
         self._router = router
+
+    @property
+    def validation(self) -> Rows | None:
+        """What the validation set says of its rows, if each has a label; it may be replaced."""
+        if self._trainer.eval_dataset is not self._evaluation:
+            self._evaluation = self._trainer.eval_dataset
+            self._validation = validation_rows(self._trainer)
+        return self._validation
 
     def estimate(self, before: Estimate | None) -> Estimate:
         """What the estimator makes of the labels now: that of the first process, on all of them.

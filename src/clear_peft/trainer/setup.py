@@ -63,26 +63,6 @@ def metrics(given: Callable | None, task: SingleLabel, args: CleaRConfig) -> Cal
     return task.metrics if given is None and own else given
 
 
-def rows(trainer: Any) -> tuple[Rows, Rows | None]:
-    """What the data sets of a trainer say of their rows; of validation rows if each has a label and an id.
-
-    Raises:
-        InputError: If the labels are none that the model can be trained on.
-    """
-    num_labels, length_column = trainer.task.num_labels, trainer.args.length_column_name
-    training = Rows(trainer.train_dataset, num_labels, length_column, "training")
-    evaluation = trainer.eval_dataset
-    known = isinstance(evaluation, HubDataset) and columns.has_labels(evaluation)
-    if not known:
-        return training, None
-    try:
-        return training, Rows(evaluation, num_labels, length_column, "validation")
-    except InputError:  # some rows have no label, which only a measure would need
-        if trainer.compute_metrics is not None:
-            raise
-        return training, None
-
-
 def head(passes: RowPasses, training: Rows, args: CleaRConfig) -> LinearProbeInit | None:
     """What initialises the head of the model, if it is to begin as a linear probe."""
     if not (args.clean_routing and args.probe_init):

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from datasets import Dataset as HubDataset
 from torch import Tensor
 
+from clear_peft.errors import InputError
 from clear_peft.label_quality import combined
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
@@ -49,6 +51,23 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def validation_rows(trainer: Any) -> Rows | None:
+    """What the validation set of a trainer says of its rows, if each has a label.
+
+    Raises:
+        InputError: If a label is none, and ``compute_metrics`` would need it.
+    """
+    evaluation, args = trainer.eval_dataset, trainer.args
+    if not isinstance(evaluation, HubDataset) or not columns.has_labels(evaluation):
+        return None
+    try:
+        return Rows(evaluation, trainer.task.num_labels, args.length_column_name, "validation")
+    except InputError:
+        if trainer.compute_metrics is not None:
+            raise
+        return None
 
 
 class ExampleStore:

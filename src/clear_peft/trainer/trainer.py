@@ -26,7 +26,7 @@ from clear_peft.trainer.ranks import merged_rows
 from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.sampler import WeightedLengthSampler, own_rows
 from clear_peft.trainer.selection import Selection, evaluation_order, in_order_of_rows
-from clear_peft.trainer.store import ExampleStore
+from clear_peft.trainer.store import ExampleStore, Rows
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.weights import Weights
 from clear_peft.tuners import BottleneckModel
@@ -95,9 +95,9 @@ class CleaRTrainer(Trainer):
         self.weights = Weights(model, args)
         self._store: ExampleStore | None = None
         if train is not None:
-            rows, validation = setup.rows(self)
+            rows = Rows(train, self.task.num_labels, args.length_column_name, "training")
             self._store = ExampleStore(rows, self.task.num_labels, self.router, args)
-            self.passes = RowPasses(self, rows, validation, mixture, self.router)
+            self.passes = RowPasses(self, rows, mixture, self.router)
             self.weights.head = setup.head(self.passes, rows, args)
             self.guard = StepGuard(args.device, rows.row)
             self._loss = self.make_loss()
