@@ -7,8 +7,9 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 
-# a core of the tests: training, resume, and the command line from end to end;
-# `nox -s lowest -- tests/routing` runs the gate matrix
+# a core of the tests: training, resume, the command line from end to end, and the gates of every PEFT method
+# on models like BERT; `nox -s lowest -- tests/routing` runs the whole gate matrix
+GATES = ("tests/routing/test_gate_matrix.py", "-k", "bert")
 CORE = (
     "tests/trainer/test_compat.py",
     "tests/trainer/test_restart.py",
@@ -45,4 +46,5 @@ def newest(session: nox.Session) -> None:
 
 def _run(session: nox.Session, versions: tuple[str, ...], *options: str) -> None:
     session.install(TORCH, *versions, "-e", ".", *TOOLS)
-    session.run("pytest", "-q", "-n", "auto", "-m", "not slow", *options, *(session.posargs or CORE))
+    for tests in [session.posargs] if session.posargs else [CORE, GATES]:
+        session.run("pytest", "-q", "-n", "auto", "-m", "not slow", *options, *tests)

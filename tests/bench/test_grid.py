@@ -85,6 +85,18 @@ def test_a_key_changes_with_whatever_changes_the_outcome(grid, change):
     assert before["a sym lora plain seed 0"] != after["a sym lora plain seed 0"]
 
 
+def test_settings_of_one_peft_method_are_in_its_cells_alone(grid):
+    def change(g):
+        g["peft"] = {"lora": {"peft_options": {"r": 2}}}
+        g["cells"][0]["peft"] = ["lora", "prefix"]
+
+    cells = read_grid(grid(change))
+    own = {"lora": {"r": 2}}
+    assert {cell.peft for cell in cells} == {"lora", "prefix", "bitfit"}
+    assert all(cell.train.get("peft_options") == own.get(cell.peft) for cell in cells)
+    assert all(cell.train["epochs"] == 3 for cell in cells)
+
+
 def test_yaml_without_a_point_is_a_number_still(grid, tmp_path):
     path = grid()
     text = (tmp_path / "grid.yaml").read_text().replace("0.001", "1e-3")

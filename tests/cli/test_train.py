@@ -20,10 +20,15 @@ from processes import run_two
 from tiny_text import keyword_table
 
 NEEDS_BEFT = pytest.mark.skipif("bitfit" not in available_methods(), reason="BitFit needs peft 0.20")
+NEEDS_SUPERTUNING = pytest.mark.skipif("rosa" not in available_methods(), reason="RoSA needs peft 0.21")
 WAYS = [
     ("clear", "lora"),
     ("clear", "adapter"),
     ("clear", "prefix"),
+    ("clear", "apt"),
+    ("clear", "metapeft"),
+    pytest.param("clear", "rosa", marks=NEEDS_SUPERTUNING),
+    pytest.param("clear", "glora", marks=NEEDS_BEFT),
     pytest.param("clear", "bitfit", marks=NEEDS_BEFT),
     ("plain", "lora"),
     ("full", "lora"),

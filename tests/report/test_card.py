@@ -141,6 +141,7 @@ def test_without_an_audit_the_estimate_stands_alone():
     [
         ("lora", "peft", "adapter", "PeftModel.from_pretrained(base, adapter)", "clear_peft.tuners"),
         ("adapter", "clear-peft", "adapter", "load_adapter(base, adapter)", "PeftModel"),
+        ("apt", "clear-peft", "adapter", "load_adapter(base, adapter)", "PeftModel"),
         (None, "transformers", "finetune", "from_pretrained(model)", "PeftModel"),
     ],
 )

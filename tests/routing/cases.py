@@ -69,11 +69,16 @@ ARCHITECTURES_WITH_LORA = [
     "vit",
 ]
 
+# RoSA before it has chosen its support, MetaPEFT's LoRA, and the whole supernet that GLoRA searches
+RELATIVES = [r for r in ("rosa", "metapeft", "glora_supernet") if newer_peft(r.split("_")[0]) is None]
 KNOWN = [tuner for tuner in TUNERS if newer_peft(tuner) is None]
 CASES = [
     *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in KNOWN),
     *(f"lora-{architecture}" for architecture in ARCHITECTURES_WITH_LORA),
     *(f"prefix-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
+    *(f"apt-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
+    *(f"{relative}-{a}" for relative in RELATIVES for a in ("bert", "roberta", "llama", "qwen3")),
+    *(f"metapeft-{a}" for a in ("deberta-v2", "gpt2", "opt", "t5", "vit")),
     *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit") if "beft" in KNOWN),
     *(f"adapter-{a}" for a in ("bert", "deberta-v2", "gpt2", "llama", "opt", "t5", "vit")),
 ]
@@ -100,8 +105,8 @@ class Case:
         self.plain = copy.deepcopy(self.model)
 
     def _make(self) -> nn.Module:
-        if self.tuner in ("prefix", "bitfit", "adapter"):
-            return build(self.base, self.tuner)
+        if self.tuner in ("prefix", "apt", "bitfit", "adapter", *RELATIVES):
+            return build(self.base, self.tuner.removesuffix("_supernet"))
         name, options = TUNERS[self.tuner]
         config_class = getattr(peft, name)
         task = {} if self.architecture == "vit" else {"task_type": "SEQ_CLS"}
@@ -127,14 +132,14 @@ class Case:
 
     @cached_property
     def prefix_length(self) -> int:
-        return 20 if self.tuner == "prefix" else 0
+        return 20 if self.tuner in ("prefix", "apt") else 0
 
     def logits(self, model: nn.Module, rows: slice = slice(None)) -> Tensor:
         return model(**{k: v[rows] for k, v in self.batch.items()}).logits
 
     @torch.no_grad()
     def frozen_logits(self) -> Tensor:
-        """The pretrained model's logits; for prefix tuning, with the positions that the prefix shifts."""
+        """The pretrained model's logits; with a prefix, with the positions that it shifts."""
         if not self.prefix_length:
             return self.logits(self.pristine)
         positions = shifted_positions(self.architecture, self.batch, self.prefix_length)

@@ -18,6 +18,7 @@ from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.trainer import CleaRTrainer
 from clear_peft.tuners.loading import has_adapter
+from clear_peft.tuners.plans import plan_of
 
 # may be pretrained, or start as the pretrained model only at the values that they have
 _KEPT = ("pooler", "hra_", "osf_", "deft_")
@@ -73,6 +74,11 @@ class CoTeachingTrainer(CleaRTrainer):
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         if not has_adapter(self.model):
             raise InputError("Co-teaching trains two adapters on one frozen model: give a PEFT model.")
+        if plan_of(self.model) is not None:
+            raise InputError(
+                "Co-teaching trains its two adapters by gradient descent alone, which rosa, metapeft and "
+                "glora do not: choose another PEFT method."
+            )
         self._peer = another_start(self.model, args.seed + 1).train()
         self._peer_logits: Tensor | None = None
         self.add_callback(_PeerSteps(self._peer))

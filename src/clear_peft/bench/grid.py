@@ -21,7 +21,7 @@ from clear_peft.run_folder.config import RunConfig, with_numbers
 TRUE_LABELS, GIVEN_LABELS = "none", "given"
 TRUE_NOISE_RATE = "true noise rate"
 
-_SECTIONS = ("model", "train", "data", "noise", "methods", "cells")
+_SECTIONS = ("model", "train", "peft", "data", "noise", "methods", "cells")
 _AXES = ("data", "noise", "methods", "peft", "seeds")
 _SOURCE_KEYS = {
     "train": str,
@@ -64,7 +64,7 @@ class Cell:
         peft: PEFT method.
         method: Label of the training method in the grid.
         method_settings: Fields of ``RunConfig`` that it sets over ``train``.
-        train: Fields of ``RunConfig`` of every cell.
+        train: Fields of ``RunConfig`` of every cell of this PEFT method.
         seed: Seed of the noise and of the training.
     """
 
@@ -150,6 +150,10 @@ def _cells(content: Any) -> Iterator[Cell]:
     for name, spec in noise.items():
         _check_noise(name, spec)
     train = _mapping(grid.get("train") or {}, "train", _SETTINGS)
+    tuned = {
+        peft: train | _mapping(settings, f"peft.{peft}", _SETTINGS)
+        for peft, settings in _mapping(grid.get("peft") or {}, "peft").items()
+    }
     methods = {
         label: _mapping({} if settings is None else settings, f"methods.{label}", _SETTINGS)
         for label, settings in _mapping(grid["methods"], "methods").items()
@@ -175,7 +179,7 @@ def _cells(content: Any) -> Iterator[Cell]:
                         f"{', '.join(known)}."
                     )
         for peft, label, seed in product(axes["peft"], axes["methods"], axes["seeds"]):
-            _check_run(train | methods[label], peft, seed, f"{where}, methods.{label}")
+            _check_run(tuned.get(peft, train) | methods[label], peft, seed, f"{where}, methods.{label}")
         for data_name, noise_name, peft, label, seed in product(
             axes["data"], axes["noise"], axes["peft"], axes["methods"], axes["seeds"]
         ):
@@ -190,7 +194,7 @@ def _cells(content: Any) -> Iterator[Cell]:
                 peft=peft,
                 method=label,
                 method_settings=methods[label],
-                train=train,
+                train=tuned.get(peft, train),
                 seed=seed,
             )
 

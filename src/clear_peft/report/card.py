@@ -20,8 +20,14 @@ _HUB_NAME = re.compile(
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 _LABELS = 200
 _PAIRS = 5
-# Houlsby's bottleneck, which peft does not know
-_OUR_FORMAT = "adapter"
+# what peft does not know; None is the key where all weights were trained
+_OUR_FORMATS = {"adapter", "apt"}
+_HEADINGS = {None: "Text classifier", "adapter": "Bottleneck adapter", "apt": "Adaptive prefix"}
+_NEEDS = {
+    None: "With plain transformers.",
+    "adapter": "PEFT has no bottleneck adapters: this one has its own format and needs clear-peft.",
+    "apt": "PEFT's prefixes have no gates: this one has its own format and needs clear-peft.",
+}
 
 _CITATION = """\
 @inproceedings{kim-etal-2024-clear,
@@ -45,7 +51,7 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
         shown as inline code and cannot be anything else; of paths only the last part is given.
     """
     config, metrics = record.config, record.metrics or {}
-    heading = {None: "Text classifier", _OUR_FORMAT: "Bottleneck adapter"}.get(_peft(metrics), "PEFT adapter")
+    heading = _HEADINGS.get(_peft(metrics), "PEFT adapter")
     metadata = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True, width=1000)
     sections = [
         f"---\n{metadata}---",
@@ -78,7 +84,8 @@ def _metadata(record: RunRecord) -> dict[str, Any]:
     peft, base = _peft(metrics), _hub_name(config["model"])
     relation = "finetune" if peft is None else "adapter"
     found: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": relation}
-    found["library_name"] = {None: "transformers", _OUR_FORMAT: "clear-peft"}.get(peft, "peft")
+    library = "transformers" if peft is None else "peft"
+    found["library_name"] = "clear-peft" if peft in _OUR_FORMATS else library
     found["pipeline_tag"] = "text-classification"
     tags = [] if base is None else [f"base_model:{relation}:{base}"]
     found["tags"] = [*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"]
@@ -197,16 +204,17 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             f"    ignore_mismatched_sizes=True{code},",
             ")",
             "model = load_adapter(base, adapter)"
-            if peft == _OUR_FORMAT
+            if peft in _OUR_FORMATS
             else "model = PeftModel.from_pretrained(base, adapter).eval()",
         ]
-    packages = {None: [], _OUR_FORMAT: ["from clear_peft.tuners import load_adapter"]}
+    ours = "from clear_peft.tuners import load_adapter"
+    imports = ours if peft in _OUR_FORMATS else "from peft import PeftModel"
     lines = [
         "import json",
         "from pathlib import Path",
         "",
         "import torch",
-        *packages.get(peft, ["from peft import PeftModel"]),
+        *([] if peft is None else [imports]),
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
         f'{folder} = Path("path/to/this/folder")',
@@ -219,10 +227,7 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "    predicted = model(**batch).logits.argmax(dim=1)",
         "print([labels[i] for i in predicted.tolist()])",
     ]
-    needs = {
-        None: "With plain transformers.",
-        _OUR_FORMAT: "PEFT has no bottleneck adapters: this one has its own format and needs clear-peft.",
-    }.get(peft, "It is an ordinary PEFT adapter and needs nothing but PEFT.")
+    needs = _NEEDS.get(peft, "It is an ordinary PEFT adapter and needs nothing but PEFT.")
     return "\n".join([needs, "", "```python", *lines, "```"])
 
 

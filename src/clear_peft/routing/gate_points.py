@@ -74,7 +74,7 @@ def find_gate_points(model: nn.Module) -> tuple[list[GatePoint], tuple[str, ...]
     """
     _refuse_configs(model)
     prefix_length = virtual_tokens(model)
-    places = list(_attentions(model) if prefix_length else _tuned_places(model))
+    places = list(cached_attentions(model) if prefix_length else _tuned_places(model))
     if not places:
         raise InputError(
             "The model has no PEFT module that could be gated: make it with peft.get_peft_model or "
@@ -156,7 +156,7 @@ def _tuned_places(model: nn.Module) -> Iterator[Place]:
                 yield name, module, block, tuners
 
 
-def _attentions(model: nn.Module) -> Iterator[Place]:
+def cached_attentions(model: nn.Module) -> Iterator[Place]:
     """The innermost modules that take a key-value cache and a mask: there the prefix is attended to."""
     modules = dict(model.named_modules())
 

@@ -21,7 +21,7 @@ CACHES = {"past_key_values", "cache"}
 # Modules that use one projection for the batch and for something that is not the batch (relative
 # positions), and so have to be gated as a whole.
 LIFTED = {"DisentangledSelfAttention"}
-# Layers that never call their base layer, or call it with a weight that is already tuned.
-NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper"}
+# Layers that never call their base layer (the last two warn of the hook), or call it with a tuned weight.
+NEVER_TAPPED = {"ParamWrapper", "ModulesToSaveWrapper", "ShiraLayer", "SupertuningLayer"}
 # Layers that add a vector to the output of their base layer (peft has them since 0.20).
 BIASES = {"BeftLayer"}

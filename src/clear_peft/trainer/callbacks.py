@@ -25,20 +25,25 @@ class Turns(TrainerCallback):
         callbacks = self.trainer.callback_handler.callbacks
         callbacks.sort(key=lambda known: isinstance(known, WaitForEpochEnd))
         batches, together = len(more["train_dataloader"]), self.trainer.args.gradient_accumulation_steps
+        if self.trainer.state.global_step == 0:
+            self.trainer.tuning.begin()
         self.trainer.begin_training(steps_per_epoch=max(-(-batches // together), 1))
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         """The evaluation and the checkpoint of the epoch before, if any, are over."""
+        self.trainer.tuning.begin_epoch()
         self.trainer.begin_epoch()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """The micro-batches of an optimizer step begin."""
         self.trainer.reading.done()
         self.trainer.guard.begin_step()
+        self.trainer.tuning.begin_step()
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """The optimizer has taken a step."""
         self.trainer.weights.step()
+        self.trainer.tuning.end_step()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         """An epoch is over, and is still to be evaluated and saved. Not called again on resume."""

@@ -106,6 +106,7 @@ def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
         restore_adapter(trainer.model, folder)
     else:
         theirs()
+    trainer.tuning.load(folder)
     rows, classes = len(trainer.store.rows), trainer.task.num_labels
     trainer.store.set_estimate(Estimate.load(folder, rows, classes))
 

@@ -82,6 +82,10 @@ class Schedule:
         """Whether training begins, or has begun, again."""
         return self.restart and phase is Phase.ROBUST
 
+    def has_restarted(self, phase: Phase, epoch: float | None) -> bool:
+        """Whether training has begun again, and taken a step since, by so many epochs."""
+        return self.restarts(phase) and (epoch or 0) > self.warm_up_epochs
+
     def first_selectable(self, phase: Phase) -> float:
         """The first epoch whose model may be the best one: the warm-up's never is.
 

@@ -1,13 +1,16 @@
 """Passes of a trainer's model over its rows: what the labels are estimated by, and what its head is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset as HubDataset
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
@@ -83,8 +86,60 @@ class RowPasses:
         """What the head of the model is given of some training rows, (B,) → (B, D); see ``head_inputs``."""
         return self._over(partial(head_inputs, head), rows)
 
+    @contextmanager
+    def looking(self, weights: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+        """Inside, the model is in evaluation mode, and these frozen weights require a gradient."""
+        model = self._trainer.model
+        was_training = model.training
+        model.eval()
+        for weight in weights:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+            model.train(was_training)
+
+    def drawn(self, batches: int, key: tuple[int, ...]) -> Iterator[Tensor]:
+        """Losses of batches of training rows, (B,) float32 with their graph: this process's share of them.
+
+        Rows are sampled without replacement, in proportion to the clean probability of their labels, and
+        their labels are the given ones. The draw depends on the seed and the key alone.
+
+        Args:
+            batches: Number of batches of all processes.
+            key: Tells the draw from others with the same seed.
+        """
+        trainer = self._trainer
+        args, estimate, size = trainer.args, trainer.store.estimate, len(self._training)
+        trust = np.ones(size) if estimate is None else estimate.train.clean_probability.astype(np.float64)
+        trust = trust if trust.any() else np.ones(size)
+        together = trainer._train_batch_size
+        most = min(batches * together, np.count_nonzero(trust))
+        drawn = np.random.default_rng([args.seed, *key]).choice(
+            size, most, replace=False, p=trust / trust.sum()
+        )
+        parts = [drawn[i : i + together].tolist() for i in range(0, most, together)]
+        dataset, collate = self._readable(trainer.train_dataset)
+        loader = DataLoader(
+            dataset,
+            batch_sampler=parts[args.process_index :: args.world_size],
+            collate_fn=collate,
+            generator=torch.Generator(),  # otherwise it draws from the global one
+        )
+        for batch in loader:
+            inputs, labels, _ = columns.parted(trainer._prepare_inputs(batch))
+            yield trainer.task.hard_loss(trainer.model(**inputs).logits, labels)
+
     def _features(self, rows: np.ndarray | None) -> Tensor | None:
         return self._over(hidden_features, rows, validation=rows is None)
+
+    def logits(self, rows: np.ndarray, *, validation: bool) -> Tensor:
+        """Logits of some training or validation rows, (B,) → (B, C) float32, with all gates open."""
+        logits = self._over(predict_logits, rows, validation=validation)
+        assert logits is not None  # every model has some
+        return logits
 
     def _logits(self) -> Callable:
         if self._router is None or self._trainer.args.scoring_gates == "open":
@@ -102,12 +157,9 @@ class RowPasses:
         trainer, known = self._trainer, self.validation if validation else self._training
         if known is None:
             return None
-        dataset = columns.with_ids(trainer.eval_dataset) if validation else trainer.train_dataset
-        collate = trainer.data_collator
-        if isinstance(dataset, HubDataset):
-            dataset = trainer._remove_unused_columns(dataset)
-        else:
-            collate = trainer._get_collator_with_removed_columns(collate)
+        dataset, collate = self._readable(
+            columns.with_ids(trainer.eval_dataset) if validation else trainer.train_dataset
+        )
         found = read(
             trainer.model,  # not what wraps it: DDP would wait for ranks that have fewer batches
             dataset,
@@ -122,3 +174,10 @@ class RowPasses:
         if found is None or trainer.args.world_size == 1:
             return found
         return trainer.accelerator.reduce(found.to(trainer.args.device), "sum").cpu()
+
+    def _readable(self, dataset: Any) -> tuple[Any, Callable]:
+        """A data set and its collator, without columns that the model does not take."""
+        trainer = self._trainer
+        if isinstance(dataset, HubDataset):
+            return trainer._remove_unused_columns(dataset), trainer.data_collator
+        return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator)

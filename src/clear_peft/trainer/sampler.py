@@ -6,8 +6,17 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from clear_peft.trainer.phases import Phase
+
 # batches of like length come from chunks of so many, so that the order stays mostly random
 _BATCHES_IN_CHUNK = 50
+
+
+def sampling_weights(trainer: Any) -> np.ndarray | None:
+    """How often rows are sampled in the next epoch, in proportion, (N,) float; None: all alike."""
+    if trainer.phase is not Phase.ROBUST or not trainer.args.soft_labels:
+        return None
+    return trainer.store.sampling_weights(trainer.args.class_balance)
 
 
 class WeightedLengthSampler(Sampler[int]):
@@ -52,7 +61,7 @@ class WeightedLengthSampler(Sampler[int]):
             rows.lengths if args.train_sampling_strategy == "group_by_length" else None,
             args.seed if args.data_seed is None else args.data_seed,
             epoch=lambda: int(trainer.state.epoch or 0),
-            weights=trainer.sampling_weights,
+            weights=lambda: sampling_weights(trainer),
         )
 
     def __len__(self) -> int:

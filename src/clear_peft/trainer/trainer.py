@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 from transformers import Trainer
@@ -28,6 +27,7 @@ from clear_peft.trainer.sampler import WeightedLengthSampler, own_rows
 from clear_peft.trainer.selection import Selection, evaluation_order, in_order_of_rows
 from clear_peft.trainer.store import ExampleStore, Rows
 from clear_peft.trainer.tasks import SingleLabel
+from clear_peft.trainer.tuning import tuner_training
 from clear_peft.trainer.weights import Weights
 from clear_peft.tuners import BottleneckModel
 
@@ -93,6 +93,7 @@ class CleaRTrainer(Trainer):
             self.compute_metrics = self.selection.measuring(self.compute_metrics)
         self.router = setup.router(model, args)
         self.weights = Weights(model, args)
+        self.tuning = tuner_training(self)
         self._store: ExampleStore | None = None
         if train is not None:
             rows = Rows(train, self.task.num_labels, args.length_column_name, "training")
@@ -158,7 +159,8 @@ class CleaRTrainer(Trainer):
 
     def stateful(self) -> dict[str, checkpoint.Stateful]:
         """What has tensors that training needs when it goes on from a checkpoint, besides the model."""
-        return {"loss": self._loss, "store": self.store, **self.weights.stateful()}
+        own: dict[str, checkpoint.Stateful] = {"loss": self._loss, "store": self.store, "tuning": self.tuning}
+        return own | self.weights.stateful()
 
     # Training
 
@@ -195,17 +197,15 @@ class CleaRTrainer(Trainer):
         if self.restarts and self.state.epoch == self.schedule.warm_up_epochs:
             self.weights.begin(self.optimizer, self.estimate.train.clean_probability)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' own; some PEFT methods have learning rates of their own."""
+        return self.tuning.grouped(super().create_optimizer(*args, **kwargs))
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Transformers' own, unless it samples at random: then ours, by the confidence of the targets."""
         if self.args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         return WeightedLengthSampler.of(self)
-
-    def sampling_weights(self) -> np.ndarray | None:
-        """How often the rows of the next epoch are sampled, in proportion, (N,) float; None: all alike."""
-        if self.phase is not Phase.ROBUST or not self.args.soft_labels:
-            return None
-        return self.store.sampling_weights(self.args.class_balance)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, Any]:
         """Transformers' own; rows that only fill up a batch have no label in it, and do not count."""
@@ -290,11 +290,9 @@ class CleaRTrainer(Trainer):
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights that are evaluated and saved: after a restart, their average."""
-        return self.weights.averaged(self.is_in_train and self._has_restarted)
-
-    @property
-    def _has_restarted(self) -> bool:
-        return self.restarts and (self.state.epoch or 0) > self.schedule.warm_up_epochs
+        return self.weights.averaged(
+            self.is_in_train and self.schedule.has_restarted(self.phase, self.state.epoch)
+        )
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Of the epochs that may be selected the best; of equal ones the latest."""
@@ -317,8 +315,9 @@ class CleaRTrainer(Trainer):
     def end_training(self) -> None:
         """The model keeps the averaged weights, or those of the best epoch where these have been loaded."""
         loaded = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
-        if self._has_restarted and not loaded:
+        if self.schedule.has_restarted(self.phase, self.state.epoch) and not loaded:
             self.weights.keep_average()
+        self.tuning.end_training()
 
     # Beside training
 

@@ -4,6 +4,8 @@ from clear_peft.lazy import lazy_attributes
 from clear_peft.tuners.catalogue import available_methods
 
 __all__ = [
+    "AptConfig",
+    "AptModel",
     "BottleneckConfig",
     "BottleneckModel",
     "available_methods",
@@ -14,6 +16,8 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "AptConfig": "clear_peft.tuners.apt",
+        "AptModel": "clear_peft.tuners.apt",
         "BottleneckConfig": "clear_peft.tuners.bottleneck",
         "BottleneckModel": "clear_peft.tuners.bottleneck",
         "build": "clear_peft.tuners.presets",

@@ -1,5 +1,7 @@
 """Where the parts of a transformers classification model are: its blocks, pooler and head."""
 
+from collections.abc import Iterable
+
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
@@ -84,3 +86,8 @@ def projection_names(model: PreTrainedModel) -> list[str]:
             if isinstance(module, (nn.Linear, Conv1D))
         }
     )
+
+
+def is_named(name: str, ends: Iterable[str]) -> bool:
+    """Whether the full name of a module is, or ends in, one of some names."""
+    return any(f".{name}".endswith(f".{end}") for end in ends)

@@ -6,23 +6,19 @@ peft's contract for tuner layers, so that whatever finds and switches peft's lay
 """
 
 import inspect
-import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
-from clear_peft.files import atomic_write, write_json
-from clear_peft.tuners.anatomy import head_names, projection_names
+from clear_peft.tuners.anatomy import head_names, is_named, projection_names
 from clear_peft.tuners.internals import (
     BaseTunerLayer,
     Conv1D,
@@ -30,9 +26,7 @@ from clear_peft.tuners.internals import (
     enable_checkpointing,
     is_checkpointing,
 )
-
-CONFIG_NAME = "bottleneck_config.json"
-WEIGHTS_NAME = "bottleneck_model.safetensors"
+from clear_peft.tuners.own_format import OwnFormat
 
 _BERT = ("output.dense",)  # attention.output.dense and output.dense
 _LLAMA = ("o_proj", "down_proj")
@@ -67,12 +61,22 @@ class BottleneckConfig:
         modules_to_save: Ends of the names of further modules that are trained and saved as a whole; by
             default the classification head.
         base_model_name_or_path: Where the base model comes from; filled in by `BottleneckModel`.
+        scaling: Factor of what each adapter adds, in the order of the layers; by default 1 each.
     """
 
     width: int = 16
     target_modules: tuple[str, ...] | None = None
     modules_to_save: tuple[str, ...] | None = None
     base_model_name_or_path: str | None = None
+    scaling: tuple[float, ...] | None = None
+
+
+BOTTLENECK_FORMAT = OwnFormat(
+    "bottleneck",
+    "bottleneck adapter",
+    BottleneckConfig,
+    frozenset({"bottleneck_down", "bottleneck_up", "modules_to_save"}),
+)
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
@@ -102,6 +106,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         nn.init.zeros_(up.bias)
         self.bottleneck_down = nn.ModuleDict({adapter_name: down})
         self.bottleneck_up = nn.ModuleDict({adapter_name: up})
+        self.scaling: dict[str, float | Tensor] = {adapter_name: 1.0}
         self.merged_adapters: list[str] = []
         BaseTunerLayer.set_adapter(self, adapter_name)
 
@@ -112,8 +117,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             return y
         for name in cast("list[str]", self.active_adapters):
             down, up = self.bottleneck_down[name], self.bottleneck_up[name]
-            hidden = nn.functional.gelu(down(y.to(down.weight.dtype)))
-            y = y + up(hidden).to(y.dtype)
+            added = up(nn.functional.gelu(down(y.to(down.weight.dtype))))
+            scale = self.scaling[name]
+            if isinstance(scale, Tensor) or scale != 1:
+                added = added * scale
+            y = y + added.to(y.dtype)
         return y
 
 
@@ -142,6 +150,8 @@ class BottleneckModel(nn.Module):
             wrapper.set_adapter("default")
             _replace_module(model, name, wrapper)
         self.base_model = model
+        if self.bottleneck_config.scaling is not None:
+            self.set_scaling(self.bottleneck_config.scaling)
         if is_checkpointing(model):
             model.enable_input_require_grads()
 
@@ -237,11 +247,33 @@ class BottleneckModel(nn.Module):
             state_dict: The model's state dict where it has been gathered already; by default its own.
             **_: The Trainer's further arguments, which do not apply.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = _adapter_weights(self.state_dict() if state_dict is None else state_dict)
-        atomic_write(folder / WEIGHTS_NAME, save(weights, {"format": "pt"}))
-        write_json(folder / CONFIG_NAME, asdict(self.bottleneck_config))
+        state = self.state_dict() if state_dict is None else state_dict
+        BOTTLENECK_FORMAT.save(save_directory, state, self.bottleneck_config)
+
+    def set_scaling(self, scaling: Sequence[float]) -> None:
+        """Set the factor of what each adapter adds, in the order of the layers.
+
+        Raises:
+            InputError: There are not as many as adapters, or one is no number of at least 0.
+        """
+        layers = self._adapted()
+        if len(scaling) != len(layers) or not all(math.isfinite(scale) and scale >= 0 for scale in scaling):
+            raise InputError(f"scaling needs {len(layers)} numbers of at least 0, one for each adapter.")
+        for layer, scale in zip(layers, scaling, strict=True):
+            layer.scaling["default"] = scale
+        self.bottleneck_config = replace(self.bottleneck_config, scaling=tuple(scaling))
+
+    @torch.no_grad()
+    def fold_scaling(self) -> None:
+        """Multiply each up-projection by its factor, which is 1 then."""
+        for layer in self._adapted():
+            for parameter in layer.bottleneck_up["default"].parameters():
+                parameter.mul_(layer.scaling["default"])
+            layer.scaling["default"] = 1.0
+        self.bottleneck_config = replace(self.bottleneck_config, scaling=None)
+
+    def _adapted(self) -> list[BottleneckLayer]:
+        return [module for module in self.base_model.modules() if isinstance(module, BottleneckLayer)]
 
     def load_weights(self, folder: str | os.PathLike[str]) -> None:
         """Load the weights that `save_pretrained` has written.
@@ -252,25 +284,7 @@ class BottleneckModel(nn.Module):
         Raises:
             InputError: The file is missing or unreadable, or its names or shapes are not this model's.
         """
-        path = Path(folder) / WEIGHTS_NAME
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: give the folder of a saved bottleneck adapter.")
-        try:
-            weights = load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path} is not a whole safetensors file ({error}): save it again.") from error
-        own = _adapter_weights(self.state_dict())
-        wrong = sorted(
-            name
-            for name in own.keys() | weights.keys()
-            if name not in own or name not in weights or own[name].shape != weights[name].shape
-        )
-        if wrong:
-            raise InputError(
-                f"{path} does not fit this base model ({len(wrong)} weights are missing, unexpected or of "
-                f"another shape, the first is {wrong[0]}): load it on the model that it was trained on."
-            )
-        self.load_state_dict(weights, strict=False)
+        BOTTLENECK_FORMAT.load(folder, self)
 
     @classmethod
     def from_pretrained(cls, model: PreTrainedModel, folder: str | os.PathLike[str]) -> Self:
@@ -286,7 +300,7 @@ class BottleneckModel(nn.Module):
         Raises:
             InputError: A file is missing or unreadable, or does not fit the model.
         """
-        adapted = cls(model, _read_config(Path(folder) / CONFIG_NAME))
+        adapted = cls(model, BOTTLENECK_FORMAT.read_config(folder))
         adapted.load_weights(folder)
         return adapted.requires_grad_(False).eval()
 
@@ -306,11 +320,11 @@ def _resolve(model: PreTrainedModel, config: BottleneckConfig) -> BottleneckConf
             f"{', '.join(projection_names(model))}."
         )
     names = [name for name, _ in model.named_modules()]
-    saved = tuple(name for name in names if _ends(name, head))
+    saved = tuple(name for name in names if is_named(name, head))
     targets = tuple(
         name
         for name in names
-        if _ends(name, ends)
+        if is_named(name, ends)
         and isinstance(model.get_submodule(name), (nn.Linear, Conv1D))
         and not any(name == part or name.startswith(f"{part}.") for part in saved)
     )
@@ -330,28 +344,3 @@ def _resolve(model: PreTrainedModel, config: BottleneckConfig) -> BottleneckConf
 def _replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
-
-
-def _ends(name: str, ends: tuple[str, ...]) -> bool:
-    return any(name == end or name.endswith(f".{end}") for end in ends)
-
-
-def _adapter_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Choose the adapter's and the head's entries of a state dict."""
-    return {
-        name: tensor.detach().contiguous()
-        for name, tensor in state.items()
-        if any(part in {"bottleneck_down", "bottleneck_up", "modules_to_save"} for part in name.split("."))
-    }
-
-
-def _read_config(path: Path) -> BottleneckConfig:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(ends) for name, ends in fields.items() if isinstance(ends, list)}
-        config: BottleneckConfig = BottleneckConfig(**(fields | lists))
-        return config
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: give the folder of a saved bottleneck adapter.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is not a bottleneck adapter's configuration: save it again.") from error

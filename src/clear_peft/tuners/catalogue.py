@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-_OWN_NAMES = ("lora", "adapter", "prefix", "bitfit", "dora")
+_OWN_NAMES = ("lora", "adapter", "prefix", "bitfit", "dora", "apt", "rosa", "metapeft")
 _PEFT_NAMES = (
     "adalora",
     "adamss",
@@ -45,7 +45,7 @@ ALL_METHODS = _OWN_NAMES + _PEFT_NAMES
 _SINCE = {
     **dict.fromkeys(("gralora", "peanut", "psoft", "pvera", "tinylora"), (0, 19)),
     **dict.fromkeys(("adamss", "beft", "bitfit", "deft", "frod", "glora", "hira", "unilora"), (0, 20)),
-    "supertuning": (0, 21),
+    **dict.fromkeys(("rosa", "supertuning"), (0, 21)),
 }
 
 

@@ -13,6 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 __all__ = [
+    "CACHES",
     "IA3_TARGETS",
     "LORA_TARGETS",
     "PEFT_TYPE_TO_CONFIG_MAPPING",
@@ -27,10 +28,14 @@ __all__ = [
 ]
 
 
+# what a model and its attentions call their cache: until transformers 5.23, and since
+CACHES = ("past_key_values", "cache")
+
+
 def cache_name(model: PreTrainedModel) -> str | None:
     """What a model calls its cache of keys and values: ``cache`` since transformers 5.24; None: has none."""
     parameters = inspect.signature(model.base_model.forward).parameters
-    return next((name for name in ("past_key_values", "cache") if name in parameters), None)
+    return next((name for name in CACHES if name in parameters), None)
 
 
 def is_checkpointing(model: PreTrainedModel) -> bool:

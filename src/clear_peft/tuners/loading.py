@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
-from clear_peft.tuners.bottleneck import CONFIG_NAME, BottleneckModel
+from clear_peft.tuners.apt import APT_FORMAT, AptModel
+from clear_peft.tuners.bottleneck import BOTTLENECK_FORMAT, BottleneckModel
 from clear_peft.tuners.catalogue import ALL_METHODS, newer_peft
 from clear_peft.tuners.names import check_names
 from clear_peft.tuners.prefix import hand_over_prefix
@@ -19,6 +20,7 @@ from clear_peft.tuners.quiet import quiet
 
 _PEFT_CONFIG_NAME = "adapter_config.json"
 _PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
+_OWN_KINDS = {BOTTLENECK_FORMAT.config_name: BottleneckModel, APT_FORMAT.config_name: AptModel}
 # peft's other types (mixtures of adapters, prompts of other tasks) read files that their settings name
 _PEFT_TYPES = {"PREFIX_TUNING", *(method.upper() for method in ALL_METHODS)}
 
@@ -28,7 +30,7 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
 
     Args:
         model: The base model that the adapter was trained on, changed in place.
-        folder: A local folder with an adapter that peft or `BottleneckModel` has saved.
+        folder: A local folder with an adapter that peft, `BottleneckModel` or `AptModel` has saved.
 
     Returns:
         The model with its adapter, frozen and in eval mode.
@@ -38,11 +40,12 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
             settings name layers by regular expressions, its weights are not safetensors or do not fit.
     """
     folder = Path(folder)
-    if (folder / CONFIG_NAME).is_file():
-        return BottleneckModel.from_pretrained(model, folder)
+    for name, kind in _OWN_KINDS.items():
+        if (folder / name).is_file():
+            return kind.from_pretrained(model, folder)
     if not (folder / _PEFT_CONFIG_NAME).is_file():
         raise InputError(
-            f"{folder} holds no adapter: it needs {_PEFT_CONFIG_NAME} (peft) or {CONFIG_NAME} (bottleneck)."
+            f"{folder} holds no adapter: it needs {_PEFT_CONFIG_NAME} (peft) or {' or '.join(_OWN_KINDS)}."
         )
     return _load_peft(model, folder)
 
@@ -111,7 +114,7 @@ def restore_adapter(model: PeftModel | BottleneckModel, folder: str | os.PathLik
     Raises:
         InputError: The weights are missing, damaged, or not this adapter's.
     """
-    if isinstance(model, BottleneckModel):
+    if isinstance(model, BottleneckModel | AptModel):
         model.load_weights(folder)
         return
     for name in model.peft_config:

@@ -32,6 +32,18 @@ def check_names(settings: Mapping[str, Any], where: str) -> None:
                 )
 
 
+def check_options(method: str, given: Mapping[str, Any], known: set[str]) -> None:
+    """Refuse options that a PEFT method does not have.
+
+    Raises:
+        InputError: With those that it has.
+    """
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        valid = f"choose from {', '.join(sorted(known))}" if known else "it takes none"
+        raise InputError(f"{method} has no option {', '.join(unknown)}: {valid}.")
+
+
 def _texts(value: Any) -> Iterator[str]:
     """All texts in a value, keys too; without recursion, however deep it is."""
     values = [value]

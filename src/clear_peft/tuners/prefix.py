@@ -15,6 +15,19 @@ def takes_prefix(model: PreTrainedModel) -> bool:
     return cache_name(model) is not None and not model.config.is_encoder_decoder
 
 
+def check_takes_prefix(model: PreTrainedModel, method: str) -> None:
+    """Refuse a model that cannot be given a cache.
+
+    Raises:
+        InputError: Says so of the method.
+    """
+    if not takes_prefix(model):
+        raise InputError(
+            f"{method} does not work with {type(model).__name__}, whose attention takes no cached keys and "
+            "values: use lora, adapter or bitfit."
+        )
+
+
 def hand_over_prefix(model: PeftModel) -> PeftModel:
     """The same model: its prefix, if it has one, goes by the name that its transformers has for a cache.
 
@@ -28,17 +41,48 @@ def hand_over_prefix(model: PeftModel) -> PeftModel:
 
 
 class PrefixModel(PeftModelForSequenceClassification):
-    """A model that hands its prefix over as ``cache``; saved, it is what peft's own is."""
+    """A model that hands its prefix over by its cache's own name; saved, it is what peft's own is."""
+
+    _method = "prefix"
+
+    def _prefix(self, rows: int, attention_mask: Tensor | None) -> Any:
+        """Make the cache that holds the prefix.
+
+        Args:
+            rows: Number of examples, B.
+            attention_mask: (B, prefix + T), 0 where there is padding; or None.
+        """
+        return self.get_prompt(rows)
+
+    def activation_checkpointing_enable(self, *_: Any, **__: Any) -> None:
+        """Refuse it: a layer that is run again may not be given a cache, and so no prefix.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{self._method} does not work with gradient checkpointing: leave it off.")
+
+    # by the name that it had before transformers 5.23
+    gradient_checkpointing_enable = activation_checkpointing_enable
 
     def _prefix_tuning_forward(
-        self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **inputs: Any
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **inputs: Any,
     ) -> Any:
         given = input_ids if inputs_embeds is None else inputs_embeds
+        name = cache_name(self.base_model)
         assert given is not None
-        prefix = self.get_prompt(len(given))
+        assert name is not None
+        prefix = self._prefix(len(given), attention_mask)
         length = prefix.get_seq_length()
-        outputs = self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, cache=prefix, **inputs)
+        inputs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+        outputs = self.base_model(**inputs, **{name: prefix})
         if prefix.get_seq_length() == length:  # no attention has added its keys
-            name = type(self.base_model).__name__
-            raise InputError(f"prefix has no effect on {name}, which drops it: use lora, adapter or bitfit.")
+            raise InputError(
+                f"{self._method} has no effect on {type(self.base_model).__name__}, which drops it: "
+                "use lora, adapter or bitfit."
+            )
         return outputs

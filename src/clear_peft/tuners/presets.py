@@ -1,16 +1,15 @@
 """From the name of a PEFT method to a PEFT model, with targets and sizes that suit classification."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model
-from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
 from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, projection_names
+from clear_peft.tuners.apt import AptConfig, AptModel
 from clear_peft.tuners.bitfit import build_bitfit
 from clear_peft.tuners.bottleneck import BottleneckConfig, BottleneckModel
 from clear_peft.tuners.catalogue import available_methods, newer_peft
@@ -23,9 +22,11 @@ from clear_peft.tuners.internals import (
     Conv1D,
     ModulesToSaveWrapper,
 )
-from clear_peft.tuners.names import check_names
-from clear_peft.tuners.prefix import hand_over_prefix, takes_prefix
-from clear_peft.tuners.quiet import quiet
+from clear_peft.tuners.names import check_names, check_options
+from clear_peft.tuners.plans import GloraPlan, with_plan
+from clear_peft.tuners.prefix import check_takes_prefix, hand_over_prefix
+from clear_peft.tuners.quiet import explained, quiet
+from clear_peft.tuners.relatives import translated
 
 _PEFT_NAMES = {"dora": "lora", "prefix": "prefix_tuning"}
 # Query and value projections (one fused matrix in ModernBERT) where peft has none, or, for ViT, not the names
@@ -60,8 +61,8 @@ def build(
         model: A transformers model for sequence (or image) classification, changed in place.
         method: One of `available_methods()`. `lora` (r=4, alpha=2r, query and value), `adapter`
             (bottleneck of width 16), `prefix` (20 vectors) and `bitfit` follow the CleaR paper, with the
-            pooler trained for the last two; `dora` is LoRA with `use_dora`; the others are peft's types with
-            peft's defaults.
+            pooler trained for the last two; `dora` is LoRA with `use_dora`; `apt` is a prefix with gates, as
+            long and with the pooler too (see `AptConfig`); the others are peft's types with peft's defaults.
         target_modules: Ends of the names of the layers to adapt (or, for peft's methods, "all-linear"); by
             default the method's usual ones for the architecture, or else the query and value projections, or
             else all linear layers.
@@ -92,11 +93,27 @@ def build(
         if isinstance(given.get(option), (list, tuple)):
             _check_names(model, option, given[option])
 
+    built_as, given, plan = translated(method, given)
+    built = _built(model, built_as, head, given)
+    if isinstance(plan, GloraPlan):
+        from clear_peft.tuners.glora import make_supernet  # peft has GLoRA since 0.20
+
+        make_supernet(built)
+    return built if plan is None else with_plan(built, plan)
+
+
+def _built(
+    model: PreTrainedModel, method: str, head: list[str], given: dict[str, Any]
+) -> PeftModel | BottleneckModel:
     if method == "adapter":
         return _build_adapter(model, head, given)
+    if method == "apt":
+        check_options("apt", given, {"num_virtual_tokens", "pool", "modules_to_save"})
+        given["modules_to_save"] = (*head, *pooler_names(model), *_also_saved(given))
+        return AptModel.added_to(model, AptConfig(**given))
     task_type = "SEQ_CLS" if model.main_input_name == "input_ids" else None
     if method == "bitfit":
-        _check_options(method, given, set())
+        check_options(method, given, set())
         with quiet():
             built = build_bitfit(model, [*head, *pooler_names(model)], task_type)
     else:
@@ -111,10 +128,10 @@ def build(
 
 
 def _build_adapter(model: PreTrainedModel, head: list[str], given: dict[str, Any]) -> BottleneckModel:
-    _check_options("adapter", given, {"width", "target_modules", "modules_to_save"})
+    check_options("adapter", given, {"width", "target_modules", "modules_to_save"})
     if isinstance(given.get("target_modules"), str):
         raise InputError("adapter takes target_modules as a list of names, not as one string.")
-    given["modules_to_save"] = (*head, *(given.get("modules_to_save") or ()))
+    given["modules_to_save"] = (*head, *_also_saved(given))
     if given.get("target_modules") is not None:
         given["target_modules"] = tuple(given["target_modules"])
     return BottleneckModel(model, BottleneckConfig(**given))
@@ -126,11 +143,11 @@ def _build_peft(
     peft_type = PeftType(_PEFT_NAMES.get(method, method).upper())
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
     known = {field.name for field in fields(config_class)}
-    _check_options(method, given, known - _NOT_OPTIONS)
-    with _explained(model, method):
+    check_options(method, given, known - _NOT_OPTIONS)
+    with explained(model, method):
         defaults: dict[str, Any] = {"task_type": task_type, **_sizes(method, given)}
     if method == "prefix":
-        _check_prefix(model)
+        check_takes_prefix(model, method)
         if given.get("prefix_projection"):
             raise InputError(
                 "prefix_projection cannot be carried on from a checkpoint, since peft saves only what it "
@@ -143,10 +160,17 @@ def _build_peft(
         defaults["feedforward_modules"] = []
     if "fan_in_fan_out" in known and any(isinstance(module, Conv1D) for module in model.modules()):
         defaults["fan_in_fan_out"] = True
-    saved = [*head, *(given.pop("modules_to_save", None) or ())]
-    with quiet(), _explained(model, method):
+    saved = [*head, *_also_saved(given)]
+    with quiet(), explained(model, method):
         config: PeftConfig = config_class(**{**defaults, **given, "modules_to_save": saved})
         return hand_over_prefix(get_peft_model(model, config))
+
+
+def _also_saved(given: Mapping[str, Any]) -> Iterable[str]:
+    names = given.get("modules_to_save") or ()
+    if not isinstance(names, list | tuple | set):
+        raise InputError(f"modules_to_save is {names!r:.60}: give a list of names.")
+    return names
 
 
 def _sizes(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,13 +205,6 @@ def _tuner_targets(peft_type: PeftType) -> Mapping[str, Any]:
     return PEFT_TYPE_TO_TUNER_MAPPING[peft_type].target_module_mapping or {}
 
 
-def _check_options(method: str, given: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(given.keys() - known)
-    if unknown:
-        valid = f"choose from {', '.join(sorted(known))}" if known else "it takes none"
-        raise InputError(f"{method} has no option {', '.join(unknown)}: {valid}.")
-
-
 def _check_names(model: PreTrainedModel, option: str, ends: Iterable[str]) -> None:
     """Peft passes over a name that matches nothing as long as another matches."""
     unknown = _lacking(model, ends)
@@ -202,25 +219,3 @@ def _lacking(model: PreTrainedModel, ends: Iterable[str]) -> list[str]:
     """Of these ends of names, those that no module of the model has."""
     names = [f".{name}" for name, _ in model.named_modules()]
     return [end for end in ends if not any(name.endswith(f".{end}") for name in names)]
-
-
-def _check_prefix(model: PreTrainedModel) -> None:
-    if not takes_prefix(model):
-        raise InputError(
-            f"prefix does not work with {type(model).__name__}, whose attention takes no cached keys and "
-            "values: use lora, adapter or bitfit."
-        )
-
-
-@contextmanager
-def _explained(model: nn.Module, method: str) -> Iterator[None]:
-    """Turn what peft raises over a configuration into a sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"peft cannot put {method} on {type(model).__name__} ({error}): mend options or target_modules; "
-            f"the layers in its blocks are {', '.join(projection_names(model))}."
-        ) from error
