@@ -71,14 +71,20 @@ ARCHITECTURES_WITH_LORA = [
 
 # RoSA before it has chosen its support, MetaPEFT's LoRA, and the whole supernet that GLoRA searches
 RELATIVES = [r for r in ("rosa", "metapeft", "glora_supernet") if newer_peft(r.split("_")[0]) is None]
+
+
+def carries(relative: str, architecture: str) -> bool:
+    """Whether peft can put it there: RoSA and GLoRA want plain linear layers."""
+    return relative == "metapeft" or architecture != "gpt2"
+
+
 KNOWN = [tuner for tuner in TUNERS if newer_peft(tuner) is None]
 CASES = [
     *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in KNOWN),
     *(f"lora-{architecture}" for architecture in ARCHITECTURES_WITH_LORA),
     *(f"prefix-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
     *(f"apt-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
-    *(f"{relative}-{a}" for relative in RELATIVES for a in ("bert", "roberta", "llama", "qwen3")),
-    *(f"metapeft-{a}" for a in ("deberta-v2", "gpt2", "opt", "t5", "vit")),
+    *(f"{r}-{a}" for r in RELATIVES for a in ("bert", "llama", *ARCHITECTURES_WITH_LORA) if carries(r, a)),
     *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit") if "beft" in KNOWN),
     *(f"adapter-{a}" for a in ("bert", "deberta-v2", "gpt2", "llama", "opt", "t5", "vit")),
 ]
@@ -148,7 +154,8 @@ class Case:
 
 def is_head(name: str) -> bool:
     return any(
-        part in name for part in ("classifier", "score", "classification_head", "pooler.modules_to_save")
+        part in name
+        for part in ("classifier", "score", "classification_head", "pooler.modules_to_save", "model.head.")
     )
 
 
