@@ -1,11 +1,13 @@
 """RoSA: the moment at which its sparse half gets a support, by the gradients of rows that are believed."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clear_peft.errors import ClearWarning
 from clear_peft.trainer.phases import Phase
 from clear_peft.trainer.tuning.base import TunerTraining
 from clear_peft.tuners.plans import RosaPlan, plan_of
@@ -94,6 +96,17 @@ class RosaTraining(TunerTraining):
         if trainer.args.world_size > 1:
             scores = trainer.accelerator.reduce(scores, "sum")
         return scores
+
+    def end_training(self) -> None:
+        """Say so if the moment has never come."""
+        if not self._has_support:
+            warnings.warn(
+                f"Training was over after {self.trainer.state.global_step} steps, before RoSA's sparse half "
+                "had a support, so only its low-rank half has learnt: give fewer mask_steps, a shorter "
+                "warm-up, or more epochs.",
+                ClearWarning,
+                stacklevel=2,
+            )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whether the support has been chosen; the adapter's own file has it."""
