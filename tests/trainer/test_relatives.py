@@ -1,4 +1,4 @@
-"""RoSA, MetaPEFT and GLoRA: what their training does besides gradient descent."""
+"""RoSA, MetaPEFT, GLoRA and APT in training: besides gradient descent, resumed, in processes and modes."""
 
 import json
 import subprocess
@@ -47,12 +47,14 @@ METHODS = {
     "metapeft": {"outer_share": 0.5, "outer_learning_rate": 0.1},
     "metapeft_adapter": {"on": "adapter", "outer_share": 0.5, "outer_learning_rate": 0.1},
     "glora": SMALL,
+    "apt": {},
 }
 
 
 def of(name, **more):
     method = name.partition("_")[0]
-    return model(method, targets=["output.dense"] if "adapter" in name else TARGETS, **METHODS[name] | more)
+    targets = {"metapeft_adapter": ["output.dense"], "apt": None}.get(name, TARGETS)
+    return model(method, targets=targets, **METHODS[name] | more)
 
 
 def trained(tmp_path, name, by=None, **settings):
@@ -437,6 +439,10 @@ def test_gates_that_are_closed_teach_nothing(tmp_path, name):
     "mode", [{"gradient_checkpointing": True}, {"bf16": True}, {"gradient_accumulation_steps": 1}]
 )
 def test_trains_in_every_mode(tmp_path, name, mode):
+    if name == "apt" and "gradient_checkpointing" in mode:
+        with pytest.raises(InputError, match="does not work with gradient checkpointing"):
+            trained(tmp_path, name, by=Constant(0.6), num_train_epochs=3, **mode)
+        return
     made = trained(tmp_path, name, by=Constant(0.6), num_train_epochs=3, **mode)
     assert all(weight.isfinite().all() for weight in weights(made).values())
     assert np.isfinite(made.state.log_history[-1].get("train_loss", 0.0))
