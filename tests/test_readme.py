@@ -66,7 +66,7 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
         "sentence-transformers/all-MiniLM-L6-v2": str(minilm()),
         '**preset("recommended")': '**{**preset("recommended"), "num_train_epochs": 2}',
     }
-    finding, training, routing = re.findall(r"```python\n(.*?)```", README, re.S)
+    finding, training, classifying, routing = re.findall(r"```python\n(.*?)```", README, re.S)
     for old, new in changes.items():
         assert old in training
         training = training.replace(old, new)
@@ -76,6 +76,10 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
     exec(training, names)
     assert sorted(names["issues"]["row"]) == list(range(len(names["table"])))
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+
+    assert 'peft="lora"' in classifying
+    exec(classifying.replace('peft="lora"', "epochs=1"), names)
+    assert (tmp_path / "classifier" / "classifier.json").is_file()
 
     detach(names["model"])  # from the trainer's router
     batch = names["tokenizer"](names["table"]["text"].tolist()[:4], return_tensors="pt", padding=True)

@@ -7,6 +7,7 @@ from clear_peft.lazy import lazy_attributes
 
 __version__ = version("clear-peft")
 __all__ = [
+    "CleaRClassifier",
     "CleaRConfig",
     "CleaRTrainer",
     "InputError",
@@ -19,6 +20,7 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "CleaRClassifier": "clear_peft.classifier",
         "CleaRConfig": "clear_peft.trainer",
         "CleaRTrainer": "clear_peft.trainer",
         "LabelQuality": "clear_peft.label_quality",

@@ -6,7 +6,7 @@ import pytest
 
 from clear_peft import pipeline
 from clear_peft.errors import InputError
-from clear_peft.pipeline.training import _arguments
+from clear_peft.pipeline.training import arguments_of
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.config import read_yaml
 
@@ -104,7 +104,7 @@ def test_functions_stay_functions_after_their_modules_are_imported():
 )
 def test_the_metric_that_selects_is_the_one_that_was_asked_for(tmp_path, given, metric, larger):
     config = RunConfig(model="m", data="d", output=str(tmp_path), training=given)
-    made = _arguments(config)  # what a whole run would take minutes to show
+    made = arguments_of(config)  # what a whole run would take minutes to show
     assert (made.metric_for_best_model, made.greater_is_better) == (metric, larger)
 
 
@@ -113,4 +113,4 @@ def test_a_metric_whose_worst_epoch_would_be_kept_is_refused(tmp_path, given):
     training = dict(zip(("metric_for_best_model", "greater_is_better"), given, strict=True))
     config = RunConfig(model="m", data="d", output=str(tmp_path), training=training)
     with pytest.raises(InputError, match="would keep the worst epoch"):
-        _arguments(config)
+        arguments_of(config)

@@ -1,7 +1,7 @@
 """Clean probabilities in; ranked label issues, confused classes, duplicates and corrections out."""
 
 from clear_peft.audit.corrections import Corrections, corrected, read_corrections
-from clear_peft.audit.findings import Audit, audit
+from clear_peft.audit.findings import Audit, audit, to_check
 from clear_peft.audit.interop import add_to_datalab, from_pred_probs
 from clear_peft.audit.issues import read_issues
 from clear_peft.audit.joint import confused_pairs
@@ -16,4 +16,5 @@ __all__ = [
     "from_pred_probs",
     "read_corrections",
     "read_issues",
+    "to_check",
 ]

@@ -89,6 +89,13 @@ class Audit:
         return np.where(mass > 0, self.joint / np.where(mass > 0, mass, 1), np.eye(len(self.labels)))
 
 
+def to_check(issues: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a list that no person has looked at yet: those without an entry in ``verified``."""
+    if "verified" not in issues:
+        return issues
+    return issues[issues["verified"].fillna("").astype(str) == ""]
+
+
 def audit(
     issues: pd.DataFrame,
     quality: LabelQuality,
@@ -122,7 +129,9 @@ def audit(
             f"The list is not about the {len(quality)} rows of the label quality: give those of one run."
         )
     p, confidence = quality.clean_probability.astype(np.float64), quality.self_confidence.astype(np.float64)
-    row = np.lexsort((confidence, p))
+    # what has been looked at is not to be looked at again
+    looked_at = np.zeros(len(p), bool) if quality.verified is None else quality.verified >= 0
+    row = np.lexsort((confidence, p, looked_at))
     ranked = issues.sort_values("row").iloc[row].reset_index(drop=True)
     listed = p[row] < threshold
     ranked["clean_probability"], ranked["label_quality"] = p[row], confidence[row]

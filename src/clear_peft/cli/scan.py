@@ -32,6 +32,22 @@ def scan(
             rich_help_panel=_DATA,
         ),
     ] = None,
+    verified_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says which rows a person has looked at: their true label, or true where the "
+            "given one is right.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    verified: Annotated[
+        str | None,
+        typer.Option(
+            help="corrections.csv of an earlier report, in place of that column: kept and relabelled rows "
+            "are verified.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +105,8 @@ def scan(
             text_column=text_column,
             label_column=label_column,
             group_column=group_column,
+            verified_column=verified_column,
+            verified=verified,
             model=model,
             pred_probs=pred_probs,
             embeddings=embeddings,
@@ -128,6 +146,8 @@ def _lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
         f"({found.audit.said_interval('{:.1%}'.format)})",
         f"{values['listed']} rows are more likely wrong than right",
     ]
+    if values["verified"]:
+        lines.append(f"{values['verified']} rows are verified, and the others are judged by them")
     if values["confused"]:
         lines.append("Classes most often taken for each other:")
         lines += [

@@ -15,6 +15,9 @@ from clear_peft.data.tables import read_table
 from clear_peft.errors import InputError
 from clear_peft.label_quality import as_groups
 
+# what a cell may say in place of the true label
+_SAYS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -27,6 +30,8 @@ class Examples:
         clean_labels: True label ids, int64 of shape (N,), where they are known.
         ids: The input's own ids, where it has a column of them.
         groups: Group of each row, int64 of shape (N,), where the input has a column of them.
+        verified: True label id of each row that a person has looked at and -1 elsewhere, int64 of shape (N,),
+            where the input says so.
     """
 
     texts: list[str]
@@ -35,6 +40,7 @@ class Examples:
     clean_labels: np.ndarray | None = None
     ids: list[str] | None = None
     groups: np.ndarray | None = None
+    verified: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -64,6 +70,7 @@ class Examples:
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             ids=None if self.ids is None else [self.ids[i] for i in positions],
             groups=None if self.groups is None else self.groups[positions],
+            verified=None if self.verified is None else self.verified[positions],
         )
 
 
@@ -90,6 +97,7 @@ def load_examples(
     clean_label_column: str | None = None,
     id_column: str | None = None,
     group_column: str | None = None,
+    verified_column: str | None = None,
     names: LabelNames | None = None,
     rows_per_class: int = 2,
 ) -> LoadedTable:
@@ -107,6 +115,9 @@ def load_examples(
         id_column: Column of ids that differ from row to row.
         group_column: Column that says what belongs together, such as a customer or a document; an empty cell
             is a row that is alone.
+        verified_column: Column that says which rows a person has looked at: their true label, or true where
+            the given one is right. Empty cells, and false, are rows that nobody has looked at. Needs
+            ``label_column``.
         names: Classes known from the training data.
         rows_per_class: Fewest rows of each class, without ``names``: 2, the default, or 1.
 
@@ -125,6 +136,7 @@ def load_examples(
         clean_label_column=clean_label_column,
         id_column=id_column,
         group_column=group_column,
+        verified_column=verified_column,
         names=names,
         rows_per_class=rows_per_class,
     )
@@ -139,6 +151,7 @@ def examples_of(
     clean_label_column: str | None = None,
     id_column: str | None = None,
     group_column: str | None = None,
+    verified_column: str | None = None,
     names: LabelNames | None = None,
     rows_per_class: int = 2,
 ) -> LoadedTable:
@@ -152,6 +165,7 @@ def examples_of(
         clean_label_column: Column of the true labels.
         id_column: Column of ids.
         group_column: Column that says what belongs together.
+        verified_column: Column that says which rows a person has looked at.
         names: Classes known from the training data.
         rows_per_class: Fewest rows of each class.
 
@@ -167,6 +181,7 @@ def examples_of(
         "clean label": clean_label_column,
         "id": id_column,
         "group": group_column,
+        "verified": verified_column,
     }
     _check_roles(roles)
 
@@ -178,7 +193,7 @@ def examples_of(
     texts = [""] * len(frame) if text_column is None else _texts(*column(text_column))
     ids = None if id_column is None else _ids(*column(id_column))
     groups = None if group_column is None else _groups(*column(group_column))
-    labels = clean_labels = None
+    labels = clean_labels = verified = None
     if label_column is None:
         names = None
     else:
@@ -190,8 +205,41 @@ def examples_of(
         if clean_label_column is not None:
             series, place = column(clean_label_column)
             clean_labels = _encode(names, _names_in(series, place, "label"), place)
+        if verified_column is not None:
+            verified = _verified(*column(verified_column), labels, names)
     rows = np.arange(len(texts), dtype=np.int64)
-    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids, groups), names)
+    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids, groups, verified), names)
+
+
+def _verified(series: pd.Series, place: str, labels: np.ndarray, names: LabelNames) -> np.ndarray:
+    """True label ids of the rows that a person has looked at, -1 elsewhere."""
+    cells: list[str] = []
+    for i, value in enumerate(series.tolist()):
+        try:
+            cells.append(label_text(value) or "")
+        except TypeError:
+            raise InputError(
+                f"{place}: {brief(value)} in {row_listing([i])} is neither a label nor true or false; write "
+                "the true label of the rows that were looked at."
+            ) from None
+    ids = {name: i for i, name in enumerate(names.names)}
+    said = [(i, cell) for i, cell in enumerate(cells) if cell]
+    verified = np.full(len(cells), -1, np.int64)
+    if all(cell in ids for _, cell in said):
+        for i, cell in said:
+            verified[i] = ids[cell]
+    elif all(cell.lower() in _SAYS for _, cell in said):
+        looked = [i for i, cell in said if _SAYS[cell.lower()]]
+        verified[looked] = labels[looked]
+    else:
+        known = ids if any(cell in ids for _, cell in said) else _SAYS
+        strange = [i for i, cell in said if cell not in known and cell.lower() not in known]
+        raise InputError(
+            f"{place}: {brief(cells[strange[0]])} in {row_listing(strange)} is none of the labels, "
+            f"{listing(names.names)}; write the true label of each row that was looked at, or true and false "
+            "alone."
+        )
+    return verified
 
 
 def _groups(column: pd.Series, place: str) -> np.ndarray:
@@ -213,6 +261,8 @@ def _check_roles(roles: dict[str, str | None]) -> None:
                 f"Column {column!r} cannot be both the {taken[column]} and the {role} column; name two."
             )
         taken[column] = role
+    if "verified" in taken.values() and "label" not in taken.values():
+        raise InputError("A column of verified rows needs a label column; name it too.")
     if "clean label" in taken.values() and "label" not in taken.values():
         raise InputError("A clean label column needs a label column to compare with; name it too.")
 

@@ -13,9 +13,10 @@ from clear_peft.label_quality.loss_mixture import (
 )
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.pred_probs import label_quality_from_pred_probs
-from clear_peft.label_quality.probe import Judgement, LinearProbe, fit_probe
+from clear_peft.label_quality.probe import Judgement, LinearProbe, fit_probe, with_verified
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ranking import rank_label_issues
+from clear_peft.label_quality.sampled_rate import noise_rate_from_sample
 from clear_peft.label_quality.scale import log_odds
 from clear_peft.label_quality.smoothing import smooth
 
@@ -40,7 +41,9 @@ __all__ = [
     "identical_rows",
     "label_quality_from_pred_probs",
     "log_odds",
+    "noise_rate_from_sample",
     "rank_label_issues",
     "smooth",
     "stratified_folds",
+    "with_verified",
 ]

@@ -15,6 +15,7 @@ Source = Literal["probe", "out_of_sample", "final_model"]
 
 # of more than twice as many classes, so many probabilities of a row are kept
 TOP_CLASSES = 32
+_OF_VERIFIED = ("verified", "blind_probability")
 
 
 def class_dtype(num_classes: int) -> type[np.signedinteger]:
@@ -111,6 +112,10 @@ class LabelQuality:
         source: Whose predictions these are: those of a ``probe``, or ``out_of_sample`` ones of others, that
             have not seen the row's label nor its group's; or those of the ``final_model``, trained on them.
         row: Position of each row in the table that it comes from, (N,). Default: 0, 1, ….
+        verified: The true class of each row that a person has looked at and -1 elsewhere, (N,); p is then
+            exactly 1 or 0. None where no row is verified.
+        blind_probability: p of every row by what is known without its own answer, (N,) float32: of a sample
+            of verified rows, this is what the noise rate can be stratified by. None where no row is verified.
     """
 
     given: npt.NDArray[np.integer]
@@ -122,6 +127,8 @@ class LabelQuality:
     groups: npt.NDArray[np.integer]
     source: Source = "probe"
     row: npt.NDArray[np.integer] | None = None
+    verified: npt.NDArray[np.integer] | None = None
+    blind_probability: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.given)
@@ -150,6 +157,7 @@ class LabelQuality:
             joined("groups"),
             first.source,
             rows[order],
+            *_verified_of(parts, order),
         )
 
     def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -165,6 +173,8 @@ class LabelQuality:
         }
         if self.noise is not None:
             arrays["transition"] = self.noise.transition
+        if self.verified is not None and self.blind_probability is not None:
+            arrays |= {"verified": self.verified, "blind_probability": self.blind_probability}
         rest = {
             "num_classes": self.pred_probs.num_classes,
             "noise": None if self.noise is None else self.noise.kind,
@@ -181,18 +191,21 @@ class LabelQuality:
             KeyError, TypeError, ValueError: If it is none of that.
         """
         known = {"given", "classes", "pred_probs", "self_confidence", "clean_probability", "groups", "row"}
-        if arrays.keys() != known | ({"transition"} if rest["noise"] is not None else set()):
+        more = _OF_VERIFIED if "verified" in arrays else ()
+        if arrays.keys() != {*known, *more, *(() if rest["noise"] is None else ("transition",))}:
             raise ValueError("it holds other arrays than the quality of labels")
         classes, size = rest["num_classes"], len(arrays["given"])
         if type(classes) is not int:
             raise ValueError("it does not say how many classes there are")
         pred_probs = TopProbs.from_arrays(arrays["classes"], arrays["pred_probs"], classes)
-        for name in ("given", "groups", "row"):
+        for name in ("given", "groups", "row", *more[:1]):
             if arrays[name].shape != (size,) or not np.issubdtype(arrays[name].dtype, np.integer):
                 raise ValueError(f"its {name} is not a whole number for each of {size} rows")
         if not ((arrays["given"] >= 0) & (arrays["given"] < classes)).all():
             raise ValueError("its labels name classes that there are not")
-        for name in ("self_confidence", "clean_probability"):
+        if more and not ((arrays["verified"] >= -1) & (arrays["verified"] < classes)).all():
+            raise ValueError("its verified rows name classes that there are not")
+        for name in ("self_confidence", "clean_probability", *more[1:]):
             values = arrays[name]
             if (
                 values.shape != (size,)
@@ -220,6 +233,7 @@ class LabelQuality:
             arrays["groups"],
             rest["source"],
             arrays["row"],
+            *(arrays[name] for name in more),
         )
 
     @property
@@ -246,20 +260,35 @@ class LabelQuality:
         Returns:
             ``row`` (position in the table, from 0), ``given_label`` and ``predicted_label`` (categorical),
             ``clean_probability`` (p), ``label_quality`` (the predicted probability of the given label,
-            cleanlab's self-confidence; it orders rows of equal p), ``is_label_issue`` (p < ½) and ``group``.
+            cleanlab's self-confidence; it orders rows of equal p), ``is_label_issue`` (p < ½), ``group`` and,
+            where rows are verified, ``verified`` (their true label, else None); these rows come last.
         """
         classes = self.pred_probs.num_classes
         losses = -np.log(np.maximum(self.self_confidence, np.finfo(np.float32).tiny))
+        names = [str(i) for i in range(classes)] if names is None else names
         issues = rank_label_issues(
-            self.clean_probability,
-            losses,
-            given=self.given,
-            predicted=self.predicted,
-            names=[str(i) for i in range(classes)] if names is None else names,
+            self.clean_probability, losses, given=self.given, predicted=self.predicted, names=names
         )
         issues["group"] = self.groups[issues["row"]]
+        if self.verified is not None:
+            found = self.verified[issues["row"]]
+            issues["verified"] = [names[i] if i >= 0 else None for i in found]
+            issues = issues.iloc[np.argsort(found >= 0, kind="stable")].reset_index(drop=True)
         issues["row"] = self.rows[issues["row"]]
         return issues
+
+
+def _verified_of(
+    parts: Sequence[LabelQuality], order: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32]] | tuple[()]:
+    """``verified`` and ``blind_probability`` of several parts together, if any has verified rows."""
+    if all(part.verified is None for part in parts):
+        return ()
+    verified = [np.full(len(part), -1) if part.verified is None else part.verified for part in parts]
+    blind = [
+        part.clean_probability if part.blind_probability is None else part.blind_probability for part in parts
+    ]
+    return np.concatenate(verified)[order], np.concatenate(blind)[order]
 
 
 def _interval(value: Any) -> tuple[float, float] | None:

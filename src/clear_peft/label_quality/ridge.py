@@ -139,7 +139,7 @@ class Ridge:
     def left_out(
         self,
         projected: npt.NDArray[np.float32],
-        labels: npt.NDArray[np.integer],
+        labels: npt.NDArray,
         group_size: int,
         penalty: float,
         weights: Array | None = None,
@@ -148,7 +148,7 @@ class Ridge:
 
         Args:
             projected: Rows that were fitted to, whole groups side by side, (B, D + 1).
-            labels: Their labels, (B,).
+            labels: Their labels, (B,), or class probabilities that were fitted to in their place, (B, C).
             group_size: Rows of each group.
             penalty: λ.
             weights: Those they were fitted with, (B,). Default: all 1.
@@ -162,10 +162,14 @@ class Ridge:
         counted = np.ones(count) if weights is None else weights
         if group_size == 1:
             own = np.minimum((projected**2 @ shrunk) * counted, 1 - 1e-9)
-            predicted[np.arange(count), labels] -= own
+            if labels.ndim == 1:
+                predicted[np.arange(count), labels] -= own
+            else:
+                predicted -= own[:, None] * labels
             return predicted / (1 - own)[:, None]
         blocks = projected.reshape(-1, group_size, len(shrunk))
-        given = one_hot(labels, classes).reshape(-1, group_size, classes)
+        targets = one_hot(labels, classes) if labels.ndim == 1 else labels
+        given = targets.reshape(-1, group_size, classes)
         of = counted.reshape(-1, group_size)
         if group_size > len(shrunk):
             return np.concatenate(

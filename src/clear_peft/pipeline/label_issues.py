@@ -1,4 +1,4 @@
-"""Which labels of texts look wrong, by a frozen model, or or by supplied predictions or embeddings."""
+"""Which labels of texts look wrong, by a frozen model, or by supplied predictions or embeddings."""
 
 import os
 from collections.abc import Sequence
@@ -39,6 +39,7 @@ def find_label_issues(
     groups: npt.ArrayLike | None = None,
     pred_probs: npt.ArrayLike | None = None,
     embeddings: npt.ArrayLike | None = None,
+    verified: Sequence[Any] | npt.NDArray[Any] | None = None,
     max_length: int = 128,
     cache: bool = True,
     trust_remote_code: bool = False,
@@ -59,6 +60,9 @@ def find_label_issues(
         pred_probs: Probabilities by models that have not seen the row, instead of a model, (N, C), classes by
             number where all labels are whole numbers, else sorted by name.
         embeddings: Features of the rows, instead of a model, (N, D) or (N, V, D).
+        verified: The true label of each row that a person has looked at, or True where the given one is
+            right, (N,); None, an empty text, NaN or False elsewhere. These rows are believed, and the others
+            judged by what they tell of how labels go wrong. Not with ``pred_probs``.
         max_length: Tokens per text. Default 128.
         cache: Whether features of texts are kept on disk for the next time. Default True.
         trust_remote_code: Whether code that comes with the model may run. Default False.
@@ -67,7 +71,8 @@ def find_label_issues(
         All rows, most suspicious first: ``row`` (position, from 0), ``text``, ``given_label`` and
         ``predicted_label`` (categorical), ``clean_probability`` (that the given label is right),
         ``label_quality`` (the predicted probability of the given label), ``is_label_issue`` (more likely
-        wrong than right) and ``group``.
+        wrong than right), ``group`` and, where rows are verified, ``verified`` (their true label); these come
+        last.
 
     Raises:
         InputError: If arrays are not as above, there are fewer than two classes, all rows are in one group,
@@ -87,11 +92,24 @@ def find_label_issues(
                 f"There are {len(columns['text'])} texts and {len(columns['label'])} labels: give one label "
                 "for each text."
             )
+    if verified is not None:
+        columns["verified"] = list(verified)
+        if len(columns["verified"]) != len(columns["label"]):
+            raise InputError(
+                f"There are {len(columns['label'])} labels, but verified has {len(columns['verified'])} "
+                "entries: give one for each row, None where nobody has looked."
+            )
     if not columns["label"]:
         raise InputError("There are no rows: give texts and their labels.")
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     text_column = None if texts is None else "text"
-    table = examples_of(frame, "find_label_issues", text_column=text_column, rows_per_class=1)
+    table = examples_of(
+        frame,
+        "find_label_issues",
+        text_column=text_column,
+        verified_column=None if verified is None else "verified",
+        rows_per_class=1,
+    )
     examples, names = table.examples, table.names
     assert names is not None  # there is a label column
     if groups is not None:
@@ -181,13 +199,20 @@ def assess(
             "All rows are copies of each other or in one group, and none is left to judge them by: give more "
             "rows, or other groups."
         )
+    verified = examples.verified
     if pred_probs is not None:
+        if verified is not None:
+            raise InputError(
+                "Verified rows teach a probe, and pred_probs are final: give a model or embeddings instead."
+            )
         try:
             return label_quality_from_pred_probs(pred_probs, labels, groups=groups)
         except InputError as error:
             raise error if place is None else InputError(f"{place}: {error}") from error
     if embeddings is not None:
-        return fit_probe(embeddings, labels, len(names.names), groups=groups, copies=copies)[1]
+        return fit_probe(
+            embeddings, labels, len(names.names), groups=groups, copies=copies, verified=verified
+        )[1]
     name = default_model() if model is None else os.fspath(model)
     if reporter is not None:
         reporter.stage(f"Encoding {size} texts with {name}")
@@ -204,4 +229,12 @@ def assess(
     prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
     if reporter is not None:
         reporter.stage("Judging the labels")
-    return fit_probe(features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior)[1]
+    return fit_probe(
+        features,
+        labels,
+        len(names.names),
+        groups=groups,
+        copies=copies,
+        prior_scores=prior,
+        verified=verified,
+    )[1]

@@ -19,6 +19,7 @@ from clear_peft.files import write_json
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
 from clear_peft.pipeline.label_issues import assess, check_sources, default_model, listed
+from clear_peft.pipeline.verified import with_verified
 from clear_peft.report import RunRecord
 from clear_peft.report.run import save_report
 from clear_peft.run_folder.config import CONFIG_NAME
@@ -51,6 +52,10 @@ class ScanOptions:
         label_column: Column of the labels. Default ``label``.
         group_column: Column that says which rows belong together, such as a customer or a document. Default:
             copies of a text alone are grouped.
+        verified_column: Column that says which rows a person has looked at: their true label, or true where
+            the given one is right. Default: nobody has looked at any.
+        verified: A ``corrections.csv`` of the report of an earlier scan, instead: rows that were kept or
+            relabelled are verified. Default: none.
         model: Hub name or path of a pretrained encoder. Default: all-MiniLM-L6-v2.
         pred_probs: .npy or Parquet file of out-of-sample probabilities, (N, C), instead of a model.
         embeddings: .npy or Parquet file of features, (N, D), instead of a model.
@@ -65,6 +70,8 @@ class ScanOptions:
     text_column: str = _TEXT_COLUMN
     label_column: str = "label"
     group_column: str | None = None
+    verified_column: str | None = None
+    verified: str | None = None
     model: str | None = None
     pred_probs: str | None = None
     embeddings: str | None = None
@@ -120,10 +127,12 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         text_column=options.text_column if has_texts else None,
         label_column=options.label_column,
         group_column=options.group_column,
+        verified_column=options.verified_column,
         rows_per_class=1,
     )
     examples, names = table.examples, table.names
     assert names is not None  # there is a label column
+    examples = with_verified(examples, names, options.verified)
     file = options.pred_probs or options.embeddings
     quality = assess(
         examples,
@@ -150,6 +159,7 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         "noise_rate_interval": quality.noise_rate_interval,
         "noise": None if quality.noise is None else quality.noise.kind,
         "listed": int(quality.is_label_issue.sum()),
+        "verified": 0 if quality.verified is None else int((quality.verified >= 0).sum()),
         "seconds": time.perf_counter() - started,
         "versions": {name: version(name) for name in packages},
     }

@@ -4,6 +4,7 @@ import copy
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
@@ -16,7 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from clear_peft.baselines import confident_learning, get_method
 from clear_peft.baselines.confident_learning import Findings
-from clear_peft.data import tokenize
+from clear_peft.data import Examples, tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.pipeline import distributed
@@ -31,7 +32,7 @@ from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig, check_type
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
-from clear_peft.trainer.columns import CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN
+from clear_peft.trainer.columns import CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
@@ -76,7 +77,7 @@ def train(
         InputError: If anything given is wrong; the sentence says what and how to mend it.
     """
     layout.check(config, resume=resume, overwrite=overwrite)
-    arguments = _arguments(config)
+    arguments = arguments_of(config)
     reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)
     reporter.stage(f"Reading {config.data}")
@@ -85,9 +86,9 @@ def train(
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
-    model = _tuned(config, base, len(tables.train))
+    model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)
-    tokens = _tokens(config, tables, tokenizer)
+    tokens = tokens_of(config, tables, tokenizer)
     method = get_method(config.method)
     if method.folds:
         confident_learning.check_installed()
@@ -98,7 +99,7 @@ def train(
         if method.folds:
             found = _findings(config, tables, tokens, model, tokenizer, folder, reporter)
             tokens = _only(tokens, found.kept)
-        trainer = _trainer(config, arguments, tokens, model, tokenizer, reporter)
+        trainer = trainer_of(config, arguments, tokens, model, tokenizer, reporter)
         keep_logs(trainer, folder / layout.TENSORBOARD)
         trainer.add_callback(Diary(partial(_write_down, folder)))
         curve = _test_curve(config, tables, trainer, tokenizer)
@@ -122,7 +123,8 @@ def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
         write_report(folder)
 
 
-def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
+def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
+    """The tables ``train``, ``validation`` and, where there is one, ``test`` as a trainer reads them."""
     parts = {"train": tables.train, "validation": tables.validation}
     if tables.test is not None:
         parts["test"] = tables.test  # needed only at the end, but what is wrong with it is said now
@@ -134,10 +136,23 @@ def _tokens(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]
         known = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
         for column, values in known.items():
             tokens[name] = tokens[name].add_column(column, values)
+    if tables.train.verified is not None:
+        tokens["train"] = _believing(tokens["train"], tables.train, arguments_of(config))
     return tokens
 
 
-def _tuned(config: RunConfig, base: Any, examples: int) -> Any:
+def _believing(tokens: Any, examples: Examples, arguments: CleaRConfig) -> Any:
+    """Training rows whose verified ones are believed: by the probe, or else as the labels that they have."""
+    verified, labels = examples.verified, examples.labels
+    assert verified is not None
+    assert labels is not None
+    if arguments.clean_routing and arguments.label_estimator == "probe":
+        return tokens.add_column(VERIFIED_COLUMN, verified)
+    return tokens.remove_columns("labels").add_column("labels", np.where(verified >= 0, verified, labels))
+
+
+def tuned(config: RunConfig, base: Any, examples: int) -> Any:
+    """The model that is trained on so many rows: with its PEFT method, unless all of it is trained."""
     if not get_method(config.method).adapter:
         return base
     options = dict(config.peft_options)
@@ -146,7 +161,12 @@ def _tuned(config: RunConfig, base: Any, examples: int) -> Any:
     return build(base, config.peft, target_modules=config.target_modules, options=options)
 
 
-def _arguments(config: RunConfig) -> CleaRConfig:
+def arguments_of(config: RunConfig) -> CleaRConfig:
+    """The settings of the trainer.
+
+    Raises:
+        InputError: If those in ``training`` are unknown, of another type, or not for a run to set.
+    """
     outside = config.training.keys() & _NOT_TRAINING
     if outside:
         raise InputError(f"training cannot set {', '.join(sorted(outside))}: leave it out.")
@@ -181,15 +201,17 @@ def _arguments(config: RunConfig) -> CleaRConfig:
         raise InputError(f"What training holds does not fit ({reason}): mend it there.") from error
 
 
-def _trainer(
+def trainer_of(
     config: RunConfig,
     arguments: CleaRConfig,
     tokens: dict[str, Any],
     model: Any,
     tokenizer: Any,
     reporter: Reporter,
+    kind: Callable[..., CleaRTrainer] | None = None,
 ) -> CleaRTrainer:
-    trainer: CleaRTrainer = get_method(config.method).trainer()(
+    """A trainer that speaks to the reporter alone; ``kind`` makes it. Default: that of the method."""
+    trainer: CleaRTrainer = (kind or get_method(config.method).trainer())(
         model=model,
         args=arguments,
         train_dataset=tokens["train"],
@@ -223,9 +245,9 @@ def _findings(
 
     def train_and_predict(rows: np.ndarray, held: np.ndarray) -> np.ndarray:
         with tempfile.TemporaryDirectory() as scratch:
-            arguments = _arguments(replace(config, output=scratch))
+            arguments = arguments_of(replace(config, output=scratch))
             arguments.report_to = []  # a fold is no run of its own
-            trainer = _trainer(
+            trainer = trainer_of(
                 config, arguments, _only(tokens, rows), copy.deepcopy(model), tokenizer, reporter
             )
             trainer.train()

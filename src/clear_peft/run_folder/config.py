@@ -127,6 +127,17 @@ class RunConfig:
         "a whole.",
         None,
     )
+    verified_column: str | None = _option(
+        _DATA,
+        "Column that says which rows a person has looked at: their true label, or true where the given one "
+        "is right. These rows are believed, and not held out; the others are judged by what they tell.",
+        None,
+    )
+    verified: str | None = _option(
+        _DATA,
+        "corrections.csv of a report, in place of that column: kept and relabelled rows are verified.",
+        None,
+    )
     validation: str | None = _option(
         _DATA, "Validation table. Without it, rows of the training table are held out.", None
     )

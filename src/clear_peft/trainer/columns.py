@@ -17,8 +17,9 @@ ID_COLUMN = "clear_example_id"
 CLEAN_LABEL_COLUMN = "clean_label"
 GROUP_COLUMN = "group"
 ROW_COLUMN = "row"
+VERIFIED_COLUMN = "verified"
 # columns of the training set that no model is given
-_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN)
+_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN)
 _LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
@@ -145,6 +146,23 @@ def groups_of(dataset: Any) -> np.ndarray | None:
     """Group of each row of a dataset, (N,) int64: of its column ``group``, where it has one."""
     given = numbers(dataset, GROUP_COLUMN)
     return None if given is None else as_groups(given, len(dataset))
+
+
+def verified_of(dataset: Any, num_labels: int) -> np.ndarray | None:
+    """True class of each row that a person has looked at, -1 elsewhere, (N,) int64; None where nobody has.
+
+    Raises:
+        InputError: If the column ``verified`` holds anything else.
+    """
+    given = numbers(dataset, VERIFIED_COLUMN)
+    if given is None:
+        return None
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < -1 or given.max() >= num_labels:
+        raise InputError(
+            f"The column verified must hold the true class of a row, 0…{num_labels - 1}, or -1 where nobody "
+            "has looked: encode it as the labels."
+        )
+    return given.astype(np.int64) if (given >= 0).any() else None
 
 
 def has_labels(dataset: Any) -> bool:

@@ -46,6 +46,7 @@ class Rows(Protocol):
     groups: npt.NDArray[np.integer]
     copies: npt.NDArray[np.integer]
     row: npt.NDArray[np.int64]
+    verified: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +182,7 @@ def estimate_by_probe(
     Raises:
         RunFailedError: If a feature is not finite.
     """
-    first, *others = blocks(rows.labels, args.seed)
+    first, *others = blocks(rows.labels, args.seed, verified=rows.verified)
     features, held_out = features_of(first), features_of(None)
     if features is None:
         return None
@@ -193,6 +194,7 @@ def estimate_by_probe(
             num_classes,
             groups=rows.groups[first],
             copies=rows.copies[first],
+            verified=None if rows.verified is None else rows.verified[first],
         )
         fitted = Judgement(quality.pred_probs.dense(), quality.clean_probability)
         parts.append((first, fitted, quality.pred_probs))
@@ -216,6 +218,8 @@ def estimate_by_probe(
         rows.groups,
         "probe",
         rows.row,
+        rows.verified,
+        None if rows.verified is None else _blind(quality, first, np.concatenate(clean)[order]),
     )
     predicted = train.predicted
     unseen = None if validation is None else _judged(probe, held_out, validation, quality)
@@ -233,6 +237,15 @@ def estimate_by_probe(
         },
         validation_weights=_weights(unseen),
     )
+
+
+def _blind(
+    fitted: LabelQuality, rows: npt.NDArray[np.integer], clean: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float32]:
+    """``blind_probability`` of all rows: of these, which were fitted to, and the clean one of all others."""
+    blind = clean.astype(np.float32)
+    blind[rows] = fitted.blind_probability
+    return blind
 
 
 def _weights(validation: LabelQuality | None) -> npt.NDArray[np.float32]:
@@ -337,16 +350,20 @@ def _losses(logits: Tensor, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.f
 
 
 def blocks(
-    labels: npt.NDArray[np.integer], seed: int, most: int | None = None
+    labels: npt.NDArray[np.integer],
+    seed: int,
+    most: int | None = None,
+    verified: npt.NDArray[np.integer] | None = None,
 ) -> list[npt.NDArray[np.integer]]:
     """Positions of all rows, in order; of more than fit into a block, in random blocks of that size.
 
-    The first has at least 50 rows of every class, or all that there are.
+    The first has at least 50 rows of every class, or all that there are, and before them all verified rows.
 
     Args:
         labels: (N,).
         seed: Of the draw.
         most: Rows of a block. Default 65,536.
+        verified: True classes of rows that a person has looked at, -1 elsewhere, (N,). Default: of none.
     """
     most = MOST_ROWS if most is None else most
     drawn = np.arange(len(labels))
@@ -354,6 +371,8 @@ def blocks(
         drawn = np.random.default_rng(seed).permutation(drawn)
         place_in_class = pd.Series(drawn).groupby(labels[drawn]).cumcount().to_numpy()
         drawn = drawn[np.argsort(place_in_class >= _LEAST_OF_CLASS, kind="stable")]
+        if verified is not None:
+            drawn = drawn[np.argsort(verified[drawn] < 0, kind="stable")]
     return [np.sort(drawn[start : start + most]) for start in range(0, len(drawn), most)]
 
 

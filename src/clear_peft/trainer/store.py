@@ -33,6 +33,8 @@ class Rows:
         row: Position of each row in the table that it comes from, (N,) int64: its column ``row``, or its
             place in the data set.
         clean_labels: True labels, (N,), where a column ``clean_label`` has them: for the log alone.
+        verified: True class of each row that a person has looked at, -1 elsewhere, (N,) int64, by its column
+            ``verified``; None where nobody has looked at any.
 
     Raises:
         InputError: If the labels are none that a classifier of so many classes can be trained on.
@@ -48,6 +50,7 @@ class Rows:
         row = columns.numbers(dataset, columns.ROW_COLUMN)
         self.row = np.arange(len(self.labels)) if row is None else row.astype(np.int64)
         self.clean_labels = columns.numbers(dataset, columns.CLEAN_LABEL_COLUMN)
+        self.verified = columns.verified_of(dataset, num_labels)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clear_peft.audit import to_check
 from clear_peft.report.page.embedding import embedded_json
 
 TEXT_CHARACTERS = 2_000
@@ -15,7 +16,7 @@ _BYTES_PER_ROW = 64
 
 
 def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dict[str, Any]:
-    """The most suspicious rows that fit, for the page's table.
+    """The most suspicious rows that fit, for the page's table; none that a person has looked at already.
 
     Args:
         issues: ``Audit.issues``, most suspicious first.
@@ -29,6 +30,7 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
         ``quality``, ``issue``, ``group``, ``conflict`` (0 or 1), and where there are such ``split``
         (positions) and ``id``.
     """
+    total, issues = len(issues), to_check(issues)
     texts = [str(text) for text in issues["text"]]
     kept = [text[:TEXT_CHARACTERS] for text in texts]
     ids = [str(value) for value in issues["id"]] if "id" in issues else None
@@ -52,7 +54,7 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
         columns["split"] = _positions(issues["split"], splits)
     if ids is not None:
         columns["id"] = ids[:shown]
-    facts: Mapping[str, Any] = {"labels": names, "splits": splits, "total": len(texts), "shown": shown}
+    facts: Mapping[str, Any] = {"labels": names, "splits": splits, "total": total, "shown": shown}
     return {**facts, "cut": len(lengths), "lengths": lengths, **columns}
 
 

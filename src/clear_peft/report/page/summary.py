@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clear_peft.audit import Audit
+from clear_peft.audit import Audit, to_check
 from clear_peft.files import plain_json
 from clear_peft.report.page.embedding import showable
 from clear_peft.report.record import RunRecord
@@ -100,7 +100,7 @@ def _accuracy(name: str, measured: Mapping[str, Any], rows: int | None, labels: 
 
 
 def _audited(audit: Audit) -> Sequence[dict[str, str]]:
-    listed = int(audit.issues["is_label_issue"].sum())
+    listed = int(to_check(audit.issues)["is_label_issue"].sum())
     rule = f"clean probability below {audit.threshold:g}"
     expected = audit.expected_precision
     precise = "" if expected is None else f"; by estimate {percent(expected)} of their labels are wrong"
@@ -127,7 +127,7 @@ def _brief_path(source: str | None) -> str | None:
 def _columns(config: Mapping[str, Any]) -> str:
     names = [("texts", config.get("text_column")), ("labels", config.get("label_column"))]
     names += [("true labels", config.get("clean_label_column")), ("ids", config.get("id_column"))]
-    names += [("groups", config.get("group_column"))]
+    names += [("groups", config.get("group_column")), ("verified", config.get("verified_column"))]
     return ", ".join(f"{name} in {column}" for name, column in names if column)
 
 

@@ -1,0 +1,36 @@
+"""Rows that a person has looked at, out of the corrections that the report writes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from clear_peft.audit.corrections import read_corrections
+from clear_peft.data import Examples, LabelNames
+from clear_peft.errors import InputError
+
+
+def with_verified(examples: Examples, names: LabelNames, path: str | None) -> Examples:
+    """Examples with the rows of a ``corrections.csv`` as verified ones.
+
+    Rows that were kept have the given label for their true one, rows that were relabelled the new one. Rows
+    to drop are left as they are.
+
+    Args:
+        examples: All rows of a table, labelled.
+        names: Names of their classes.
+        path: The file; None: the same examples.
+
+    Raises:
+        InputError: If the file is not about this table, or the table says itself which rows are verified.
+    """
+    if path is None:
+        return examples
+    if examples.verified is not None:
+        raise InputError("There are a file and a column of verified rows: give one of them.")
+    assert examples.labels is not None  # as the caller has read them
+    corrections = read_corrections(path, examples, names)
+    verified = np.full(len(examples), -1, np.int64)
+    verified[corrections.keep] = examples.labels[corrections.keep]
+    for row, label in corrections.relabel.items():
+        verified[row] = label
+    return replace(examples, verified=verified)
