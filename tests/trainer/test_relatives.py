@@ -369,9 +369,9 @@ def test_a_damaged_search_file_is_not_believed(tmp_path, planted):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("stop", [2, 4, 7, 9])
+@pytest.mark.parametrize("stop", [4, 7])
 def test_resumes_bitwise(tmp_path, name, stop):
-    """Before, in and after the warm-up, and between two outer steps."""
+    """In the warm-up and after it, between two outer steps."""
     settings = RESTART | {"max_grad_norm": 0.0}
     saving = {"save_strategy": "steps", "save_steps": 1}
     whole = trained(tmp_path / "whole", name, by=Constant(0.6))
@@ -435,9 +435,7 @@ def test_gates_that_are_closed_teach_nothing(tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers has renamed gradient checkpointing
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(
-    "mode", [{"gradient_checkpointing": True}, {"bf16": True}, {"gradient_accumulation_steps": 1}]
-)
+@pytest.mark.parametrize("mode", [{"gradient_checkpointing": True}, {"bf16": True}])
 def test_trains_in_every_mode(tmp_path, name, mode):
     if name == "apt" and "gradient_checkpointing" in mode:
         with pytest.raises(InputError, match="does not work with gradient checkpointing"):
