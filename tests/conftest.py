@@ -22,6 +22,15 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _compiles_anew(request):
+    """What other tests have compiled does not count against the limit of torch.compile."""
+    if request.node.get_closest_marker("compiled"):
+        import torch
+
+        torch._dynamo.reset()
+
+
 def pytest_configure(config):
     # peft 0.21 asks transformers 5.23 by an old name; nothing of ours could avoid it.
     config.addinivalue_line(

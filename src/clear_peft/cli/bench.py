@@ -32,7 +32,7 @@ def run(
         str,
         typer.Option(
             help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
-            "settings, smoke, unseen."
+            "relatives, settings, smoke, unseen."
         ),
     ],
     results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
