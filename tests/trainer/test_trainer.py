@@ -35,7 +35,11 @@ MODES = [
     {},
     {CHECKPOINTING: True},
     {CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": True}},
-    pytest.param({"torch_compile": True}, marks=[pytest.mark.slow, pytest.mark.compiled]),
+    pytest.param(
+        # traced and differentiated as with the default backend, whose C++ takes minutes to build
+        {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+        marks=[pytest.mark.slow, pytest.mark.compiled],
+    ),
 ]
 
 
