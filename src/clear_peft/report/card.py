@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from clear_peft.audit import Audit, confused_pairs
 from clear_peft.report.page.summary import percent
@@ -52,9 +52,8 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
     """
     config, metrics = record.config, record.metrics or {}
     heading = _HEADINGS.get(_peft(metrics), "PEFT adapter")
-    metadata = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True, width=1000)
     sections = [
-        f"---\n{metadata}---",
+        f"---\n{_metadata(record).to_yaml()}\n---",
         f"# {heading}, trained on labels that may be wrong",
         f"It sorts texts into {len(labels)} classes, and was trained with clear-peft on a table of which "
         "some labels may be wrong.",
@@ -78,34 +77,37 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _metadata(record: RunRecord) -> dict[str, Any]:
+def _metadata(record: RunRecord) -> ModelCardData:
     """What the hub reads; language and licence are left out, as a run does not know them."""
     config, metrics = record.config, record.metrics or {}
-    peft, base = _peft(metrics), _hub_name(config["model"])
+    peft, base, data = _peft(metrics), _hub_name(config["model"]), _hub_name(config["data"])
     relation = "finetune" if peft is None else "adapter"
-    found: dict[str, Any] = {} if base is None else {"base_model": base, "base_model_relation": relation}
     library = "transformers" if peft is None else "peft"
-    found["library_name"] = "clear-peft" if peft in _OUR_FORMATS else library
-    found["pipeline_tag"] = "text-classification"
     tags = [] if base is None else [f"base_model:{relation}:{base}"]
-    found["tags"] = [*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"]
-    data = _hub_name(config["data"])
-    if data is not None:
-        found["datasets"] = [data]
-    found["metrics"] = ["accuracy", "f1"]
-    test = metrics.get("test")
-    if test and config.get("test"):
-        measured = [{"type": "accuracy", "value": test["accuracy"]}]
-        if test.get("macro_f1") is not None:
-            measured.append({"type": "f1", "value": test["macro_f1"], "name": "macro-F1"})
-        table = _hub_name(config["test"]) or _last(config["test"])
-        result = {
-            "task": {"type": "text-classification"},
-            "dataset": {"name": table, "type": table},
-            "metrics": measured,
-        }
-        found["model-index"] = [{"name": one_line(record.name, 100) or "adapter", "results": [result]}]
-    return found
+    return ModelCardData(
+        base_model=base,
+        base_model_relation=None if base is None else relation,
+        library_name="clear-peft" if peft in _OUR_FORMATS else library,
+        pipeline_tag="text-classification",
+        tags=[*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"],
+        datasets=None if data is None else [data],
+        metrics=["accuracy", "f1"],
+        model_name=one_line(record.name, 100) or "adapter",
+        eval_results=_eval_results(config, metrics.get("test")),
+    )
+
+
+def _eval_results(config: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[EvalResult] | None:
+    """What was measured on the test table."""
+    if not test or not config.get("test"):
+        return None
+    table = _hub_name(config["test"]) or _last(config["test"])
+    measured = [("accuracy", "accuracy", test["accuracy"]), ("f1", "macro-F1", test.get("macro_f1"))]
+    return [
+        EvalResult("text-classification", table, table, kind, value, metric_name=name)
+        for kind, name, value in measured
+        if value is not None
+    ]
 
 
 def _epochs(record: RunRecord) -> str:
