@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
 from clear_peft.label_quality import (
     LabelQuality,
+    LinearProbe,
     as_groups,
     combined,
     fit_probe,
     identical_rows,
     label_quality_from_pred_probs,
+    with_verified,
 )
 from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
@@ -151,30 +153,60 @@ def default_model() -> str:
         return _MODEL
 
 
-def assess(
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Rows judged by probes, and all it takes to judge them again once some are verified.
+
+    Attributes:
+        probe: The probe that was fitted.
+        quality: Of the labels, as if no row was verified.
+        features: (N, D) or (N, V, D).
+        copies: Group of the copies of each row, (N,).
+        prior_scores: Likeness to the names of the classes, (N, C); None without.
+    """
+
+    probe: LinearProbe
+    quality: LabelQuality
+    features: npt.NDArray[np.floating]
+    copies: npt.NDArray[np.integer]
+    prior_scores: npt.NDArray[np.floating] | None
+
+    def believing(self, verified: npt.NDArray[np.integer] | None) -> LabelQuality:
+        """Judge the rows by true classes of verified rows, (N,), -1 elsewhere; None: there are none."""
+        if verified is None:
+            return self.quality
+        return with_verified(
+            self.probe,
+            self.quality,
+            self.features,
+            verified,
+            copies=self.copies,
+            prior_scores=self.prior_scores,
+        )[1]
+
+
+def judge(
     examples: Examples,
     names: LabelNames,
     *,
     has_texts: bool = True,
     model: str | None = None,
-    pred_probs: npt.ArrayLike | None = None,
     embeddings: npt.ArrayLike | None = None,
     place: str | None = None,
     max_length: int = 128,
     cache: bool = True,
     trust_remote_code: bool = False,
     reporter: "Reporter | None" = None,
-) -> LabelQuality:
-    """Judge the labels of examples.
+) -> Judged:
+    """Judge the labels of examples by probes, as if no row was verified.
 
     Args:
         examples: N rows, with labels, perhaps with groups.
         names: Names of the C classes.
         has_texts: Whether the texts are those of the rows; without, copies are told by equal embeddings.
         model: As for ``find_label_issues``, and so what is not named here.
-        pred_probs: (N, C).
         embeddings: (N, D) or (N, V, D).
-        place: Where these two come from, for error messages. Default: their names.
+        place: Where they come from, for error messages. Default: their name.
         max_length: Tokens per text.
         cache: Whether features are kept on disk.
         trust_remote_code: Whether code that comes with the model may run.
@@ -183,12 +215,79 @@ def assess(
     Raises:
         InputError: As ``find_label_issues``.
     """
-    size, labels = len(examples), examples.labels
+    size, labels, prior = len(examples), examples.labels, None
     assert labels is not None  # a label column was asked for
     if embeddings is not None:
         embeddings = checked_embeddings(embeddings, size, place or "embeddings")
-    if pred_probs is not None:
-        pred_probs = checked_pred_probs(pred_probs, size, names.names, place or "pred_probs")
+    copies, groups = _copies_and_groups(examples, has_texts, embeddings)
+    if embeddings is not None:
+        features = embeddings
+    else:
+        name = default_model() if model is None else os.fspath(model)
+        if reporter is not None:
+            reporter.stage(f"Encoding {size} texts with {name}")
+        words = name_texts(names.names) or []
+        encoded = encode(
+            [*examples.texts, *words],
+            name,
+            max_length=max_length,
+            cache=default_folder() if cache else None,
+            trust_remote_code=trust_remote_code,
+            step=None if reporter is None else reporter.step,
+        )
+        features = encoded[:size]
+        prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
+    if reporter is not None:
+        reporter.stage("Judging the labels")
+    probe, quality = fit_probe(
+        features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior
+    )
+    return Judged(probe, quality, features, copies, prior)
+
+
+def assess(
+    examples: Examples,
+    names: LabelNames,
+    *,
+    pred_probs: npt.ArrayLike | None = None,
+    has_texts: bool = True,
+    place: str | None = None,
+    **source: Any,
+) -> LabelQuality:
+    """Judge the labels of examples by what is known of verified rows.
+
+    Args:
+        examples: N rows, with labels, perhaps with groups and verified rows.
+        names: Names of the C classes.
+        pred_probs: Probabilities by models that have not seen the row, (N, C). Default: as ``judge``.
+        has_texts: Whether the texts are those of the rows.
+        place: Where arrays come from, for error messages.
+        **source: As for ``judge``.
+
+    Raises:
+        InputError: As ``find_label_issues``.
+    """
+    if pred_probs is None:
+        judged = judge(examples, names, has_texts=has_texts, place=place, **source)
+        return judged.believing(examples.verified)
+    assert examples.labels is not None  # a label column was asked for
+    pred_probs = checked_pred_probs(pred_probs, len(examples), names.names, place or "pred_probs")
+    _, groups = _copies_and_groups(examples, has_texts, None)
+    if examples.verified is not None:
+        raise InputError(
+            "Verified rows teach a probe, and pred_probs are final: give a model or embeddings instead."
+        )
+    try:
+        return label_quality_from_pred_probs(pred_probs, examples.labels, groups=groups)
+    except InputError as error:
+        raise error if place is None else InputError(f"{place}: {error}") from error
+
+
+def _copies_and_groups(
+    examples: Examples, has_texts: bool, embeddings: npt.NDArray[np.floating] | None
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Which rows are copies, and which are left out together, (N,) each."""
+    size = len(examples)
     if has_texts:
         copies, groups = row_groups(examples)
     else:
@@ -199,42 +298,4 @@ def assess(
             "All rows are copies of each other or in one group, and none is left to judge them by: give more "
             "rows, or other groups."
         )
-    verified = examples.verified
-    if pred_probs is not None:
-        if verified is not None:
-            raise InputError(
-                "Verified rows teach a probe, and pred_probs are final: give a model or embeddings instead."
-            )
-        try:
-            return label_quality_from_pred_probs(pred_probs, labels, groups=groups)
-        except InputError as error:
-            raise error if place is None else InputError(f"{place}: {error}") from error
-    if embeddings is not None:
-        return fit_probe(
-            embeddings, labels, len(names.names), groups=groups, copies=copies, verified=verified
-        )[1]
-    name = default_model() if model is None else os.fspath(model)
-    if reporter is not None:
-        reporter.stage(f"Encoding {size} texts with {name}")
-    words = name_texts(names.names) or []
-    encoded = encode(
-        [*examples.texts, *words],
-        name,
-        max_length=max_length,
-        cache=default_folder() if cache else None,
-        trust_remote_code=trust_remote_code,
-        step=None if reporter is None else reporter.step,
-    )
-    features = encoded[:size]
-    prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
-    if reporter is not None:
-        reporter.stage("Judging the labels")
-    return fit_probe(
-        features,
-        labels,
-        len(names.names),
-        groups=groups,
-        copies=copies,
-        prior_scores=prior,
-        verified=verified,
-    )[1]
+    return copies, groups

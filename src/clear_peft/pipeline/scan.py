@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from clear_peft.audit import Audit, audit
-from clear_peft.data import escape_formulas, read_table, write_table
+from clear_peft.data import Examples, LabelNames, escape_formulas, read_table, write_table
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
@@ -112,15 +112,42 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     """
     started = time.perf_counter()
     check_sources(options.model, options.pred_probs, options.embeddings)
-    source = "pred_probs" if options.pred_probs else "embeddings" if options.embeddings else "model"
-    if source == "model" and options.model is None:
+    options = with_defaults(options)
+    folder = scan_folder(options)
+    check_folder(folder, options)
+    examples, names, has_texts = read_examples(options, reporter)
+    quality = assess(
+        with_verified(examples, names, options.verified),
+        names,
+        pred_probs=read_array(options.pred_probs, names.names) if options.pred_probs else None,
+        **judged_by(options, has_texts, reporter),
+    )
+    reporter.stage(f"Writing {folder}")
+    return write_scan(options, examples, names, quality, time.perf_counter() - started)
+
+
+def with_defaults(options: ScanOptions) -> ScanOptions:
+    """The options, with the model and the folder that are taken where none is given."""
+    if options.model is None and not options.pred_probs and not options.embeddings:
         options = replace(options, model=default_model())
-    folder = Path(_default_output(options.data) if options.output is None else options.output)
-    _check_folder(folder, options)
+    return replace(options, output=options.output or _default_output(options.data))
+
+
+def scan_folder(options: ScanOptions) -> Path:
+    """The folder that is written."""
+    return Path(options.output or _default_output(options.data))
+
+
+def read_examples(options: ScanOptions, reporter: "Reporter") -> tuple[Examples, LabelNames, bool]:
+    """Read the table.
+
+    Returns:
+        The rows, the names of the classes, and whether the rows have texts.
+    """
     reporter.stage(f"Reading {options.data}")
     frame = read_table(options.data)
     absent = options.text_column == _TEXT_COLUMN and _TEXT_COLUMN not in frame.columns
-    has_texts = source == "model" or not absent
+    has_texts = options.model is not None or not absent
     table = examples_of(
         frame,
         options.data,
@@ -130,25 +157,43 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         verified_column=options.verified_column,
         rows_per_class=1,
     )
-    examples, names = table.examples, table.names
-    assert names is not None  # there is a label column
-    examples = with_verified(examples, names, options.verified)
+    assert table.names is not None  # there is a label column
+    return table.examples, table.names, has_texts
+
+
+def judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> dict[str, Any]:
+    """What ``judge`` is to judge by."""
     file = options.pred_probs or options.embeddings
-    quality = assess(
-        examples,
-        names,
-        has_texts=has_texts,
-        model=options.model,
-        pred_probs=read_array(options.pred_probs, names.names) if options.pred_probs else None,
-        embeddings=read_array(options.embeddings) if options.embeddings else None,
-        place=None if file is None else repr(file),
-        max_length=options.max_length,
-        cache=options.cache,
-        trust_remote_code=options.trust_remote_code,
-        reporter=reporter,
-    )
+    return {
+        "has_texts": has_texts,
+        "model": options.model,
+        "embeddings": read_array(options.embeddings) if options.embeddings else None,
+        "place": None if file is None else repr(file),
+        "max_length": options.max_length,
+        "cache": options.cache,
+        "trust_remote_code": options.trust_remote_code,
+        "reporter": reporter,
+    }
+
+
+def write_scan(
+    options: ScanOptions, examples: Examples, names: LabelNames, quality: LabelQuality, seconds: float
+) -> ScanResult:
+    """Write down what was found.
+
+    Args:
+        options: Of the scan, with its defaults.
+        examples: All rows.
+        names: Names of the classes.
+        quality: Of the labels.
+        seconds: How long it took.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    folder = scan_folder(options)
+    source = "pred_probs" if options.pred_probs else "embeddings" if options.embeddings else "model"
     issues = listed(quality, examples, names)
-    reporter.stage(f"Writing {folder}")
     found = audit(issues, quality, names.names, noise_found=False)
     found = replace(found, predictions=_PREDICTIONS[source])
     packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
@@ -160,7 +205,7 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         "noise": None if quality.noise is None else quality.noise.kind,
         "listed": int(quality.is_label_issue.sum()),
         "verified": 0 if quality.verified is None else int((quality.verified >= 0).sum()),
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
         "versions": {name: version(name) for name in packages},
     }
     _write(folder, issues, _record(folder, options, metrics, found), metrics)
@@ -196,7 +241,7 @@ def _default_output(data: str) -> str:
     return f"scan-{_NO_FILE_NAME.sub('-', Path(data).stem).strip('-') or 'table'}"
 
 
-def _check_folder(folder: Path, options: ScanOptions) -> None:
+def check_folder(folder: Path, options: ScanOptions) -> None:
     """Refuse a folder that must not be written to; changes nothing."""
     try:
         nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
