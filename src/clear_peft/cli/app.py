@@ -9,7 +9,7 @@ import typer
 import typer.main
 from rich.markup import escape
 
-from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, scan, train
+from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, review, scan, train
 from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError, RunFailedError
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 for command in (
     scan.scan,
+    review.review,
     train.train,
     audit.audit,
     report.report,
@@ -37,6 +38,7 @@ _INTERRUPTED = 130
 _HOW_TO_GO_ON = {
     "train": "; --resume goes on from the last checkpoint, if there is one",
     "bench": "; the same command goes on from here",
+    "review": "; your answers are kept, and the same command goes on from there",
 }
 # how long torchrun takes, at the most, to end the other processes once one has failed
 _FIRST_TO_SPEAK = 5.0

@@ -14,6 +14,7 @@ from clear_peft.label_quality.loss_mixture import (
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.pred_probs import label_quality_from_pred_probs
 from clear_peft.label_quality.probe import Judgement, LinearProbe, fit_probe, with_verified
+from clear_peft.label_quality.propose import Proposed, rows_to_verify
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ranking import rank_label_issues
 from clear_peft.label_quality.sampled_rate import noise_rate_from_sample
@@ -31,6 +32,7 @@ __all__ = [
     "MixtureEstimate",
     "NoiseModel",
     "PaperMixture",
+    "Proposed",
     "TopProbs",
     "as_groups",
     "calibrate",
@@ -43,6 +45,7 @@ __all__ = [
     "log_odds",
     "noise_rate_from_sample",
     "rank_label_issues",
+    "rows_to_verify",
     "smooth",
     "stratified_folds",
     "with_verified",

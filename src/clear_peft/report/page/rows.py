@@ -63,7 +63,7 @@ def _fitting(texts: Sequence[str], ids: Sequence[str] | None, budget: int) -> in
     sizes = np.full(len(texts), _BYTES_PER_ROW)
     for column in (texts, ids):
         if column is not None:
-            sizes += [len(embedded_json(text).encode()) for text in column]
+            sizes += np.array([len(embedded_json(text).encode()) for text in column], np.int64)
     return int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
 
 
