@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.ridge import Array
@@ -90,6 +90,6 @@ def _stratified(p: Array, wrong: npt.NDArray[np.bool_], weights: Array) -> tuple
 
 def _clopper_pearson(rate: float, count: float) -> tuple[float, float]:
     wrong, tail = rate * count, (1 - _COVERAGE) / 2
-    low = float(beta.ppf(tail, wrong, count - wrong + 1)) if wrong > 0 else 0.0
-    high = float(beta.ppf(1 - tail, wrong + 1, count - wrong)) if wrong < count else 1.0
+    low = float(betaincinv(wrong, count - wrong + 1, tail)) if wrong > 0 else 0.0
+    high = float(betaincinv(wrong + 1, count - wrong, 1 - tail)) if wrong < count else 1.0
     return low, high

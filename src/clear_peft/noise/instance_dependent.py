@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
-from scipy.stats import truncnorm
 
 from clear_peft.errors import InputError
 from clear_peft.noise.checks import check_classes, check_labels, check_rate
@@ -56,6 +55,8 @@ def instance_dependent(
     rng = np.random.default_rng(seed)
     flip = np.zeros(len(before))
     if rate:
+        from scipy.stats import truncnorm  # a second to load
+
         ends = (0 - rate) / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD
         flip = truncnorm.rvs(*ends, loc=rate, scale=_RATE_SPREAD, size=len(before), random_state=rng)
     draws = rng.random(len(before))
