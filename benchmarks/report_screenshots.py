@@ -1,17 +1,21 @@
-"""Pictures of the report, for the docs.
+"""Pictures of a report, for README and docs.
 
     clear-peft demo
-    python benchmarks/report_screenshots.py --run clear-peft-demo/clear [--output docs/images]
+    clear-peft scan --data clear-peft-demo/data/train.csv
+    python benchmarks/report_screenshots.py --run scan-train [--output docs/images]
 
-Writes report-light.png (the figures on top), report-dark.png (rows being worked through) and
-report-phone.png. Needs Playwright, Chromium and Pillow.
+Writes report-light.png and report-dark.png (rows being worked through), report-overview.png (the figures and
+the classes that are confused) and report-phone.png. With --table, a table with a column clean_label,
+review.png too: the page of clear-peft review after 20 right answers. Needs Playwright, Chromium and Pillow.
 """
 
 import argparse
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -19,14 +23,15 @@ LAPTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 
 
 def main():
-    """Open the report and take its picture three times."""
+    """Open the report and take its pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run folder that holds a report.html")
+    parser.add_argument("--run", type=Path, required=True, help="folder that holds a report.html")
+    parser.add_argument("--table", type=Path, help="table to review")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests" / "report"))
+    sys.path.insert(0, str(ROOT / "tests"))
     from browser import Opener, started_browser
 
     options.output.mkdir(parents=True, exist_ok=True)
@@ -42,6 +47,31 @@ def main():
             _in_256_colours(target)
             print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
         opener.close()
+        if options.table is not None:
+            _review(browser, options.table, Path(folder), options.output / "review.png")
+
+
+def _review(browser, table, folder, target):
+    """The page that asks, after a batch of right answers."""
+    from clear_peft.pipeline.progress import Silent
+    from clear_peft.pipeline.scan import ScanOptions
+    from clear_peft.review import Review, ReviewServer
+
+    frame = pd.read_csv(table)
+    review = Review(ScanOptions(data=str(table), output=str(folder / f"scan-{table.stem}")), Silent())
+    for one in review.state()["batch"]:
+        review.answer(one["row"], "relabel", str(frame["clean_label"][one["row"]]))
+    review.judge()
+    with ReviewServer(review) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(color_scheme="light", viewport=LAPTOP)
+        page.goto(server.url)
+        page.wait_for_selector("#answers button")
+        page.screenshot(path=target)
+        page.close()
+        server.shutdown()
+    _in_256_colours(target)
+    print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 
 
 def _in_256_colours(path):
@@ -54,8 +84,8 @@ def _in_256_colours(path):
 
 
 def _overview(page):
-    """As much of the top as shows the charts."""
-    bottom = page.evaluate("document.getElementById('histogram').getBoundingClientRect().bottom + scrollY")
+    """From the top to the classes that are confused."""
+    bottom = page.evaluate("document.getElementById('pairs').getBoundingClientRect().bottom + scrollY")
     page.set_viewport_size({"width": LAPTOP["width"], "height": round(bottom) + 24})
     page.wait_for_timeout(300)
 
@@ -74,8 +104,9 @@ def _on_a_phone(page):
 
 
 PICTURES = {
-    "light": ("light", LAPTOP, _overview),
+    "light": ("light", LAPTOP, _working),
     "dark": ("dark", LAPTOP, _working),
+    "overview": ("light", LAPTOP, _overview),
     "phone": ("light", PHONE, _on_a_phone),
 }
 

@@ -25,6 +25,7 @@ from sklearn.utils import estimator_checks
 from clear_peft import CleaRClassifier, InputError
 from clear_peft.pipeline import in_memory, training
 from clear_peft.pipeline.temperature import expected_calibration_error, fit_temperature, probabilities
+from clear_peft.pipeline.texts_and_labels import labelled, verified_of
 from tiny_text import KEYWORDS, keyword_table, tiny_checkpoint
 
 ROWS = 60
@@ -738,3 +739,57 @@ def test_a_strangers_folder_runs_no_code(saved, tmp_path, monkeypatch):
         CleaRClassifier.load(folder)
     assert not (tmp_path / "ran").exists()
     assert CleaRClassifier.load(saved).trust_remote_code is False
+
+
+def test_verified_rows_are_believed_and_never_held_out(quick, table):
+    looked_at = np.sort(np.random.default_rng(0).choice(ROWS, 20, replace=False))
+    right = (table["label"] == table["clean_label"]).to_numpy()
+    answers = [None] * ROWS
+    for row in looked_at:
+        answers[row] = True if right[row] else table["clean_label"][row]
+    quick.fit(table["text"], table["label"], verified=answers)
+    quality = quick.label_quality_
+    of_rows = quality.rows.searchsorted(looked_at)
+    names = quick.classes_[quality.verified[of_rows]]
+    assert (quality.verified >= 0).sum() == len(looked_at)
+    assert names.tolist() == table["clean_label"][looked_at].tolist()
+    np.testing.assert_array_equal(quality.clean_probability[of_rows], right[looked_at])
+    assert set(quick.label_issues_["row"].tail(20)) == set(looked_at)  # last in the list
+
+
+def test_verified_rows_stay_in_training(tables_of_fit, table):
+    looked_at = list(range(0, ROWS, 2))
+    answers = [label if row in looked_at else "" for row, label in enumerate(table["clean_label"])]
+    tables, _ = tables_of_fit(verified=answers)
+    assert not set(looked_at) & set(tables.validation.rows.tolist())
+    assert set(looked_at) <= set(tables.train.rows.tolist())
+
+
+@pytest.mark.parametrize(
+    ("labels", "answers", "found"),
+    [
+        ([1, 0, 1], [None, 1, np.int64(0)], [-1, 1, 0]),
+        ([1, 0, 1], [True, False, float("nan")], [1, -1, -1]),
+        ([True, False, True], [None, True, False], [-1, 1, 0]),
+        (["a", "b", "a"], pd.Series(["", "a", None]), [-1, 0, -1]),
+    ],
+)
+def test_what_verified_may_be(labels, answers, found):
+    examples, classes = labelled(["x", "y", "z"], labels)
+    assert verified_of(answers, examples.labels, classes).tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([None] * 2, "verified has 2 entries"),
+        ([None, 2, None], "verified has 2 in row 1"),
+        ([None, "1", None], "verified has '1' in row 1"),
+        ([None, 0.0, None], "verified has 0.0 in row 1"),
+        ("true", "verified is a str"),
+    ],
+)
+def test_what_verified_may_not_be(answers, said):
+    examples, classes = labelled(["x", "y", "z"], [1, 0, 1])
+    with pytest.raises(InputError, match=said):
+        verified_of(answers, examples.labels, classes)

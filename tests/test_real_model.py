@@ -13,17 +13,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from clear_peft.noise import pair_flip
     from clear_peft.pipeline import demo
     from clear_peft.pipeline.progress import Silent
-    from clear_peft.run_folder.config import RunConfig
 
     folder = tmp_path_factory.mktemp("demo")
+    how = {"overwrite": False, "reporter": Silent()}
     with pytest.MonkeyPatch.context() as patch:
-        small = {"epochs": 4, "max_length": 20}
-        patch.setattr(demo, "symmetric", pair_flip)
-        patch.setattr(demo, "RunConfig", lambda **options: RunConfig(**{**options, **small}))
-        return folder, demo.run_demo(folder, overwrite=False, reporter=Silent())
+        patch.setattr(demo, "EPOCHS", 4)
+        patch.setattr(demo, "MAX_LENGTH", 20)
+        demo.prepare(folder, **how)
+        return folder, {method: demo.train_demo(folder, method, **how) for method in demo.METHODS}
 
 
 def test_wrong_labels_are_found_and_true_ones_learnt(runs):

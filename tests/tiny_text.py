@@ -17,7 +17,7 @@ _FILLER = ("the", "a", "of", "and", "old", "new", "with", "under", "great", "sma
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def tiny_checkpoint(folder: Path) -> Path:
+def tiny_checkpoint(folder: Path, positions: int = 64) -> Path:
     """Write a random BERT (2 layers, width 32) and its word-level tokenizer; returns the folder.
 
     The same weights at every call; the global generator is left as it was.
@@ -39,7 +39,7 @@ def tiny_checkpoint(folder: Path) -> Path:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=64,
+        model_max_length=positions,
     )
     config = BertConfig(
         vocab_size=len(words),
@@ -47,7 +47,7 @@ def tiny_checkpoint(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=48,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         type_vocab_size=2,
         pad_token_id=0,
         initializer_range=0.2,  # at 0.02 a model of this size hardly tells words apart

@@ -37,6 +37,7 @@ from clear_peft.pipeline.texts_and_labels import (
     names_of,
     tables_of,
     type_of,
+    verified_of,
     weights_of,
 )
 from clear_peft.run_folder import layout
@@ -131,7 +132,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None, verified: Any = None
+    ) -> Self:
         """Train on texts and their labels.
 
         Args:
@@ -143,6 +146,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             sample_weight: How often rows are sampled in an epoch, in proportion, (N,); where soft labels
                 sample by confidence, this is multiplied. Rows of weight 0 are left out. The loss, and what is
                 estimated of the labels, do not depend on it; calibration does. Default: all alike.
+            verified: The true label of each row that a person has looked at, (N,), or True where the given
+                one is right; None elsewhere. These rows are believed, and the others judged by what they
+                tell of how labels go wrong. They are never held out. Default: nobody has looked at any.
 
         Raises:
             InputError: A ``ValueError``; rows or parameters are not as above, or there is no such model.
@@ -153,6 +159,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         weights = weights_of(sample_weight, len(given))
         if groups is not None:
             given = replace(given, groups=as_groups(groups, len(given)))
+        if verified is not None:
+            assert given.labels is not None  # as they are read
+            given = replace(given, verified=verified_of(verified, given.labels, classes))
         rows, classes = counting(given, classes, weights > 0)
         with (
             tempfile.TemporaryDirectory(prefix="clear-peft-") as scratch,

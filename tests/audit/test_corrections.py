@@ -64,7 +64,7 @@ def test_line_ends_that_a_spreadsheet_has_changed(tmp_path):
 
 
 REFUSED = {
-    "no such row": ([(99, "drop", "")], {}, "names the row 99, but the table has 12 rows"),
+    "no such row": ([(99, "drop", "")], {}, "names the row 99, which is none of the 12 rows"),
     "a negative row": ([(0, "drop", "")], {"row": "-1"}, r"no whole number \('-1'\)"),
     "half a row": ([(0, "drop", "")], {"row": "1.5"}, "no whole number"),
     "a row of another script": ([(0, "drop", "")], {"row": "٣"}, "no whole number"),

@@ -32,7 +32,7 @@ def test_it_comes_back(tmp_path, issues):
     [
         ("row", "x", "a row that is no number"),
         ("row", "1", "does not list each row once"),
-        ("row", "99", "does not list each row once"),
+        ("row", "-1", "does not list each row once"),
         ("row", "0.5", "does not list each row once"),
         ("clean_probability", "", "clean_probability that is"),
         ("clean_probability", "many", "no number"),

@@ -125,7 +125,7 @@ DAMAGED = {
     "p beyond one": (_array(clean_probability=np.full(120, 1.5, np.float32)), "between 0 and 1"),
     "labels of no class": (_array(given=np.full(120, 3)), "classes that there are not"),
     "other rows": (lambda f: _write(f, rows=60), "not about the 60 rows"),
-    "rows of another table": (lambda f: _write(f, row=np.arange(120) + 1), "other rows or labels"),
+    "rows of another table": (lambda f: _write(f, row=np.arange(120) + 1), "not about the 120 rows"),
     "another order of labels": (lambda f: _write(f, NAMES[::-1]), "other rows or labels"),
     "another source": (lambda f: _write(f, source="guess"), "is damaged"),
     "other given labels": (

@@ -47,14 +47,11 @@ TABLES = {
     "a folder": (lambda d, p: {"data": d}, "is a folder"),
     "missing column": (lambda d, p: {"text_column": "txt"}, "has no column 'txt'"),
     "missing label column": (lambda d, p: {"label_column": "lable"}, "did you mean 'label'"),
-    "semicolons": (
-        lambda d, p: {"data": _text(d, "text;label\n" + "a b;x\n" * 6, "bad.csv")},
-        "look separated by ';'; save it with commas",
+    "semicolons in one row more": (
+        lambda d, p: {"data": _text(d, "text;label\n" + "a, b;x\n" * 6 + "a;b;x\n", "bad.csv")},
+        "line 8: the row has 3 cells but the header has 2",
     ),
-    "semicolons, and commas in cells": (
-        lambda d, p: {"data": _text(d, "text;label\n" + "a, b;x\n" * 6, "bad.csv")},
-        "look separated by ';'; save it with commas",
-    ),
+    "no such encoding": (lambda d, p: {"encoding": "cp9"}, "no encoding 'cp9'"),
     "missing id column": (lambda d, p: {"id_column": "key"}, "has no column 'key'"),
     "one column twice": (lambda d, p: {"text_column": "label"}, "cannot be both"),
     "empty file": (lambda d, p: {"data": _text(d, "")}, "is empty"),
@@ -65,7 +62,10 @@ TABLES = {
         "not valid UTF-8",
     ),
     "one class": (lambda d, p: {"data": _table(d, _rows(label="a"))}, "every row has the label"),
-    "a class of one row": (lambda d, p: {"data": _table(d, _labels(["a"] * 5 + ["b"]))}, "one row each"),
+    "classes of one row alone": (
+        lambda d, p: {"data": _table(d, _labels(["a", "b"]))},
+        "no class has two rows; give more rows, or a validation table",
+    ),
     "empty text": (
         lambda d, p: {"data": _table(d, _rows(text=["a b", " "] * 6))},
         "the text is empty in 6 rows",
@@ -74,7 +74,7 @@ TABLES = {
         lambda d, p: {"data": _text(d, '{"text": 1, "label": "a"}\n' * 4, "bad.jsonl")},
         "not a string but int",
     ),
-    "missing label": (lambda d, p: {"data": _table(d, _rows(label=["a", ""] * 6))}, "label is missing"),
+    "no label": (lambda d, p: {"data": _table(d, _rows(label=""))}, "label is missing in 12 rows"),
     "ids twice": (lambda d, p: {"data": _table(d, _rows(id=1)), "id_column": "id"}, "more than once"),
     "clean labels unknown": (
         lambda d, p: {"data": _table(d, _rows(clean_label="x")), "clean_label_column": "clean_label"},

@@ -31,7 +31,7 @@ def evaluate(cli, monkeypatch):
             remark()
             return SCORES
 
-        monkeypatch.setattr("clear_peft.pipeline.inference.evaluate", evaluated)
+        monkeypatch.setattr("clear_peft.pipeline.commands.evaluate", evaluated)
         return cli(*before, "evaluate", "--run", "r", "--data", "d", *words)
 
     yield call
@@ -130,3 +130,13 @@ def test_a_note_is_plain_text_on_any_terminal(monkeypatch, text, shown):
     output.note(text)
     sys.stderr.flush()
     assert raw.getvalue().decode() == f"Note: {shown}\n"
+
+
+def test_texts_that_a_terminal_cannot_show_are_escaped(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    row = {"row": 1, "given_label": "é", "predicted_label": "👍", "clean_probability": 0.5, "text": "ж"}
+    Output().suspicious({"most_suspicious": [row]}, ["été"])
+    sys.stdout.flush()
+    said = raw.getvalue().decode("ascii")
+    assert all(escaped in said for escaped in ("\\xe9", "\\U0001f44d", "\\u0436", "\\xe9t\\xe9"))

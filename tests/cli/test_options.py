@@ -32,7 +32,7 @@ def told(cli, monkeypatch):
         runs.append(config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clear_peft.pipeline.training.train", stop)
+    monkeypatch.setattr("clear_peft.pipeline.commands.train", stop)
 
     def call(*words):
         end = cli("train", *words, "--format", "quiet")

@@ -7,30 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from clear_peft.cli.app import app
 from clear_peft.cli.output import Output
 from clear_peft.errors import RunFailedError
-
-COMMANDS = ["train", "predict", "evaluate", "noise", "bench", "demo"]
 
 
 def _shell(*words, **more):
     program = Path(sys.executable).with_name("clear-peft")
     return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, **more)
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from typer.testing import CliRunner; from clear_peft.cli.app import app\n"
-        f"for words in [[], *([c] for c in {COMMANDS})]:\n"
-        "    end = CliRunner().invoke(app, [*words, '--help'])\n"
-        "    assert end.exit_code == 0 and 'Usage' in end.output, end.output\n"
-        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'pandas', 'numpy', 'sklearn', 'yaml'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["train", "-h"]])
@@ -183,25 +167,3 @@ def test_what_only_another_process_finds_wrong_is_said_too(cli, monkeypatch):
     end = cli("train", "--nonsense")
     assert (end.status, len(waited)) == (2, 1)
     assert "No such option" in end.err
-
-
-def _commands(command, words=()):
-    yield words, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from _commands(child, (*words, name))
-
-
-def test_every_help_text_is_shown_whole(cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "2000")  # no text is wrapped
-    for words, command in _commands(get_command(app)):
-        shown = " ".join(cli(*words, "--help").out.split())
-        children = getattr(command, "commands", {}).values()
-        texts = [described.help for described in (command, *command.params, *children)]
-        assert len(texts) > 1
-        for text in filter(None, texts):
-            assert " ".join(text.split()) in shown, words
-
-
-def test_brackets_in_a_help_text_are_shown(cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "2000")
-    assert "NAME[:CONFIG][@SPLIT]" in cli("train", "--help").out

@@ -1,13 +1,14 @@
 """load_examples: what it takes, and one sentence for each thing that it does not."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from clear_peft.data import Examples, LabelNames, load_examples
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 
 
 def table(tmp_path, **columns):
@@ -79,12 +80,26 @@ FOUR = {"text": list("abcd"), "label": [0, 1, 0, 1]}
         ),
         ({**FOUR, "text": ["a", 2, "c", "d"]}, {}, r"not a string but int in 1 row \(1;"),
         ({**FOUR, "label": ["a", "", "a", None]}, {}, r"'label': the label is missing in 2 rows \(1, 3;"),
+        ({**FOUR, "text": [" "] * 4}, {"empty_texts": True}, "the text is empty in 4 rows"),
+        ({**FOUR, "label": [None] * 4}, {"set_apart": True}, "the label is missing in 4 rows"),
         ({**FOUR, "label": [0, 1.5, 0, 1]}, {}, r"the label is 1.5, of type float, in 1 row \(1;"),
-        ({**FOUR, "label": [0, [1], 0, 1]}, {}, r"of type list, in 1 row"),
+        ({**FOUR, "label": [0, [1], 0, 1]}, {}, r"of type list, in 1 row .*write one label a row"),
+        (
+            {**FOUR, "label": ["bug", "bug\u200b", "x", "x"]},
+            {},
+            r"'bug' \(1×\), 'bug\\u200b' \(1×\)",
+        ),
         ({**FOUR, "label": [1, 1, 1, 1]}, {}, "every row has the label '1'"),
-        ({**FOUR, "label": [0, 1, 0, 2]}, {}, r"the labels '1', '2' have one row each, in 2 rows \(1, 3;"),
-        ({**FOUR, "label": ["a", "b", "a ", "b"]}, {}, "'a' and 'a ' differ only in white space"),
-        ({**FOUR, "label": ["\xe9", "b", "e\u0301", "b"]}, {}, r"'e\\u0301' and '\\xe9' differ only in how"),
+        (
+            {**FOUR, "label": ["a", "b", "a ", "b"]},
+            {},
+            r"'a' \(1×\), 'a ' \(1×\) differ only in white space",
+        ),
+        (
+            {**FOUR, "label": ["\xe9", "b", "e\u0301", "b"]},
+            {},
+            r"'e\\u0301' \(1×\), '\\xe9' \(1×\) differ only in how Unicode",
+        ),
         (
             {**FOUR, "label": ["a\0", "b", "a\0", "b"]},
             {},
@@ -106,6 +121,91 @@ def test_mistakes(tmp_path, columns, arguments, expected):
     with pytest.raises(InputError, match=expected) as caught:
         load_examples(path, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_classes_of_one_row_are_classes(tmp_path):
+    assert load_examples(table(tmp_path, **{**FOUR, "label": [0, 1, 0, 2]})).names.names == ("0", "1", "2")
+
+
+def test_spellings_of_a_number_or_truth_value_are_one_class_across_files(tmp_path):
+    train = load_examples(table(tmp_path, text=list("abcd"), label=["1.0", "0.0", "1.0", "0.0"]))
+    assert train.names.names == ("0.0", "1.0")  # as written
+    other = load_examples(table(tmp_path, text=list("abc"), label=[1, "0", 1.0]), names=train.names)
+    assert other.examples.labels.tolist() == [1, 0, 1]
+    mixed = load_examples(table(tmp_path, text=list("abcd"), label=[1, "1.0", 0, 0.0]))
+    assert mixed.names.names == ("0", "1")
+    truth = load_examples(table(tmp_path, text=list("abcd"), label=["TRUE", "true", True, "FALSE"]))
+    assert truth.names.names == ("FALSE", "True")
+    assert truth.examples.labels.tolist() == [1, 1, 1, 0]
+    with pytest.warns(ClearWarning, match="zeros before a number"):
+        zeros = load_examples(table(tmp_path, text=list("abcd"), label=["007", "07", "7", "7"]))
+    assert zeros.names.names == ("007", "07", "7")
+
+
+def test_labels_that_differ_in_case_are_said_and_joined_when_asked(tmp_path):
+    label = ["Bug", "bug", "bug", "BUG ", "b\u00adug", " idea"]
+    path = table(tmp_path, text=list("abcdef"), label=label)
+    joined = load_examples(path, normalize_labels=True)
+    assert joined.names.names == ("bug", "idea")  # the spelling of most rows
+    assert joined.examples.labels.tolist() == [0, 0, 0, 0, 0, 1]
+    other = load_examples(path, names=LabelNames(("BUG", "IDEA")), normalize_labels=True)
+    assert other.examples.labels.tolist() == [0, 0, 0, 0, 0, 1]
+    path = table(tmp_path, text=list("abcd"), label=["Bug", "bug", "bug", "idea"])
+    with pytest.warns(ClearWarning, match=r"'Bug' \(1×\), 'bug' \(2×\) differ only in case"):
+        assert load_examples(path).names.names == ("Bug", "bug", "idea")
+
+
+def test_rows_without_a_label_are_set_apart(tmp_path):
+    path = table(
+        tmp_path, text=list("abcde"), label=["x", None, "y", " ", "?"], key=list("vwxyz"), gold=list("xxyyx")
+    )
+    with pytest.warns(ClearWarning, match=r"set apart, as they have no label: 3 rows \(1, 3, 4;"):
+        loaded = load_examples(
+            path, clean_label_column="gold", id_column="key", unlabelled=["?"], set_apart=True
+        )
+    assert loaded.examples.rows.tolist() == [0, 2]
+    assert loaded.examples.labels.tolist() == loaded.examples.clean_labels.tolist() == [0, 1]
+    assert loaded.unlabelled.rows.tolist() == [1, 3, 4]
+    assert (loaded.unlabelled.texts, loaded.unlabelled.ids) == (["b", "d", "e"], ["w", "y", "z"])
+    assert loaded.unlabelled.labels is None
+    assert len(loaded.frame) == 5
+
+
+def test_rows_of_classes_that_training_lacks_are_left_out_unless_they_look_like_a_slip(tmp_path):
+    names = LabelNames(("billing", "item-01"))
+    rows = {"text": list("abc"), "label": ["billing", "item-02", "fraud"]}
+    with pytest.warns(ClearWarning, match=r"lacks \('item-02', 'fraud'\); left out: 2 rows \(1, 2;"):
+        loaded = load_examples(table(tmp_path, **rows), names=names, set_apart=True)
+    assert loaded.examples.rows.tolist() == [0]
+    assert loaded.unlabelled is None
+    rows["label"][2] = "Biling"
+    with pytest.raises(InputError, match=r"lack 'item-02', 'Biling' \(did you mean 'billing'\?\)"):
+        load_examples(table(tmp_path, **rows), names=names, set_apart=True)
+    with pytest.raises(InputError, match="lack 'fraud', found in 3 rows"):
+        load_examples(table(tmp_path, text=list("abc"), label=["fraud"] * 3), names=names, set_apart=True)
+
+
+def test_several_text_columns_are_one_text_and_a_pair(tmp_path):
+    path = table(
+        tmp_path, title=["t", None, "u"], body=["b\nc", "d", " "], note=["n", "", "o"], label=[0, 1, 0]
+    )
+    loaded = load_examples(path, text_column=["title", "body", "note"])
+    assert loaded.examples.texts == ["t\nb\nc\nn", "d", "u\no"]
+    assert loaded.examples.pairs == [("t", "b\nc\nn"), ("", "d"), ("u", "o")]
+    assert loaded.examples.select([2]).pairs == [("u", "o")]
+    assert load_examples(path, text_column=["body"], empty_texts=True).examples.rows.tolist() == [0, 1]
+    with pytest.raises(InputError, match="both the text and the text column"):
+        load_examples(path, text_column=["title", "title"])
+
+
+def test_empty_rows_at_the_end_are_no_rows(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("text,label\na,x\nb,y\n,\n,\n")
+    assert len(load_examples(path).frame) == 2
+    frame = pd.DataFrame(
+        {"text": ["a", "b", None], "label": ["x", "y", math.nan], "n": [1.0, math.nan, math.nan]}
+    )
+    assert load_examples(frame).frame.index.tolist() == [0, 1]
 
 
 def test_long_lists_of_rows_are_cut(tmp_path):

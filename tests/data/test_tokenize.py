@@ -1,15 +1,17 @@
 """tokenize, with a byte-level tokenizer built here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from clear_peft.data import Examples, tokenize
-from clear_peft.errors import InputError
+from clear_peft.data import Examples, say_how_many_are_cut, tokenize
+from clear_peft.errors import ClearWarning, InputError
 
 
-def byte_tokenizer(*, special=True, inputs=("input_ids", "token_type_ids", "attention_mask")):
+def byte_tokenizer(*, special=True, pair=None, inputs=("input_ids", "token_type_ids", "attention_mask")):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", *alphabet])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -17,7 +19,7 @@ def byte_tokenizer(*, special=True, inputs=("input_ids", "token_type_ids", "atte
     core.decoder = decoders.ByteLevel()
     if special:
         core.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+            single="[CLS] $A [SEP]", pair=pair, special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -67,6 +69,28 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character():
     tokenizer = byte_tokenizer()
     data = tokenize(examples(["a\ud83db"]), tokenizer, max_length=16)
     assert tokenizer.decode(data[0]["input_ids"], skip_special_tokens=True) == "a\ufffdb"
+
+
+def test_texts_that_are_cut_are_counted():
+    some, tokenizer = examples(["abc", "abcdef", "abcdefg", "x" * 99]), byte_tokenizer()
+    tokens = tokenize(some, tokenizer, max_length=8)
+    with pytest.warns(
+        ClearWarning, match="2 of 4 texts are longer than --max-length, 8 tokens, and were cut"
+    ):
+        assert say_how_many_are_cut(some, tokens, tokenizer, 8, "texts") == 2
+    short = some.select([0, 1])
+    assert say_how_many_are_cut(short, tokenize(short, tokenizer, 8), tokenizer, 8, "texts") == 0
+
+
+def test_pairs_are_encoded_by_a_tokenizer_that_separates_them():
+    both = replace(examples(["ab\ncd"]), pairs=[("ab", "cd")])
+    tokenizer = byte_tokenizer(pair="[CLS] $A [SEP] $B:1 [SEP]:1")
+    row = tokenize(both, tokenizer, max_length=16)[0]
+    assert tokenizer.decode(row["input_ids"]) == "[CLS]ab[SEP]cd[SEP]"
+    assert row["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+    glued = byte_tokenizer()  # would put nothing between the two
+    assert glued.decode(tokenize(both, glued, max_length=16)[0]["input_ids"]) == "[CLS]ab\ncd[SEP]"
+    assert tokenize(both, byte_tokenizer(special=False), max_length=16)[0]["length"] == 5
 
 
 @pytest.mark.parametrize("max_length", [-1, 0, 2])

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline import frozen_encoder
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
@@ -111,7 +111,11 @@ def test_what_is_cached_is_not_encoded_again(model, forwards, tmp_path):
 
 def test_another_length_or_model_is_another_cache(model, forwards, tmp_path):
     encode(TEXTS, model, cache=tmp_path / "cache")
-    encode(TEXTS, model, cache=tmp_path / "cache", max_length=4)
+    for _ in range(2):  # the cache knows, too, which are cut
+        with pytest.warns(
+            ClearWarning, match="23 of 23 different texts are longer than --max-length, 4 tokens"
+        ):
+            encode(TEXTS, model, cache=tmp_path / "cache", max_length=4)
     assert len(forwards) == 46
     other = tiny_checkpoint(tmp_path / "other")
     before = encode(TEXTS, str(other), cache=tmp_path / "cache")
@@ -155,10 +159,11 @@ def test_a_feature_too_large_for_float16_stays_as_it_is(tmp_path):
     assert np.array_equal(stored[1], features[1])
     keys = [key_of("a"), key_of("b"), key_of("c")]
     store = FeatureCache(tmp_path, "model", 128)
-    store.add(keys[:2], stored)
-    store.add(keys[2:], stored[:1])
-    known, read = FeatureCache(tmp_path, "model", 128).read([*keys[::-1], key_of("d")])
+    store.add(keys[:2], stored, np.array([True, False]))
+    store.add(keys[2:], stored[:1], np.array([True]))
+    known, cut, read = FeatureCache(tmp_path, "model", 128).read([*keys[::-1], key_of("d")])
     assert known.tolist() == [True, True, True, False]
+    assert cut.tolist() == [True, False, True, False]
     assert np.array_equal(read[:3], stored[[0, 1, 0]])
 
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import clear_peft
@@ -98,6 +99,14 @@ def test_wrong_labels_are_found_by_embeddings_and_by_predictions():
         assert recall > 0.8
         assert precision > 0.8
     assert set(by_rows["text"]) == {""}
+
+
+def test_columns_of_arrow_are_lists():
+    table, _ = _noisy(60)
+    given, labels = table["text"].tolist(), table["label"].tolist()
+    expected = find_label_issues(given, labels, embeddings=_embeddings(table))
+    found = find_label_issues(pa.chunked_array([given]), pa.array(labels), embeddings=_embeddings(table))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_integer_labels_are_in_the_order_of_their_numbers():
@@ -259,7 +268,11 @@ def test_columns_of_predictions_are_the_classes_in_any_order():
 
 @pytest.mark.parametrize(
     ("texts", "labels"),
-    [("abc", ["a", "b", "a"]), ({"x", "y"}, ["a", "b"]), (pd.DataFrame({"text": ["x", "y"]}), ["a", "b"])],
+    [
+        ("abc", ["a", "b", "a"]),
+        ({"x", "y"}, ["a", "b"]),
+        (pd.DataFrame({"text": ["x", "y"], "more": 1}), ["a", "b"]),
+    ],
 )
 def test_texts_that_are_no_list_are_refused(texts, labels):
     with pytest.raises(InputError, match="give a list, or one column of a table"):

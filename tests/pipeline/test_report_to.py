@@ -154,8 +154,10 @@ def test_the_command_line_takes_it_from_a_file_too(place, tmp_path, monkeypatch)
     from clear_peft.cli import main
 
     asked = []
-    monkeypatch.setattr("clear_peft.pipeline.training.check_loggers", lambda names: asked.append(list(names)))
-    monkeypatch.setattr("clear_peft.pipeline.training.read_tables", lambda config: 1 / 0)
+    monkeypatch.setattr("clear_peft.pipeline.commands.read_tables", lambda config: None)
+    monkeypatch.setattr(
+        "clear_peft.pipeline.training.check_loggers", lambda names: asked.append(names) or 1 / 0
+    )
     options = tmp_path / "run.yaml"
     lines = {"model": "m", "data": "d.csv", "output": str(tmp_path / "run"), "report_to": ["wandb", "mlflow"]}
     options.write_text(yaml.safe_dump(lines))

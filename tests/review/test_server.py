@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import struct
 import threading
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -9,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from tables import Silent, written_table
 
-from browser import started_browser
+from browser import overflow, started_browser
 from clear_peft.errors import InputError
 from clear_peft.pipeline.scan import ScanOptions
 from clear_peft.review import Review, ReviewServer
@@ -52,37 +54,74 @@ def _cookie(server):
     return {"Cookie": f"{server.cookie}={server.token}"}
 
 
+def _post(server, path, body, **headers):
+    """As the page does it."""
+    headers = {**_cookie(server), "X-Clear-Peft": "1", **headers}
+    return _ask(server, "POST", server.home + path.lstrip("/"), body, **headers)
+
+
 def test_the_link_gives_a_cookie_and_hides_the_token(server):
     assert urlsplit(server.url).hostname == "127.0.0.1"
     reply, _ = _ask(server, "GET", urlsplit(server.url).path + "?" + urlsplit(server.url).query)
-    assert (reply.status, reply.headers["Location"]) == (303, "/")
+    assert (reply.status, reply.headers["Location"]) == (303, server.home)
     cookie = reply.headers["Set-Cookie"]
+    # other programs of this host, whoever runs them, get the cookies of all paths that they can name
+    assert f"Path={server.home}" in cookie
+    assert len(server.home) > 16
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
 
 
-@pytest.mark.parametrize("path", ["/", "/?token=wrong", "/api/state", "/review.js", "/%2e%2e/etc/passwd"])
+def test_the_link_that_a_browser_is_started_with_works_once(server):
+    once = server.url_for_once().partition(str(server.server_port))[2]
+    assert server.token not in once
+    assert [_ask(server, "GET", once)[0].status for _ in range(2)] == [303, 403]
+    assert [_ask(server, "GET", f"/?token={server.token}")[0].status for _ in range(2)] == [303, 303]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/?token=wrong", "/~", "/~api/state", "/~review.js", "/%2e%2e/etc/passwd"]
+)
 def test_whoever_has_no_token_gets_nothing(server, path):
+    path = path.replace("/~", server.home)
     reply, said = _ask(server, "GET", path)
     assert reply.status == 403
-    assert said == b"403 Forbidden\n"
+    assert said == b"403 Forbidden: open the link that clear-peft review printed\n"
     reply, _ = _ask(server, "GET", path, Cookie=f"{server.cookie}=wrong")
     assert reply.status == 403
 
 
+def test_cookies_of_other_programs_of_this_host_are_no_obstacle(server):
+    ours = f"{server.cookie}={server.token}"
+    for cookies in (f'a={{"b": [1, 2]}}; {ours}', f"{server.cookie}=x; {ours}; c=\xfc"):
+        assert _ask(server, "GET", f"{server.home}api/state", Cookie=cookies)[0].status == 200
+
+
+def test_requests_that_are_none_are_refused_in_silence(server, capfd):
+    host = f"127.0.0.1:{server.server_port}"
+    assert _ask(server, "GET", "http://[", Host=host)[0].status == 400
+    assert _post(server, "/api/judge", None, **{"Content-Length": "\xb2"})[0].status == 413
+    for _ in range(3):  # who asks and does not wait
+        with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: " + host.encode())
+    assert _ask(server, "GET", f"{server.home}api/state", **_cookie(server))[0].status == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_other_names_of_this_host_are_refused(server):
-    reply, _ = _ask(server, "GET", "/api/state", Host="evil.example", **_cookie(server))
-    assert reply.status == 403
-    reply, _ = _ask(server, "GET", "/api/state", Host=f"localhost:{server.server_port}", **_cookie(server))
-    assert reply.status == 200
+    for host, status in (("evil.example", 403), (f"localhost:{server.server_port}", 200)):
+        reply, _ = _ask(server, "GET", f"{server.home}api/state", Host=host, **_cookie(server))
+        assert reply.status == status
 
 
 def test_answers_of_another_site_are_refused(server):
     body = json.dumps({"row": 0, "action": "keep"})
-    reply, _ = _ask(server, "POST", "/api/answer", body, **_cookie(server))
+    reply, _ = _ask(server, "POST", f"{server.home}api/answer", body, **_cookie(server))
     assert reply.status == 403
     assert (server.review.verified < 0).all()
-    reply, _ = _ask(server, "POST", "/api/answer", body, **_cookie(server), **{"X-Clear-Peft": "1"})
+    reply, _ = _post(server, "/api/answer", body)
     assert reply.status == 200
     assert server.review.verified[0] >= 0
 
@@ -96,17 +135,18 @@ def test_answers_of_another_site_are_refused(server):
         ("/api/answer", '{"row": 1e400, "action": "keep"}', 400),
         ("/api/answer", '{"row": 9999, "action": "keep"}', 400),
         ("/api/apply", '{"pattern": 7}', 400),
+        ("/api/apply", '{"pattern": true}', 400),
         ("/api/answer", "[" * 60_000, 400),
         ("/api/answer", "x" * 70_000, 413),
         ("/api/nothing", "{}", 404),
     ],
 )
 def test_nonsense_is_refused_and_the_server_goes_on(server, path, body, status):
-    reply, said = _ask(server, "POST", path, body, **_cookie(server), **{"X-Clear-Peft": "1"})
+    reply, said = _post(server, path, body)
     assert reply.status == status
     assert b"Traceback" not in said
     assert (server.review.verified < 0).all()
-    assert _ask(server, "GET", "/api/state", **_cookie(server))[0].status == 200
+    assert _ask(server, "GET", f"{server.home}api/state", **_cookie(server))[0].status == 200
 
 
 def test_a_port_that_is_taken_is_refused(server):
@@ -137,6 +177,20 @@ def test_a_round_in_the_browser(tmp_path, frame, server):
         page.wait_for_selector("#progress-text:text-is('1 of 6')")
         assert (server.review.verified < 0).all()
 
+        page.dblclick("#answers button.primary")  # the second click hits the button of the next row
+        page.wait_for_selector("#progress-text:text-is('2 of 6')")
+        page.keyboard.down("k")
+        page.wait_for_selector("#progress-text:text-is('3 of 6')")
+        page.keyboard.down("k")  # held down: the key repeats
+        page.keyboard.up("k")
+        page.focus("#list-title ~ .scroll")
+        page.keyboard.press("d")  # meant for what has the focus
+        page.focus("#undo")
+        for place in (2, 1):
+            page.keyboard.press("u")
+            page.wait_for_selector(f"#progress-text:text-is('{place} of 6')")
+        assert (server.review.verified < 0).all()
+
         for place, row in enumerate(rows):
             assert page.inner_text("#text") == frame["text"][row]
             assert page.inner_text("#given") == frame["label"][row]
@@ -160,9 +214,24 @@ def test_a_round_in_the_browser(tmp_path, frame, server):
         page.wait_for_selector("#progress-text:text-is('1 of 6')")
         assert "6 of 150" in page.inner_text("#figures")
 
+        page.keyboard.press("u")  # of the batch before: it is asked for again
+        page.wait_for_selector("#progress-text:text-is('1 of 7')")
+        assert page.inner_text("#text") == frame["text"][rows[-1]]
+        assert server.review.verified[rows[-1]] == -1
+        page.keyboard.press("s")
+        page.wait_for_selector("#progress-text:text-is('2 of 7')")
+        page.fill("#other", "nobody")
+        page.click("#other-form button")
+        page.wait_for_selector("#notice:has-text('There is no label “nobody”')")
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert overflow(page) == 0
+
         page.click("#finish")
         page.wait_for_selector("#end:not([hidden])")
         assert page.inner_text("#end-path") == str(server.review.path)
+        page.keyboard.press("Enter")
+        page.keyboard.press("k")
+        assert page.is_hidden("#notice")
         assert complaints == []
 
 

@@ -1,5 +1,7 @@
 """Batches, answers and what follows from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,9 +113,10 @@ def test_an_answer_counts_for_all_rows_with_the_text(tmp_path, frame):
     assert review.verified[[0, 3, 6]].tolist() == [0, 0, 0]
     actions = pd.read_csv(review.path, keep_default_na=False).set_index("row")["action"]
     assert actions.to_dict() == {0: "keep", 3: "relabel", 6: "keep"}
-    assert review.undo() == 0
+    assert review.undo() == (3, 3)
     assert (review.verified < 0).all()
     assert not review.path.exists()
+    assert review.undo() is None
 
 
 def test_rows_of_no_use_and_skipped_rows_are_not_asked_again_and_say_nothing(tmp_path, frame):
@@ -139,21 +142,176 @@ def test_a_pattern_is_proposed_and_changes_its_rows_at_once(tmp_path, frame):
     (one,) = [one for one in review.state()["patterns"] if one["words"] == "how many"]
     assert (one["given"], one["true"], one["rows"], one["seen"]) == ("place", "number", len(rule) - 4, 4)
     assert all(text.startswith("how many") for text in one["examples"])
-    assert review.apply(review.state()["patterns"].index(one)) == len(rule) - 4
+    assert review.apply(one["number"]) == len(rule) - 4
     assert (review.verified[rule] == 0).all()
     review.undo()
     assert (review.verified[rule] == 0).sum() == 4
+    assert one in review.state()["patterns"]
     with pytest.raises(InputError, match="no such pattern"):
         review.apply(99)
 
 
-def test_it_is_enough_when_two_batches_change_nothing(tmp_path, frame):
-    review = _review(tmp_path, batch_size=5)
-    assert not review.summary["enough"]
-    for _ in range(2):  # nothing is answered, so nothing changes
+def test_undo_brings_back_what_was_said_before_and_the_row(tmp_path, frame):
+    review = _review(tmp_path, batch_size=3)
+    row = review.state()["batch"][0]["row"]
+    review.answer(row, "relabel", frame["label"].drop(row)[frame["label"] != frame["label"][row]].iloc[0])
+    before = review.verified
+    review.judge()
+    review.answer(row, "keep")  # in another tab, say
+    assert review.undo() == (row, 1)
+    np.testing.assert_array_equal(review.verified, before)
+    assert review.undo().row == row
+    first = review.state()["batch"][0]
+    assert (first["row"], first["answer"], first["why"]) == (row, None, "answered before")
+
+
+def test_a_rule_that_was_believed_is_no_evidence_for_another(tmp_path, frame):
+    many = frame["text"].str.startswith("how many")
+    looked = frame.index[many][:4]
+    here = frame.index[frame["label"] == "place"].difference(looked)
+    frame.loc[here, "text"] += " here"
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    review = _review(tmp_path)
+    for row in looked:
+        review.answer(row, "relabel", "number")
+    review.judge()
+    shown = {one["words"]: one for one in review.state()["patterns"]}
+    review.apply(shown["how many"]["number"])
+    review.judge()
+    # all changed rows have "here", and so have right ones: nobody has looked at a row with it
+    for one in (review, _review(tmp_path)):
+        assert one.state()["patterns"] == []
+    written = pd.read_csv(review.path, keep_default_na=False)
+    assert (written["rule"] == "how many").sum() == many.sum() - 4
+
+
+def test_a_pattern_leaves_rows_alone_that_have_an_answer(tmp_path, frame):
+    review = _review(tmp_path)
+    rule = frame.index[frame["text"].str.startswith("how many")].tolist()
+    review.answer(rule[4], "skip")
+    for row in rule[:4]:
+        review.answer(row, "relabel", "number")
+    review.judge()
+    (one,) = [one for one in review.state()["patterns"] if one["words"] == "how many"]
+    assert one["rows"] == len(rule) - 5
+    review.answer(rule[5], "drop")
+    assert review.state()["patterns"][0]["rows"] == len(rule) - 6
+    review.answer(rule[6], "keep")
+    assert review.state()["patterns"] == []
+    with pytest.raises(InputError, match="no such pattern any more"):
+        review.apply(one["number"])
+    review.undo()
+    review.judge()
+    with pytest.raises(InputError, match="no such pattern any more"):  # of a tab that was not loaded since
+        review.apply(one["number"])
+
+
+def test_a_second_review_of_the_folder_overwrites_nothing(tmp_path, frame):
+    review, second = _review(tmp_path), _review(tmp_path)
+    review.answer(0, "keep")
+    written = review.path.read_bytes()
+    with pytest.raises(InputError, match="changed by something else"):
+        second.answer(1, "keep")
+    with pytest.raises(InputError, match="changed by something else"):
+        _ = second.answer(2, "drop")
+    assert (second.verified < 0).all()
+    assert review.path.read_bytes() == written
+    review.answer(1, "keep")
+
+
+def test_what_cannot_be_written_is_not_believed(tmp_path, frame, monkeypatch):
+    review = _review(tmp_path, batch_size=4)
+    review.answer(0, "keep")
+    batch, summary = review.state()["batch"], review.summary
+
+    def full(*_, **__):
+        raise InputError("Cannot write: no space left on device.")
+
+    monkeypatch.setattr("clear_peft.review.session.write_table", full)
+    monkeypatch.setattr("clear_peft.review.session.write_scan", full)
+    for act in (lambda: review.answer(1, "keep"), lambda: review.answer(0, "drop"), review.judge):
+        with pytest.raises(InputError, match="no space left"):
+            act()
+    assert np.flatnonzero(review.verified >= 0).tolist() == [0]
+    assert (review.state()["batch"], review.summary) == (batch, summary)
+
+
+def test_one_row_at_least_is_kept(tmp_path):
+    frame = written_table(tmp_path, rows=6)
+    frame["label"] = ["number", "person"] * 3
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    review = _review(tmp_path)
+    for row in range(5):
+        review.answer(row, "drop")
+    with pytest.raises(InputError, match="keep at least one"):
+        review.answer(5, "drop")
+    review.judge()
+    assert review.summary["listed"] <= 1
+    assert _review(tmp_path).summary["answered"]["drop"] == 5  # or the file could not be read again
+
+
+def test_all_rows_of_a_group_and_near_copies_are_asked_for(tmp_path):
+    frame = written_table(tmp_path, rows=60)
+    alike = [f"dear sir or madam, my order with the number {i} is late again" for i in range(20)]
+    frame.loc[:19, "text"] = alike
+    frame["customer"] = np.arange(60) % 6
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    review = Review(_options(tmp_path, group_column="customer"), Silent(), batch_size=30)
+    seen = []
+    for _ in range(2):
+        seen += [one["row"] for one in review.state()["batch"]]
+        _answer_batch(review, frame)
         review.judge()
-    assert review.summary["changed"] == 0
-    assert review.summary["enough"]
+    assert sorted(seen) == list(range(60))
+    assert review.summary["random_rows"] == 60
+    wrong = (frame["label"] != frame["truth"]).mean()
+    assert review.summary["noise_rate"] == pytest.approx(wrong, abs=0.02)
+
+
+def test_it_is_enough_when_two_batches_of_answers_change_nothing(tmp_path, frame):
+    frame.loc[:40, "text"] = "the same"  # 41 rows, one answer
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    review = _review(tmp_path, batch_size=12)
+    for _ in range(3):  # without an answer nothing can change
+        review.judge()
+    assert review.summary["changed"] is None
+    assert not review.summary["enough"]
+    review.answer(review.state()["batch"][0]["row"], "skip")
+    review.judge()
+    assert review.summary["changed"] is None
+    review._judged = _Unmoved(review.quality)
+    enough = []
+    for count in (1, 1, 12, 12):
+        review.answer(0, "keep")
+        for one in review.state()["batch"][:count]:
+            review.answer(one["row"], "keep")
+        review.judge()
+        enough.append(review.summary["enough"])
+    assert enough == [False, False, False, True]  # two answers are none too many
+
+
+class _Unmoved:
+    """Judges whom no answer moves."""
+
+    def __init__(self, quality):
+        self.quality, self.features = quality, np.random.default_rng(0).normal(size=(len(quality), 2))
+
+    def believing(self, verified):
+        return self.quality
+
+
+def test_answers_count_before_they_are_judged(tmp_path, frame):
+    review = _review(tmp_path)
+    review.answer(0, "keep")
+    assert review.summary["answered"] == {"keep": 1, "relabel": 0, "drop": 0, "skip": 0}
+
+
+def test_a_table_that_would_be_overwritten_by_answers_is_refused(tmp_path, frame):
+    _review(tmp_path)
+    data = tmp_path / "scan" / "corrections.csv"
+    frame.to_csv(data, index=False)
+    with pytest.raises(InputError, match="where answers are kept"):
+        Review(replace(_options(tmp_path), data=str(data)), Silent())
 
 
 def test_all_rows_looked_at(tmp_path, frame):
@@ -173,7 +331,7 @@ def test_all_rows_looked_at(tmp_path, frame):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((ROWS, "keep"), "There is no row 150"),
+        ((ROWS, "keep"), "There is no row 150 with a label"),
         ((-1, "keep"), "There is no row -1"),
         ((0, "maybe"), "There is no action 'maybe'"),
         ((0, "relabel", "animal"), "There is no label 'animal'"),
@@ -212,3 +370,25 @@ def test_class_names_and_texts_that_a_spreadsheet_would_run_come_back(tmp_path, 
     _answer_batch(review, frame)
     np.testing.assert_array_equal(_review(tmp_path).verified, review.verified)
     assert CLASSES[1] not in review.state()["labels"]
+
+
+@pytest.mark.filterwarnings("ignore:.*they have no label:clear_peft.errors.ClearWarning")
+def test_rows_without_a_label_are_not_asked_but_listed_for_labelling(tmp_path, frame):
+    frame.loc[[0, 5, 77], "label"] = ""
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    review = _review(tmp_path, batch_size=30)
+    rows = [one["row"] for one in review.state()["batch"]]
+    assert not {0, 5, 77} & set(rows)
+    for one in review.state()["batch"]:
+        assert one["text"] == frame["text"][one["row"]]
+        assert one["given"] == frame["label"][one["row"]]
+    _answer_batch(review, frame)
+    written = pd.read_csv(review.path, keep_default_na=False)
+    assert sorted(written["row"]) == sorted(rows)
+    assert written["text"].tolist() == frame["text"][written["row"]].tolist()
+    review.judge()
+    assert sorted(pd.read_csv(tmp_path / "scan" / "unlabelled.csv")["row"]) == [0, 5, 77]
+    np.testing.assert_array_equal(_review(tmp_path).verified, review.verified)
+    with pytest.raises(InputError, match="There is no row 5 with a label"):
+        review.answer(5, "keep")
+    assert review.undo().row == rows[-1]

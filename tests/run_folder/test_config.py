@@ -87,7 +87,16 @@ def test_yaml_takes_a_number_without_a_point_for_text(tmp_path):
 
 
 def test_functions_stay_functions_after_their_modules_are_imported():
-    for module in ("demo", "finalize", "inference", "label_issues", "models", "progress", "training"):
+    for module in (
+        "commands",
+        "demo",
+        "finalize",
+        "inference",
+        "label_issues",
+        "models",
+        "progress",
+        "training",
+    ):
         import_module(f"clear_peft.pipeline.{module}")
     for name in pipeline.__all__:
         assert callable(getattr(pipeline, name)), name

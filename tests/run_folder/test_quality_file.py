@@ -65,8 +65,8 @@ def test_the_classes_are_those_of_the_run(path):
             load_label_quality(path, names)
 
 
-@pytest.mark.parametrize("row", [np.arange(7) + 1, np.arange(7)[::-1], np.zeros(7, np.int64)])
-def test_the_rows_are_those_of_a_whole_table(path, row):
+@pytest.mark.parametrize("row", [np.arange(7) - 1, np.arange(7)[::-1], np.zeros(7, np.int64)])
+def test_the_rows_are_in_the_order_of_a_table(path, row):
     save_label_quality(path, quality(row=row), NAMES, noise_found=True)
     with pytest.raises(InputError, match="about other rows or labels than the run"):
         load_label_quality(path, NAMES)

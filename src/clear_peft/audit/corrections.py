@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +60,15 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
     cells = [[_text(value, source) for value in frame[column]] for column in _COLUMNS[:-1]]
     # a text that begins with a screenful of white space is there all the same
     texts = [value if isinstance(value, str) else _text(value, source) for value in frame["text"]]
-    rows = _rows(cells[0], len(examples), source)
+    place = {row: i for i, row in enumerate(examples.rows.tolist())}
+    rows = _rows(cells[0], place, source)
+    new = names.find(cells[2])
     found = Corrections({}, [], [])
-    for row, action, label, given, text in zip(rows, *cells[1:], texts, strict=True):
+    for row, new_label, action, label, given, text in zip(rows, new, *cells[1:], texts, strict=True):
         where = f"{source!r}, row {row}"
         assert examples.labels is not None  # the examples are labelled
-        _check_same(where, names.names[examples.labels[row]], given, examples.texts[row], text)
+        labelled = int(examples.labels[place[row]])
+        _check_same(where, labelled, given, names, examples.texts[place[row]], text)
         if action not in _ACTIONS:
             raise InputError(f"{where}: there is no action {brief(action)}; write keep, relabel or drop.")
         if action != "relabel" and label:
@@ -74,13 +77,13 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
                 "leave the label empty."
             )
         if action == "relabel":
-            if label not in names.names:
+            if new_label < 0:
                 what = f"{brief(label)} is none of the labels" if label else "the new label is missing"
                 raise InputError(f"{where}: {what}; give one of {listing(names.names, shown=20)}.")
-            if label == given:
+            if new_label == labelled:
                 found.keep.append(row)
             else:
-                found.relabel[row] = names.names.index(label)
+                found.relabel[row] = int(new_label)
         else:
             {"keep": found.keep, "drop": found.drop}[action].append(row)
     if len(found.drop) == len(examples):
@@ -119,18 +122,18 @@ def _text(value: object, source: str) -> str:
         raise InputError(f"{source!r} holds {error}: write text.") from error
 
 
-def _rows(cells: Sequence[str], count: int, source: str) -> list[int]:
+def _rows(cells: Sequence[str], known: Mapping[int, int], source: str) -> list[int]:
     strange = [cell for cell in cells if not (cell.isascii() and cell.isdigit() and len(cell) < 19)]
     if strange:
         raise InputError(
             f"{source!r} has a row that is no whole number ({listing(strange)}): rows count from 0."
         )
     rows = [int(cell) for cell in cells]
-    beyond = [row for row in rows if row >= count]
+    beyond = [row for row in rows if row not in known]
     if beyond:
         raise InputError(
-            f"{source!r} names the row {listing(beyond)}, but the table has {count} rows, counted from 0: "
-            "give the corrections of this run."
+            f"{source!r} names the row {listing(beyond)}, which is none of the {len(known)} rows with a "
+            "label, counted from 0: give the corrections of this run."
         )
     repeated = [row for row, times in Counter(rows).items() if times > 1]
     if repeated:
@@ -138,12 +141,17 @@ def _rows(cells: Sequence[str], count: int, source: str) -> list[int]:
     return rows
 
 
-def _check_same(where: str, label: str, seen_label: str, text: str, seen_text: str) -> None:
+def _check_same(
+    where: str, label: int, seen_label: str, names: LabelNames, text: str, seen_text: str
+) -> None:
     """Refuse a decision about another row than the one that was looked at."""
     mend = "give the corrections of this run and the table that it was trained on"
-    if seen_label != label:
+    name = names.names[label]
+    if names.find([seen_label])[0] != label:
+        if name.lstrip("0") == seen_label.lstrip("0"):
+            mend = "a spreadsheet may have dropped zeros: have it read the column as text"
         raise InputError(
-            f"{where}: the given label is {brief(label)} there, but {brief(seen_label)} here; {mend}."
+            f"{where}: the given label is {brief(name)} there, but {brief(seen_label)} here; {mend}."
         )
     # a browser counts in UTF-16, in which a rare character counts twice and may be cut in halves
     pairs = text.encode("utf-16-le", "surrogatepass")[: 2 * _SHOWN].decode("utf-16-le", "replace")

@@ -111,7 +111,7 @@ def audit(
 
     Args:
         issues: What :func:`clear_peft.audit.read_issues` returns, N rows.
-        quality: Of the rows 0, 1, … N − 1.
+        quality: Of these rows, in the order of the table.
         labels: Names of the classes, C ≥ 2.
         noise_found: Whether labels counted in training only as far as they were believed.
         threshold: Above 0, at most 1. Default 0.5.
@@ -124,7 +124,7 @@ def audit(
     """
     if not 0 < threshold <= 1:
         raise InputError(f"The threshold is {threshold}: give a number above 0 and at most 1.")
-    if sorted(issues["row"]) != list(range(len(quality))):
+    if sorted(issues["row"]) != quality.rows.tolist():
         raise InputError(
             f"The list is not about the {len(quality)} rows of the label quality: give those of one run."
         )

@@ -33,8 +33,8 @@ def read_issues(path: str | os.PathLike[str], labels: list[str]) -> pd.DataFrame
         ``is_label_issue`` bool, the others text.
 
     Raises:
-        InputError: If it is missing, lacks a column, holds what no run writes, or does not list every row
-            from 0 on exactly once.
+        InputError: If it is missing, lacks a column, holds what no run writes, or lists a row twice or
+            none that a table has.
     """
     frame = unescape_formulas(read_table(path))
     name = os.fspath(path)
@@ -50,7 +50,7 @@ def read_issues(path: str | os.PathLike[str], labels: list[str]) -> pd.DataFrame
             frame[column] = pd.to_numeric(frame[column])
         except (ValueError, TypeError) as error:
             raise damaged(f"has a {column} that is no number") from error
-    if sorted(frame["row"]) != list(range(len(frame))):
+    if frame["row"].duplicated().any() or (frame["row"] < 0).any() or (frame["row"] % 1 != 0).any():
         raise damaged("does not list each row once")
     for column in ("clean_probability", "label_quality"):
         if not frame[column].between(0, 1).all():

@@ -1,6 +1,7 @@
 """A run folder in, the audit of its labels out; and corrections carried out on the table it trained on."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from clear_peft.data import (
     write_table,
 )
 from clear_peft.data.checks import row_listing
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.run_folder.quality_file import load_label_quality
@@ -109,7 +110,9 @@ def apply_corrections(
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
     decisions = read_corrections(corrections, examples, names)
-    frame = corrected(table.frame, examples.labels, config.label_column, decisions)
+    labels = np.full(len(table.frame), -1, np.int64)
+    labels[examples.rows] = examples.labels
+    frame = corrected(table.frame, labels, config.label_column, decisions)
     write_table(frame, output)
     return {
         "rows": len(frame),
@@ -137,7 +140,9 @@ def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.Dat
 def _table(config: RunConfig, data: str | None) -> LoadedTable:
     source = config.data if data is None else data
     try:
-        return load_examples(source, text_column=config.text_column, label_column=config.label_column)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ClearWarning)  # train has said it
+            return load_examples(source, **config.reading, set_apart=True)
     except InputError as error:
         if data is not None:
             raise
@@ -159,7 +164,8 @@ def _check_table(table: LoadedTable, names: LabelNames, issues: pd.DataFrame, so
         ("text", examples.texts, listed["text"].tolist()),
         ("label", given, listed["given_label"].tolist()),
     ):
-        other = [i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b]
+        rows = zip(examples.rows.tolist(), here, there, strict=True)
+        other = [row for row, a, b in rows if a != b]
         if other:
             where = row_listing(other)
             raise InputError(f"{source!r} has another {what} than {layout.LABEL_ISSUES} in {where}: {mend}.")

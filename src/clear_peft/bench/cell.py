@@ -162,7 +162,7 @@ def digests(source: Mapping[str, Any], data_dir: Path) -> dict[str, str]:
 
 
 def _frame(source: str, **columns: Any) -> pd.DataFrame:
-    table = load_examples(source, rows_per_class=1, **columns)
+    table = load_examples(source, **columns)
     examples, names = table.examples, table.names
     assert names is not None  # a label column was asked for
     known = np.asarray(names.names, dtype=object)

@@ -10,6 +10,7 @@ import typer.main
 from rich.markup import escape
 
 from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, review, scan, train
+from clear_peft.cli.examples import EXAMPLES
 from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError, RunFailedError
@@ -82,7 +83,7 @@ def main() -> None:
 def _run(output: Output) -> int:
     try:
         command = typer.main.get_command(app)
-        _escape_help(command)
+        _finish_help(command)
         status = command(obj=output, standalone_mode=False)
     except KeyboardInterrupt:  # while typer builds the commands; later it makes a status of it itself
         status = _INTERRUPTED
@@ -108,12 +109,14 @@ def _run(output: Output) -> int:
     return status or 0
 
 
-def _escape_help(command: Any) -> None:
-    """Let square brackets in the help texts of a command be brackets: typer takes them for rich's markup."""
+def _finish_help(command: Any, words: str = "") -> None:
+    """Add the examples to the help of a command, and let its square brackets be no markup of rich."""
     for described in (command, *command.params):
         described.help = escape(getattr(described, "help", None) or "")
-    for child in getattr(command, "commands", {}).values():
-        _escape_help(child)
+    examples = EXAMPLES.get(words, ())
+    command.epilog = "\n\n".join(["Examples:", *map(escape, examples)]) if examples else None
+    for name, child in getattr(command, "commands", {}).items():
+        _finish_help(child, f"{words} {name}".strip())
 
 
 def _let_the_first_speak() -> None:

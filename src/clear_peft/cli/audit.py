@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption
+from clear_peft.cli.options import OUTPUT, RUN, FormatOption, OverwriteOption, RunOption
 from clear_peft.cli.output import Format, Output, shown
 from clear_peft.errors import InputError
 
@@ -14,23 +14,35 @@ if TYPE_CHECKING:
     from clear_peft.audit import Audit
 
 _TOP = 10
+_CORRECTIONS = "Corrections"
 
 
 def audit(
     context: typer.Context,
     run: RunOption,
     threshold: Annotated[
-        float, typer.Option(help="List rows whose label is right with a lower probability than this.")
+        float,
+        typer.Option(
+            help="List rows whose label is right with a lower probability than this.", rich_help_panel=RUN
+        ),
     ] = 0.5,
     data: Annotated[
-        str | None, typer.Option(help="For --apply: the training table, if it has moved.")
+        str | None,
+        typer.Option(help="For --apply: the training table, if it has moved.", rich_help_panel=_CORRECTIONS),
     ] = None,
     apply: Annotated[
         Path | None,
-        typer.Option(help="Corrections from the report; the corrected table goes to --output."),
+        typer.Option(
+            help="Corrections from the report; the corrected table goes to --output.",
+            rich_help_panel=_CORRECTIONS,
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="CSV, TSV, JSONL or Parquet file to write: audited or corrected rows.")
+        Path | None,
+        typer.Option(
+            help="CSV, TSV, JSONL or Parquet file to write: audited or corrected rows.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     format: FormatOption = Format.human,  # noqa: A002

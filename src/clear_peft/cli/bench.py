@@ -5,23 +5,34 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, PlotFormat, PlotFormatOption
+from clear_peft.cli.options import OUTPUT, FormatOption, PlotFormat, PlotFormatOption
 from clear_peft.cli.output import Format, Output
+
+_GRID, _RESULTS = "Grid", "Results"
 
 bench = typer.Typer(
     help="Compare methods on a grid of data, noise, PEFT methods and seeds.", no_args_is_help=True
 )
 
 ResultsOption = Annotated[
-    list[Path], typer.Option("--results", help="Results file that bench run has written; may be repeated.")
+    list[Path],
+    typer.Option(
+        "--results",
+        help="Results file that bench run has written; may be repeated.",
+        rich_help_panel=_RESULTS,
+    ),
 ]
 MethodsOption = Annotated[
     list[str] | None,
-    typer.Option("--method", help="Method to show; may be repeated. Default: all."),
+    typer.Option("--method", help="Method to show; may be repeated. Default: all.", rich_help_panel=_RESULTS),
 ]
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", help="Data set of the grid to show; may be repeated. Default: all."),
+    typer.Option(
+        "--data",
+        help="Data set of the grid to show; may be repeated. Default: all.",
+        rich_help_panel=_RESULTS,
+    ),
 ]
 
 
@@ -32,13 +43,25 @@ def run(
         str,
         typer.Option(
             help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
-            "relatives, settings, smoke, unseen."
+            "relatives, settings, smoke, unseen.",
+            rich_help_panel=_GRID,
         ),
     ],
-    results: Annotated[Path, typer.Option(help="Results file, .jsonl; its cells are not run again.")],
-    data_dir: Annotated[Path, typer.Option(help="Folder in which the grid's tables are looked up.")] = Path(),
-    workers: Annotated[int, typer.Option(help="Cells at the same time; they share the cores.", min=1)] = 1,
-    limit: Annotated[int | None, typer.Option(help="Cells to run at most.", min=1)] = None,
+    results: Annotated[
+        Path,
+        typer.Option(help="Results file, .jsonl; its cells are not run again.", rich_help_panel=OUTPUT),
+    ],
+    data_dir: Annotated[
+        Path,
+        typer.Option(help="Folder in which the grid's tables are looked up.", rich_help_panel=_GRID),
+    ] = Path(),
+    workers: Annotated[
+        int,
+        typer.Option(help="Cells at the same time; they share the cores.", min=1, rich_help_panel=_GRID),
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option(help="Cells to run at most.", min=1, rich_help_panel=_GRID)
+    ] = None,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Run the cells of a grid that the results file lacks."""
@@ -76,7 +99,8 @@ def table(
     methods: MethodsOption = None,
     data: DataOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, .md, or .csv for the figures alone.")
+        Path | None,
+        typer.Option(help="File to write, .md, or .csv for the figures alone.", rich_help_panel=OUTPUT),
     ] = None,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
@@ -99,7 +123,7 @@ def table(
 def plot(
     context: typer.Context,
     results: ResultsOption,
-    output: Annotated[Path, typer.Option(help="Folder for the plots.")],
+    output: Annotated[Path, typer.Option(help="Folder for the plots.", rich_help_panel=OUTPUT)],
     methods: MethodsOption = None,
     data: DataOption = None,
     plot_format: PlotFormatOption = PlotFormat.svg,

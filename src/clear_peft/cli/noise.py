@@ -5,29 +5,53 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, OverwriteOption
+from clear_peft.cli.options import DATA, OUTPUT, FormatOption, OverwriteOption
 from clear_peft.cli.output import Format, Output
+
+_NOISE = "Noise"
 
 
 def noise(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL or Parquet file, or a hub data set.")],
-    kind: Annotated[str, typer.Option(help="symmetric, symmetric-inclusive, pair, map, matrix or instance.")],
-    output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
-    rate: Annotated[float | None, typer.Option(help="Noise rate, for all kinds but matrix.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
-    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    data: Annotated[
+        str,
+        typer.Option(help="CSV, TSV, JSONL or Parquet file, or a hub data set.", rich_help_panel=DATA),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="symmetric, symmetric-inclusive, pair, map, matrix or instance.",
+            rich_help_panel=_NOISE,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.", rich_help_panel=OUTPUT)
+    ],
+    rate: Annotated[
+        float | None, typer.Option(help="Noise rate, for all kinds but matrix.", rich_help_panel=_NOISE)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0, rich_help_panel=_NOISE)] = 0,
+    text_column: Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=DATA)] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=DATA)] = "label",
     class_map: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="A=B", help="For map: labels A flip to B; may be repeated."),
+        typer.Option(
+            "--map",
+            metavar="A=B",
+            help="For map: labels A flip to B; may be repeated.",
+            rich_help_panel=_NOISE,
+        ),
     ] = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(help="For matrix: CSV or JSON file, numbers in the order of the labels or with names."),
+        typer.Option(
+            help="For matrix: CSV or JSON file, numbers in the order of the labels or with names.",
+            rich_help_panel=_NOISE,
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="For instance: pretrained model that embeds the texts.")
+        str | None,
+        typer.Option(help="For instance: pretrained model that embeds the texts.", rich_help_panel=_NOISE),
     ] = None,
     overwrite: OverwriteOption = False,
     format: FormatOption = Format.human,  # noqa: A002

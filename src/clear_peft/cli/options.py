@@ -8,6 +8,9 @@ import typer
 
 from clear_peft.cli.output import Format
 
+# panels of the help pages
+RUN, DATA, JUDGE, OUTPUT = "Run", "Data", "Judge", "Output"
+
 
 class PlotFormat(StrEnum):
     """File formats of plots."""
@@ -26,17 +29,121 @@ FormatOption = Annotated[
     Format,
     typer.Option(
         "--format",
-        help="To a person, to a program, or not at all.",
-        rich_help_panel="Output",
+        help="Print for a person, as JSON for a program, or nothing.",
+        rich_help_panel=OUTPUT,
         callback=_set_format,
         is_eager=True,
     ),
 ]
 PlotFormatOption = Annotated[
-    PlotFormat, typer.Option("--plot-format", help="File format of the plots.", rich_help_panel="Output")
+    PlotFormat, typer.Option("--plot-format", help="File format of the plots.", rich_help_panel=OUTPUT)
 ]
-RunOption = Annotated[Path, typer.Option("--run", help="Run folder that train has written.")]
+RunOption = Annotated[
+    Path, typer.Option("--run", help="Run folder that train has written.", rich_help_panel=RUN)
+]
 TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the run's model.")
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that comes with the run's model.", rich_help_panel=RUN
+    ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there already.", rich_help_panel=OUTPUT)
+]
+TextColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-column",
+        help="Column of the texts; may be repeated (default: as in the run's table).",
+        rich_help_panel=DATA,
+    ),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of the table, such as cp1252.", rich_help_panel=DATA),
+]
+
+# of scan and review
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="CSV, TSV, JSON, JSONL, Parquet, XLSX, or hub data set NAME[:CONFIG][@SPLIT].",
+        rich_help_panel=DATA,
+    ),
+]
+TextColumnsOption = Annotated[
+    list[str],
+    typer.Option("--text-column", help="Column of the texts; may be repeated.", rich_help_panel=DATA),
+]
+LabelColumnOption = Annotated[
+    str, typer.Option("--label-column", help="Column of the labels.", rich_help_panel=DATA)
+]
+NormalizeLabelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--normalize-labels",
+        help="Take labels for one that differ only in case, white space or what cannot be seen.",
+        rich_help_panel=DATA,
+    ),
+]
+UnlabelledOption = Annotated[
+    str | None,
+    typer.Option(
+        "--unlabelled",
+        metavar="NAME,...",
+        help="What stands for a missing label besides an empty cell. Rows without a label are predicted "
+        "in unlabelled.csv, the least sure first.",
+        rich_help_panel=DATA,
+    ),
+]
+GroupColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        help="Column that says which rows belong together, such as a customer or a document.",
+        rich_help_panel=DATA,
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Hub name or path of a pretrained encoder (default: all-MiniLM-L6-v2).",
+        rich_help_panel=JUDGE,
+    ),
+]
+MaxLengthOption = Annotated[
+    int, typer.Option("--max-length", help="Tokens per text.", min=1, rich_help_panel=JUDGE)
+]
+EmbeddingsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embeddings",
+        help="Instead of a model: .npy or Parquet file of embeddings, a row for each row.",
+        rich_help_panel=JUDGE,
+    ),
+]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Keep no features of texts for the next time in ~/.cache/clear-peft, or $CLEAR_PEFT_CACHE.",
+        rich_help_panel=JUDGE,
+    ),
+]
+EncoderTrustOption = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=JUDGE),
+]
+
+
+def one_or_more(columns: list[str]) -> str | list[str]:
+    """One column as it is named, several as a list."""
+    return columns[0] if len(columns) == 1 else columns
+
+
+def names_of(listed: str | None) -> list[str]:
+    """Names that are separated by commas."""
+    return [name.strip() for name in listed.split(",")] if listed else []

@@ -38,6 +38,7 @@ class Output:
         self.format = Format.human
         self.command = ""
         self.verbose = False
+        self._encodes = False
         self._noted: set[str] = set()
         self._bar: tuple[Progress, TaskID] | None = None
         self._progress = Console(stderr=True, highlight=False)
@@ -48,6 +49,7 @@ class Output:
     def stage(self, text: str) -> None:
         """A new stage has begun."""
         self._end_bar()
+        self._encodes = text.startswith("Encoding")
         self._say(f"{text} …")
 
     def step(self, done: int, total: int) -> None:
@@ -57,7 +59,7 @@ class Output:
         if self._bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            what = "encoding" if self.command == "scan" else "training"
+            what = "encoding" if self._encodes else "training"
             columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             progress = Progress(*columns, console=self._progress, transient=True)
             self._bar = progress, progress.add_task(what, total=total)
@@ -111,7 +113,7 @@ class Output:
             self._end_bar()
             table = Table(*headings, title=title, expand=any(isinstance(h, Column) for h in headings))
             for row in rows:
-                table.add_row(*(Text(cell) for cell in row))
+                table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
             self._results.print(table)
         self.result(values, lines)
 

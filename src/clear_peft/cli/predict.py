@@ -5,15 +5,28 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, OverwriteOption, RunOption, TrustOption
+from clear_peft.cli.options import (
+    DATA,
+    OUTPUT,
+    EncodingOption,
+    FormatOption,
+    OverwriteOption,
+    RunOption,
+    TextColumnOption,
+    TrustOption,
+)
 from clear_peft.cli.output import Format, Output
 
 
 def predict(
     context: typer.Context,
     run: RunOption,
-    data: Annotated[str, typer.Option(help="Table with the run's text column.")],
-    output: Annotated[Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.")],
+    data: Annotated[str, typer.Option(help="Table with the run's text column.", rich_help_panel=DATA)],
+    output: Annotated[
+        Path, typer.Option(help="CSV, TSV, JSONL or Parquet file to write.", rich_help_panel=OUTPUT)
+    ],
+    text_column: TextColumnOption = None,
+    encoding: EncodingOption = None,
     trust_remote_code: TrustOption = False,
     overwrite: OverwriteOption = False,
     format: FormatOption = Format.human,  # noqa: A002
@@ -23,5 +36,13 @@ def predict(
 
     out: Output = context.obj
     out.stage(f"Predicting {data}")
-    rows = pipeline.predict(run, data, str(output), overwrite=overwrite, trust_remote_code=trust_remote_code)
+    rows = pipeline.predict(
+        run,
+        data,
+        str(output),
+        text_column=text_column or None,
+        encoding=encoding,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+    )
     out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import FormatOption, PlotFormat, PlotFormatOption, RunOption
+from clear_peft.cli.options import OUTPUT, FormatOption, PlotFormat, PlotFormatOption, RunOption
 from clear_peft.cli.output import Format, Output
 
 
@@ -13,9 +13,14 @@ def report(
     context: typer.Context,
     run: RunOption,
     output: Annotated[
-        Path | None, typer.Option(help="Page to write, .html (default: report.html in the run folder).")
+        Path | None,
+        typer.Option(
+            help="Page to write, .html (default: report.html in the run folder).", rich_help_panel=OUTPUT
+        ),
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for the plots as files, too.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for the plots as files, too.", rich_help_panel=OUTPUT)
+    ] = None,
     plot_format: PlotFormatOption = PlotFormat.svg,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:

@@ -1,61 +1,46 @@
 """``clear-peft review``."""
 
+import shlex
 from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
+from clear_peft.cli.options import (
+    DataOption,
+    EmbeddingsOption,
+    EncoderOption,
+    EncoderTrustOption,
+    EncodingOption,
+    GroupColumnOption,
+    LabelColumnOption,
+    MaxLengthOption,
+    NoCacheOption,
+    NormalizeLabelsOption,
+    TextColumnsOption,
+    UnlabelledOption,
+    names_of,
+    one_or_more,
+)
 from clear_peft.cli.output import Output
 
-_DATA, _JUDGE, _PAGE = "Data", "Judge", "Page"
+_PAGE = "Page"
 
 
 def review(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="CSV, TSV, JSONL, Parquet, or hub data set NAME[:CONFIG][@SPLIT].", rich_help_panel=_DATA
-        ),
-    ],
-    text_column: Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=_DATA)] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=_DATA)] = "label",
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that says which rows belong together, such as a customer or a document.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub name or path of a pretrained encoder (default: all-MiniLM-L6-v2).",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens per text.", min=1, rich_help_panel=_JUDGE)] = 128,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a model: .npy or Parquet file of embeddings, a row for each row.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache",
-            help="Keep no features of texts for the next time in ~/.cache/clear-peft, or $CLEAR_PEFT_CACHE.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = False,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_JUDGE
-        ),
-    ] = False,
+    data: DataOption,
+    text_column: TextColumnsOption = ["text"],  # noqa: B006
+    label_column: LabelColumnOption = "label",
+    normalize_labels: NormalizeLabelsOption = False,
+    unlabelled: UnlabelledOption = None,
+    encoding: EncodingOption = None,
+    group_column: GroupColumnOption = None,
+    model: EncoderOption = None,
+    max_length: MaxLengthOption = 128,
+    embeddings: EmbeddingsOption = None,
+    no_cache: NoCacheOption = False,
+    trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +72,11 @@ def review(
     session = Review(
         ScanOptions(
             data=data,
-            text_column=text_column,
+            text_column=one_or_more(text_column),
             label_column=label_column,
+            normalize_labels=normalize_labels,
+            unlabelled=names_of(unlabelled),
+            encoding=encoding,
             group_column=group_column,
             model=model,
             embeddings=embeddings,
@@ -103,14 +91,28 @@ def review(
     with ReviewServer(session, port) as server:
         out.stage(f"Review: {server.url} (stop it there by Finish, or here by Ctrl+C)")
         if not no_browser:
-            typer.launch(server.url)
+            typer.launch(server.url_for_once())
         # the answers are kept already, so Ctrl+C is as good an end as any
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-    out.result(session.summary, _lines(data, session.summary))
+        with server.lock:  # what is being judged is written to its end
+            summary = session.summary
+    table = ["--data", data]
+    if text_column != ["text"]:
+        table += [word for column in text_column for word in ("--text-column", column)]
+    if label_column != "label":
+        table += ["--label-column", label_column]
+    for option, value in (
+        ("--unlabelled", unlabelled),
+        ("--encoding", encoding),
+        ("--group-column", group_column),
+    ):
+        table += [option, value] if value else []
+    table += ["--normalize-labels"] if normalize_labels else []
+    out.result(summary, _lines(table, summary))
 
 
-def _lines(data: str, summary: dict[str, Any]) -> list[str]:
+def _lines(table: list[str], summary: dict[str, Any]) -> list[str]:
     """The end of a review for a person."""
     given = summary["answered"]
     lines = [f"{given['keep']} labels are right, {given['relabel']} wrong, {given['drop']} rows of no use"]
@@ -119,7 +121,6 @@ def _lines(data: str, summary: dict[str, Any]) -> list[str]:
     source = f"by {summary['random_rows']} random rows" if summary["random_rows"] else "by the model alone"
     lines.append(f"Estimated share of wrong labels: {summary['noise_rate']:.1%} ({source})")
     if given["keep"] + given["relabel"]:
-        lines.append(
-            f"Train with your answers: clear-peft train --data {data} --verified {summary['corrections']}"
-        )
+        command = shlex.join(["clear-peft", "train", *table, "--verified", summary["corrections"]])
+        lines.append(f"Train with your answers: {command}")
     return lines

@@ -4,40 +4,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clear_peft.cli.options import FormatOption, OverwriteOption
+from clear_peft.cli.options import (
+    DATA,
+    JUDGE,
+    OUTPUT,
+    DataOption,
+    EmbeddingsOption,
+    EncoderOption,
+    EncoderTrustOption,
+    EncodingOption,
+    FormatOption,
+    GroupColumnOption,
+    LabelColumnOption,
+    MaxLengthOption,
+    NoCacheOption,
+    NormalizeLabelsOption,
+    OverwriteOption,
+    TextColumnsOption,
+    UnlabelledOption,
+    names_of,
+    one_or_more,
+)
 from clear_peft.cli.output import Format, Output, shown
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.scan import ScanResult
 
 _TOP, _PAIRS = 10, 5
-_DATA, _JUDGE, _OUTPUT = "Data", "Judge", "Output"
 
 
 def scan(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="CSV, TSV, JSONL, Parquet, or hub data set NAME[:CONFIG][@SPLIT].",
-            rich_help_panel=_DATA,
-        ),
-    ],
-    text_column: Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=_DATA)] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=_DATA)] = "label",
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that says which rows belong together, such as a customer or a document.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
+    data: DataOption,
+    text_column: TextColumnsOption = ["text"],  # noqa: B006
+    label_column: LabelColumnOption = "label",
+    normalize_labels: NormalizeLabelsOption = False,
+    unlabelled: UnlabelledOption = None,
+    encoding: EncodingOption = None,
+    group_column: GroupColumnOption = None,
     verified_column: Annotated[
         str | None,
         typer.Option(
             help="Column that says which rows a person has looked at: their true label, or true where the "
             "given one is right.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     verified: Annotated[
@@ -45,50 +55,26 @@ def scan(
         typer.Option(
             help="corrections.csv of an earlier report, in place of that column: kept and relabelled rows "
             "are verified.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub name or path of a pretrained encoder (default: all-MiniLM-L6-v2).",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens per text.", min=1, rich_help_panel=_JUDGE)] = 128,
+    model: EncoderOption = None,
+    max_length: MaxLengthOption = 128,
     pred_probs: Annotated[
         str | None,
         typer.Option(
             help="Instead of a model: .npy or Parquet file of out-of-sample probabilities, a column for each "
             "class; classes by number where all labels are whole numbers, else sorted by name.",
-            rich_help_panel=_JUDGE,
+            rich_help_panel=JUDGE,
         ),
     ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a model: .npy or Parquet file of embeddings, a row for each row.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache",
-            help="Keep no features of texts for the next scan in ~/.cache/clear-peft, or $CLEAR_PEFT_CACHE.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = False,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_JUDGE
-        ),
-    ] = False,
+    embeddings: EmbeddingsOption = None,
+    no_cache: NoCacheOption = False,
+    trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,
         typer.Option(
-            help="Folder to write (default: scan- and the name of the data).", rich_help_panel=_OUTPUT
+            help="Folder to write (default: scan- and the name of the data).", rich_help_panel=OUTPUT
         ),
     ] = None,
     overwrite: OverwriteOption = False,
@@ -102,8 +88,11 @@ def scan(
     found = scan_table(
         ScanOptions(
             data=data,
-            text_column=text_column,
+            text_column=one_or_more(text_column),
             label_column=label_column,
+            normalize_labels=normalize_labels,
+            unlabelled=names_of(unlabelled),
+            encoding=encoding,
             group_column=group_column,
             verified_column=verified_column,
             verified=verified,
@@ -118,14 +107,14 @@ def scan(
         ),
         out,
     )
-    values = _values(found)
-    out.suspicious(values, _lines(found, values))
+    values = result_values(found)
+    out.suspicious(values, result_lines(found, values))
 
 
-def _values(found: "ScanResult") -> dict[str, Any]:
+def result_values(found: "ScanResult") -> dict[str, Any]:
     """The scan for a program."""
     from clear_peft.audit import confused_pairs
-    from clear_peft.run_folder.layout import LABEL_ISSUES, REPORT
+    from clear_peft.run_folder.layout import LABEL_ISSUES, REPORT, UNLABELLED
 
     issues = found.audit.issues
     pairs = confused_pairs(found.audit.joint, found.audit.labels, len(issues), limit=_PAIRS)
@@ -134,11 +123,12 @@ def _values(found: "ScanResult") -> dict[str, Any]:
         "confused": pairs.to_dict("records"),
         "most_suspicious": issues.head(_TOP).to_dict("records"),
         "label_issues": str(found.folder / LABEL_ISSUES),
+        **({"next": str(found.folder / UNLABELLED)} if found.metrics["unlabelled"] else {}),
         "report": str(found.folder / REPORT),
     }
 
 
-def _lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
+def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
     """The scan for a person."""
     lines = [
         f"{values['rows']} rows, {values['classes']} classes",
@@ -146,6 +136,8 @@ def _lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
         f"({found.audit.said_interval('{:.1%}'.format)})",
         f"{values['listed']} rows are more likely wrong than right",
     ]
+    if values["unlabelled"]:
+        lines.append(f"Rows without a label: {values['unlabelled']}, the least sure first: {values['next']}")
     if values["verified"]:
         lines.append(f"{values['verified']} rows are verified, and the others are judged by them")
     if values["confused"]:

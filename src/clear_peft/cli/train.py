@@ -31,13 +31,19 @@ def _parameter(option: Option) -> inspect.Parameter:
     kind, metavar = _WRITTEN.get(option.kind, (option.kind, None))
     choices = f" One of {', '.join(option.choices)}." if option.choices else ""
     shown = typer.Option(
-        option.flag, help=f"{option.meaning}{choices}", metavar=metavar, rich_help_panel=option.panel
+        option.flag,
+        help=f"{option.meaning}{choices}",
+        metavar=metavar,
+        rich_help_panel=option.panel,
+        autocompletion=(lambda: list(option.choices)) if option.choices else None,
     )
+    default = [option.default] if option.repeated else option.default
+    given: Any = list[kind] if option.repeated else kind  # type: ignore[valid-type]
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if option.required else option.default,
-        annotation=Annotated[kind if option.required else kind | None, shown],
+        default=inspect.Parameter.empty if option.required else default,
+        annotation=Annotated[given if option.required else given | None, shown],
     )
 
 
@@ -82,16 +88,19 @@ def train(
         )
     out: Output = context.obj
     from clear_peft import pipeline
-    from clear_peft.pipeline import distributed
 
     metrics = pipeline.train(run_config, resume=resume, overwrite=overwrite, reporter=out)
-    if distributed.is_main_process():
+    from clear_peft.pipeline import distributed  # torch: not before the tables are checked
+
+    if metrics is not None:  # of the process that writes
         out.result(metrics, _summary(metrics, Path(run_config.output)))
     distributed.shutdown()
 
 
 def _value(option: Option, written: Any) -> Any:
     """What is meant by what stands on the command line."""
+    if option.repeated:
+        return written[0] if len(written) == 1 else list(written)
     if option.kind is list:
         return [name.strip() for name in written.split(",")] if written else []
     return _parsed(option, written) if option.kind is dict else written
@@ -116,6 +125,11 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         test = metrics["test"]
         lines.append(f"Test: accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}")
     lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
+    if metrics["rows"].get("unlabelled"):
+        from clear_peft.run_folder.layout import UNLABELLED
+
+        left = metrics["rows"]["unlabelled"]
+        lines.append(f"Rows without a label: {left}, the least sure first: {folder / UNLABELLED}")
     found = metrics.get("detection")
     if found is not None:
         counts = f"{found['found']} of {found['wrong']}"

@@ -6,7 +6,7 @@ from clear_peft.data.groups import row_groups
 from clear_peft.data.labels import LabelNames
 from clear_peft.data.split import hold_out
 from clear_peft.data.tables import check_output, check_writable, read_table, write_table
-from clear_peft.data.tokens import tokenize
+from clear_peft.data.tokens import say_how_many_are_cut, tokenize
 
 __all__ = [
     "Examples",
@@ -19,6 +19,7 @@ __all__ = [
     "load_examples",
     "read_table",
     "row_groups",
+    "say_how_many_are_cut",
     "tokenize",
     "unescape_formulas",
     "write_table",

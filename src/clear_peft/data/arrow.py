@@ -1,5 +1,6 @@
 """Parquet files and Arrow tables."""
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,8 @@ from clear_peft.errors import InputError
 # attribute of a frame: the Arrow schema that it was read with; pandas does not have all types, and no null.
 # Hexadecimal, as pandas writes attributes as JSON.
 _SCHEMA = "clear_peft.arrow_schema"
+# metadata of a schema that datasets writes
+_HUGGING_FACE = b"huggingface"
 
 
 def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
@@ -25,6 +28,15 @@ def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
     Raises:
         InputError: If the content is no sound Parquet, or has no rows.
     """
+    return table_to_frame(read_parquet(data, source), source)
+
+
+def read_parquet(data: bytes, source: str) -> Any:
+    """The ``pyarrow.Table`` of a Parquet file.
+
+    Raises:
+        InputError: If the content is no sound Parquet.
+    """
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -33,7 +45,7 @@ def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
         table.validate(full=True)  # among others, that text is UTF-8
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise InputError(f"{source!r} is not a sound Parquet file; write it anew from its source.") from error
-    return table_to_frame(table, source)
+    return table
 
 
 def table_to_frame(table: Any, source: str) -> pd.DataFrame:
@@ -44,7 +56,8 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
         source: Where it is from, for sentences.
 
     Returns:
-        Table in which whole numbers stay whole numbers, also beside missing values;
+        Table in which whole numbers stay whole numbers, also beside missing values, and ids of classes
+        become their names where the table knows them (``datasets.ClassLabel``), -1 None;
         :func:`render_parquet` gives its columns the types back that they have here. Where a column of
         floating-point numbers has missing values, those that are not a number (NaN) become missing too.
 
@@ -57,8 +70,9 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
     if not table.num_rows:
         raise InputError(f"{source!r} has no rows; give at least one.")
     try:
+        table = _named_classes(table)
         frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
-    except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, TypeError, IndexError) as error:
         raise InputError(
             f"{source!r} holds values that pandas cannot represent; write it as JSONL."
         ) from error
@@ -68,13 +82,37 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
     return frame
 
 
+def _named_classes(table: Any) -> Any:
+    """A table with names in place of ids of classes, as far as its metadata has them.
+
+    The metadata then no longer fit, and are left out.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    metadata = dict(table.schema.metadata or {})
+    try:
+        features = json.loads(metadata.pop(_HUGGING_FACE, b"{}"))["info"]["features"]
+        classes = {
+            name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # none, or not as datasets writes them
+        return table
+    for place, field in enumerate(table.schema):
+        if field.name in classes and pa.types.is_integer(field.type):
+            ids = table.column(place)
+            known = pc.if_else(pc.less(ids, 0), None, ids)
+            names = pa.array(classes[field.name], pa.string()).take(known.combine_chunks())
+            table = table.set_column(place, field.name, names).replace_schema_metadata(metadata)
+    return table
+
+
 def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
     """Write a table as Parquet.
 
     Args:
         frame: Table in which each column holds values of one type. One that was read from Arrow keeps its
-            Arrow type, as long as its values still have it; with all columns, the table its metadata, such as
-            the names of classes in a ``datasets.ClassLabel``.
+            Arrow type, as long as its values still have it; with all columns, the table its metadata.
         source: Name of the file to be, for sentences.
 
     Returns:

@@ -6,52 +6,71 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pandas as pd
 
-from clear_peft.data.checks import check_columns, decode_utf8, separated_otherwise
+from clear_peft.data.checks import check_columns, without_empty_columns
 from clear_peft.errors import InputError
 from clear_peft.files import plain_json
 
+# what a spreadsheet separates cells by, by its language; the file's own comes first
+_SIGNS = (",", ";", "\t", "|")
+_MOST_OF_HEADER = 1 << 20
+_EXCEL_SIGN = re.compile(r"sep=([,;\t|])\r?\n")
+_LONE_RETURN = re.compile(r"\r(?!\n)")
 
-def parse(data: bytes, source: str, delimiter: str) -> pd.DataFrame:
+
+def parse(text: str, source: str, delimiter: str) -> pd.DataFrame:
     """Parse a table whose first row is the header; blank lines are skipped.
 
+    Cells are separated by another sign where the header says so: by a line ``sep=;`` before it, or by being
+    one cell otherwise. Where a row does not fit, a carriage return alone is read as a space, and quotes in
+    TSV as characters like others, as tools write them that quote nothing.
+
     Args:
-        data: Content of the file.
+        text: Content of the file.
         source: Name of the file, for sentences.
         delimiter: Comma or tab.
 
     Returns:
-        Table of strings.
+        Table of strings. Columns without a name and without content are left out where there are several.
 
     Raises:
-        InputError: For broken UTF-8, NUL, ragged rows, quotes that do not match up, or no rows.
+        InputError: For NUL, ragged rows, quotes that do not match up, or no rows.
     """
-    text = decode_utf8(data, source)
     nul = text.find("\0")
     if nul >= 0:
         line = text.count("\n", 0, nul) + 1
         raise InputError(
             f"{source!r}, line {line}: holds a NUL character; remove it or give the table as JSONL."
         )
-    rows = _rows(text, source, delimiter)
-    _, header = next(rows, (0, []))
-    if not header:
-        raise InputError(f"{source!r} holds only blank lines; give a header and at least one row.")
-    check_columns(header, source)
-    cells = []
-    for line, row in rows:
-        if len(row) != len(header):
-            sign = "tab" if delimiter == "\t" else "comma"
-            mend = f"put double quotes around a cell that contains a {sign}."
-            raise InputError(
-                f"{source!r}, line {line}: the row has {len(row)} cells but the header has {len(header)}; "
-                f"{separated_otherwise(header) or mend}"
-            )
-        cells.append(row)
+    said = _EXCEL_SIGN.match(text)
+    if said:
+        text, delimiter = text[said.end() :], said[1]
+    else:
+        signs = dict.fromkeys((delimiter, *_SIGNS))
+        delimiter = next((sign for sign in signs if len(_header(text, sign)) > 1), delimiter)
+    first_line = 2 if said else 1
+    readings: list[tuple[str, Literal[0, 3]]] = [(text, csv.QUOTE_MINIMAL)]
+    if "\n" in text and _LONE_RETURN.search(text):
+        readings.append((_LONE_RETURN.sub(" ", text), csv.QUOTE_MINIMAL))
+    if delimiter == "\t":
+        readings.append((readings[-1][0], csv.QUOTE_NONE))
+    wrong = None
+    for reading, quoting in readings:
+        try:
+            header, cells = _table(reading, source, delimiter, quoting, first_line)
+            break
+        except InputError as error:
+            wrong = wrong or error
+    else:
+        assert wrong is not None  # there is a reading
+        raise wrong
     if not cells:
         raise InputError(f"{source!r} has a header but no rows; give at least one row.")
+    header, cells = without_empty_columns(header, cells)
+    check_columns(header, source)
     return pd.DataFrame(cells, columns=pd.Index(header), dtype="str")
 
 
@@ -71,16 +90,18 @@ def render(frame: pd.DataFrame, source: str, delimiter: str) -> bytes:
     """
     # Not csv.writer: before Python 3.13 it leaves a lone carriage return unquoted.
     special = re.compile(f'["\r\n{delimiter}]')
+    of_header = re.compile(f'["\r\n{"".join(_SIGNS)}]|^sep=')  # what a reader would look for
 
-    def quote(cell: str) -> str:
+    def quote(cell: str, special: re.Pattern[str] = special) -> str:
         # A lone empty cell would read as a blank line.
         if special.search(cell) or (not cell and len(frame.columns) == 1):
             return '"' + cell.replace('"', '""') + '"'
         return cell
 
     columns = [_cells(frame.iloc[:, position]) for position in range(frame.shape[1])]
-    rows = [[str(name) for name in frame.columns], *zip(*columns, strict=True)]
-    text = "".join(delimiter.join(map(quote, row)) + "\n" for row in rows)
+    rows = [[quote(str(name), of_header) for name in frame.columns]]
+    rows += [list(map(quote, row)) for row in zip(*columns, strict=True)]
+    text = "".join(delimiter.join(row) + "\n" for row in rows)
     if text.startswith("\ufeff"):
         text = "\ufeff" + text  # readers take the first one for a byte order mark
     if "\0" in text:
@@ -94,16 +115,47 @@ def render(frame: pd.DataFrame, source: str, delimiter: str) -> bytes:
         ) from error
 
 
-def _rows(text: str, source: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _header(text: str, delimiter: str) -> list[str]:
+    """The first row that is not blank, as far as it can be read."""
+    rows = csv.reader(io.StringIO(text[:_MOST_OF_HEADER], newline=""), delimiter=delimiter)
+    try:
+        return next((row for row in rows if row), [])
+    except csv.Error:
+        return []
+
+
+def _table(
+    text: str, source: str, delimiter: str, quoting: Literal[0, 3], first_line: int
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, all of its length; empty cells beyond it are left out."""
+    rows = _rows(text, source, delimiter, quoting, first_line)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise InputError(f"{source!r} holds only blank lines; give a header and at least one row.")
+    cells = []
+    for line, row in rows:
+        if len(row) < len(header) or any(row[len(header) :]):
+            sign = "tab" if delimiter == "\t" else repr(delimiter) if delimiter != "," else "comma"
+            raise InputError(
+                f"{source!r}, line {line}: the row has {len(row)} cells but the header has {len(header)}; "
+                f"put double quotes around a cell that contains a {sign}."
+            )
+        cells.append(row[: len(header)])
+    return header, cells
+
+
+def _rows(
+    text: str, source: str, delimiter: str, quoting: Literal[0, 3], first_line: int
+) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number where the row begins, cells) for each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    line = first_line
     with _any_field_size(len(text)):
         try:
             for row in reader:
                 if row:
                     yield line, row
-                line = reader.line_num + 1
+                line = reader.line_num + first_line
         except csv.Error as error:
             raise InputError(
                 f"{source!r}, line {line}: the quotes of the row that begins here do not match up; "

@@ -1,20 +1,23 @@
 """Labelled examples from a table, checked so that training cannot fail late on them."""
 
 import difflib
-import os
+import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from clear_peft.data.checks import brief, listing, row_listing, separated_otherwise
+from clear_peft.data.checks import brief, listing, row_listing
 from clear_peft.data.labels import LabelNames, label_text
-from clear_peft.data.tables import read_table
-from clear_peft.errors import InputError
+from clear_peft.data.tables import name_of, read_table, without_empty_end
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import as_groups
 
+_DIGITS = re.compile(r"\d")
 # what a cell may say in place of the true label
 _SAYS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -32,6 +35,8 @@ class Examples:
         groups: Group of each row, int64 of shape (N,), where the input has a column of them.
         verified: True label id of each row that a person has looked at and -1 elsewhere, int64 of shape (N,),
             where the input says so.
+        pairs: Where there are several text columns, the first of them and all others of each row: what the
+            tokenizer may encode as a pair.
     """
 
     texts: list[str]
@@ -41,6 +46,7 @@ class Examples:
     ids: list[str] | None = None
     groups: np.ndarray | None = None
     verified: np.ndarray | None = None
+    pairs: list[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -63,15 +69,13 @@ class Examples:
             M examples.
         """
         positions = np.asarray(indices, dtype=np.int64)
-        return Examples(
-            texts=[self.texts[i] for i in positions],
-            labels=None if self.labels is None else self.labels[positions],
-            rows=self.rows[positions],
-            clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
-            ids=None if self.ids is None else [self.ids[i] for i in positions],
-            groups=None if self.groups is None else self.groups[positions],
-            verified=None if self.verified is None else self.verified[positions],
-        )
+
+        def part(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return None if values is None else values[positions]
+            return [values[i] for i in positions]
+
+        return Examples(**{field.name: part(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,36 +84,61 @@ class LoadedTable:
 
     Attributes:
         frame: The whole input with all its columns; row i is the example whose ``rows`` is i.
-        examples: One example for each row.
+        examples: One example for each row, but for those that are set apart.
         names: Names of the label ids; None where there are no labels.
+        unlabelled: Rows without a label that were set apart; None where there are none.
     """
 
     frame: pd.DataFrame
     examples: Examples
     names: LabelNames | None
+    unlabelled: Examples | None = None
 
 
-def load_examples(
-    source: str | os.PathLike[str],
+def load_examples(source: Any, *, encoding: str | None = None, **columns: Any) -> LoadedTable:
+    """Read examples from a file, a folder, the hub or memory and check them; empty rows at the end are none.
+
+    Args:
+        source: What :func:`read_table` takes.
+        encoding: As for :func:`read_table`.
+        **columns: As for :func:`examples_of`.
+
+    Returns:
+        As :func:`examples_of`.
+
+    Raises:
+        InputError: As :func:`read_table` and :func:`examples_of`.
+    """
+    frame = without_empty_end(read_table(source, encoding=encoding))
+    return examples_of(frame, name_of(source), **columns)
+
+
+def examples_of(
+    frame: pd.DataFrame,
+    name: str,
     *,
-    text_column: str = "text",
+    text_column: str | Sequence[str] | None = "text",
     label_column: str | None = "label",
     clean_label_column: str | None = None,
     id_column: str | None = None,
     group_column: str | None = None,
     verified_column: str | None = None,
     names: LabelNames | None = None,
-    rows_per_class: int = 2,
+    normalize_labels: bool = False,
+    unlabelled: Sequence[str] = (),
+    set_apart: bool = False,
+    empty_texts: bool = False,
 ) -> LoadedTable:
-    """Read examples from a file or the hub and check them.
+    """Check the examples of a table that is read already.
 
-    Without ``names`` the table is training data: its labels define the classes, of which there must be two
-    with two rows each, so that one can be held out. With ``names``, as for validation and test data, its
-    labels must be among them.
+    Without ``names`` the table is training data: its labels define the classes, of which there must be two.
+    With ``names``, as for validation and test data, its labels must be among them.
 
     Args:
-        source: What :func:`read_table` takes.
-        text_column: Column of the texts.
+        frame: The table.
+        name: Where it comes from, for sentences.
+        text_column: Column of the texts; several are read as one text, a line each; None where there are
+            none: they are then empty.
         label_column: Column of the given labels; None to read no labels, as for prediction.
         clean_label_column: Column of the true labels, if they are known; needs ``label_column``.
         id_column: Column of ids that differ from row to row.
@@ -119,7 +148,13 @@ def load_examples(
             the given one is right. Empty cells, and false, are rows that nobody has looked at. Needs
             ``label_column``.
         names: Classes known from the training data.
-        rows_per_class: Fewest rows of each class, without ``names``: 2, the default, or 1.
+        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
+            seen or how Unicode composes letters are one. Default False.
+        unlabelled: What stands in place of a label where there is none, besides an empty cell.
+        set_apart: Whether rows without a label are kept apart, and rows of classes that ``names`` lacks left
+            out, each with a warning, as long as others are left. Default False: they are refused.
+        empty_texts: Whether rows without a text are left out, as long as others are left. Default False: they
+            are refused.
 
     Returns:
         The table, its examples and the names of their labels.
@@ -128,87 +163,83 @@ def load_examples(
         InputError: If a column is missing or named twice, a text or label is missing, an id occurs twice, or
             the classes are not as above; the sentence gives the first rows concerned.
     """
-    return examples_of(
-        read_table(source),
-        os.fspath(source),
-        text_column=text_column,
-        label_column=label_column,
-        clean_label_column=clean_label_column,
-        id_column=id_column,
-        group_column=group_column,
-        verified_column=verified_column,
-        names=names,
-        rows_per_class=rows_per_class,
-    )
-
-
-def examples_of(
-    frame: pd.DataFrame,
-    name: str,
-    *,
-    text_column: str | None = "text",
-    label_column: str | None = "label",
-    clean_label_column: str | None = None,
-    id_column: str | None = None,
-    group_column: str | None = None,
-    verified_column: str | None = None,
-    names: LabelNames | None = None,
-    rows_per_class: int = 2,
-) -> LoadedTable:
-    """Check the examples of a table that is read already.
-
-    Args:
-        frame: The table.
-        name: Where it comes from, for sentences.
-        text_column: Column of the texts; None where there are none: they are then empty.
-        label_column: As for :func:`load_examples`, and so all others.
-        clean_label_column: Column of the true labels.
-        id_column: Column of ids.
-        group_column: Column that says what belongs together.
-        verified_column: Column that says which rows a person has looked at.
-        names: Classes known from the training data.
-        rows_per_class: Fewest rows of each class.
-
-    Returns:
-        As :func:`load_examples`.
-
-    Raises:
-        InputError: As :func:`load_examples`.
-    """
-    roles = {
-        "text": text_column,
-        "label": label_column,
-        "clean label": clean_label_column,
-        "id": id_column,
-        "group": group_column,
-        "verified": verified_column,
-    }
-    _check_roles(roles)
+    several = [text_column] if isinstance(text_column, str) else list(text_column or ())
+    roles: list[tuple[str, str | None]] = [("text", wanted) for wanted in several]
+    roles += [("label", label_column), ("clean label", clean_label_column), ("id", id_column)]
+    _check_roles([*roles, ("group", group_column), ("verified", verified_column)])
 
     def column(wanted: str) -> tuple[pd.Series, str]:
         """The column and, for sentences, where it is."""
         check_column(frame, wanted, name)
         return frame[wanted], f"{name!r}, column {wanted!r}"
 
-    texts = [""] * len(frame) if text_column is None else _texts(*column(text_column))
+    parts = [_texts(*column(wanted)) for wanted in several]
+    lines = [[part for part in row if part.strip()] for row in zip(*parts, strict=True)]
+    kept = np.array([bool(row) for row in lines]) if parts else np.ones(len(frame), bool)
+    if not kept.all() and not (empty_texts and kept.any()):
+        place = f"{name!r}, column {' and '.join(map(repr, several))}"
+        raise InputError(f"{place}: the text is empty in {_rows(~kept)}; fill it in or remove the rows.")
     ids = None if id_column is None else _ids(*column(id_column))
     groups = None if group_column is None else _groups(*column(group_column))
     labels = clean_labels = verified = None
+    has_label = kept
     if label_column is None:
         names = None
     else:
         series, place = column(label_column)
-        given = _names_in(series, place, "label")
+        given = _names_in(series, place, "label", kept, unlabelled)
+        blank = kept & np.array([label is None for label in given])
+        if blank.any() and not (set_apart and (kept & ~blank).any()):
+            _refuse_missing(blank, place, "label")
         if names is None:
-            names = _training_names(given, place, rows_per_class)
-        labels = _encode(names, given, place)
+            names = _training_names([label for label in given if label is not None], place, normalize_labels)
+        labels = names.find([label or "" for label in given], normalize=normalize_labels)
+        has_label = kept & (labels >= 0)
+        _check_strange(
+            kept & ~blank & ~has_label, given, names, place, few=set_apart and bool(has_label.any())
+        )
+        kept = has_label | blank
         if clean_label_column is not None:
             series, place = column(clean_label_column)
-            clean_labels = _encode(names, _names_in(series, place, "label"), place)
+            true = _names_in(series, place, "label", has_label)
+            _refuse_missing(has_label & np.array([label is None for label in true]), place, "label")
+            clean_labels = names.find([label or "" for label in true], normalize=normalize_labels)
+            _check_strange(has_label & (clean_labels < 0), true, names, place, few=False)
         if verified_column is not None:
             verified = _verified(*column(verified_column), labels, names)
-    rows = np.arange(len(texts), dtype=np.int64)
-    return LoadedTable(frame, Examples(texts, labels, rows, clean_labels, ids, groups, verified), names)
+    every = Examples(
+        ["\n".join(row) for row in lines] if parts else [""] * len(frame),
+        labels,
+        np.arange(len(frame), dtype=np.int64),
+        clean_labels,
+        ids,
+        groups,
+        verified,
+        _pairs(parts) if len(parts) > 1 else None,
+    )
+    if has_label.all():
+        return LoadedTable(frame, every, names)
+    examples, others = every.select(np.flatnonzero(has_label)), None
+    if (kept & ~has_label).any():
+        _warn(f"{name!r}: set apart, as they have no label: {_rows(kept & ~has_label)}.")
+        others = every.select(np.flatnonzero(kept & ~has_label))
+        others = replace(others, labels=None, clean_labels=None, verified=None)
+    return LoadedTable(frame, examples, names, others)
+
+
+def _pairs(parts: list[list[str]]) -> list[tuple[str, str]]:
+    """The first column, and the lines of all others."""
+    rows = zip(*parts, strict=True)
+    return [(first, "\n".join(part for part in rest if part.strip())) for first, *rest in rows]
+
+
+def _rows(chosen: np.ndarray) -> str:
+    """Rows of a mask, (N,), for a sentence."""
+    return row_listing(np.flatnonzero(chosen).tolist())
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ClearWarning, stacklevel=2)
 
 
 def _verified(series: pd.Series, place: str, labels: np.ndarray, names: LabelNames) -> np.ndarray:
@@ -251,9 +282,9 @@ def _groups(column: pd.Series, place: str) -> np.ndarray:
     return groups
 
 
-def _check_roles(roles: dict[str, str | None]) -> None:
+def _check_roles(roles: list[tuple[str, str | None]]) -> None:
     taken: dict[str, str] = {}
-    for role, column in roles.items():
+    for role, column in roles:
         if column is None:
             continue
         if column in taken:
@@ -279,22 +310,13 @@ def check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
     by_lower = {name.lower(): name for name in columns}
     nearest = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
     hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else "name one of them."
-    raise InputError(
-        f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: "
-        f"{separated_otherwise(columns) or hint}"
-    )
+    raise InputError(f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: {hint}")
 
 
 def _texts(series: pd.Series, place: str) -> list[str]:
-    values = series.tolist()
+    """The texts of a column; missing ones, and those of white space alone, are empty."""
     missing = series.isna().tolist()
-    empty = [
-        i for i, value in enumerate(values) if missing[i] or (isinstance(value, str) and not value.strip())
-    ]
-    if empty:
-        raise InputError(
-            f"{place}: the text is empty in {row_listing(empty)}; fill it in or remove the rows."
-        )
+    values = ["" if gone else value for value, gone in zip(series.tolist(), missing, strict=True)]
     other = [i for i, value in enumerate(values) if not isinstance(value, str)]
     if other:
         kind = type(values[other[0]]).__name__
@@ -305,38 +327,46 @@ def _texts(series: pd.Series, place: str) -> list[str]:
     return values
 
 
-def _refuse_nul(values: list[str], place: str, kind: str) -> None:
+def _refuse_nul(values: Sequence[str | None], place: str, kind: str) -> None:
     """No CSV can hold it, and the list of label issues is one."""
-    nul = [i for i, value in enumerate(values) if "\0" in value]
+    nul = [i for i, value in enumerate(values) if value is not None and "\0" in value]
     if nul:
         raise InputError(f"{place}: the {kind} holds a NUL character in {row_listing(nul)}; remove it.")
 
 
-def _names_in(series: pd.Series, place: str, kind: str) -> list[str]:
-    names: list[str] = []
-    missing: list[int] = []
+def _names_in(
+    series: pd.Series, place: str, kind: str, kept: np.ndarray, missing: Sequence[str] = ()
+) -> list[str | None]:
+    """Names of labels or ids; None where there is none, as in rows that are not kept."""
+    names: list[str | None] = []
     for i, value in enumerate(series.tolist()):
         try:
-            name = label_text(value)
+            name = label_text(value) if kept[i] else None
         except TypeError:
+            if isinstance(value, list | tuple | np.ndarray):
+                mend = f"write one {kind} a row, as text or a whole number"
+            else:
+                fraction = "a fraction is no class; " if isinstance(value, float) else ""
+                mend = f"{fraction}write text or a whole number"
             raise InputError(
                 f"{place}: the {kind} is {brief(value)}, of type {type(value).__name__}, "
-                f"in {row_listing([i])}; write text or a whole number."
+                f"in {row_listing([i])}; {mend}."
             ) from None
-        if name is None:
-            missing.append(i)
-        else:
-            names.append(name)
-    if missing:
-        raise InputError(
-            f"{place}: the {kind} is missing in {row_listing(missing)}; fill it in or remove the rows."
-        )
+        names.append(None if name in missing else name)
     _refuse_nul(names, place, kind)
     return names
 
 
+def _refuse_missing(missing: np.ndarray, place: str, kind: str) -> None:
+    if missing.any():
+        raise InputError(
+            f"{place}: the {kind} is missing in {_rows(missing)}; fill it in or remove the rows."
+        )
+
+
 def _ids(series: pd.Series, place: str) -> list[str]:
-    ids = _names_in(series, place, "id")
+    ids = _names_in(series, place, "id", np.ones(len(series), bool))
+    _refuse_missing(np.array([name is None for name in ids]), place, "id")
     counts = Counter(ids)
     repeated = [i for i, name in enumerate(ids) if counts[name] > 1]
     if repeated:
@@ -345,36 +375,46 @@ def _ids(series: pd.Series, place: str) -> list[str]:
             f"{place}: the ids {listing(values)} occur more than once, in {row_listing(repeated)}; "
             "make them unique."
         )
-    return ids
+    return [str(name) for name in ids]
 
 
-def _training_names(given: list[str], place: str, rows_per_class: int) -> LabelNames:
+def _training_names(given: list[str], place: str, normalize: bool) -> LabelNames:
     try:
-        names = LabelNames.fit(given)
+        names = LabelNames.fit(given, normalize=normalize)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
-    counts = Counter(given)
-    if len(counts) == 1:
+    if len(names.names) == 1:
         raise InputError(
             f"{place}: every row has the label {brief(given[0])}; give rows of at least two classes."
-        )
-    single = [i for i, name in enumerate(given) if counts[name] < rows_per_class]
-    if single:
-        labels = [given[i] for i in single]
-        raise InputError(
-            f"{place}: the labels {listing(labels)} have one row each, in {row_listing(single)}; "
-            "add rows of these classes or remove them."
         )
     return names
 
 
-def _encode(names: LabelNames, labels: list[str], place: str) -> np.ndarray:
-    known = set(names.names)
-    unknown = [i for i, label in enumerate(labels) if label not in known]
-    if unknown:
-        strange = list(dict.fromkeys(labels[i] for i in unknown))
-        raise InputError(
-            f"{place}: the training labels, {listing(names.names)}, lack {listing(strange)}, "
-            f"found in {row_listing(unknown)}; correct or remove these rows."
+def _check_strange(
+    strange: np.ndarray, given: Sequence[str | None], names: LabelNames, place: str, *, few: bool
+) -> None:
+    """Say which rows are of no known class; they are refused unless they are few and look like no slip."""
+    if not strange.any():
+        return
+    labels = list(dict.fromkeys(given[i] for i in np.flatnonzero(strange).tolist()))
+    meant = next((near for label in labels if (near := _meant(label or "", names))), None)
+    if few and meant is None:
+        _warn(
+            f"{place}: no model can predict classes that the training table lacks "
+            f"({listing(labels, shown=20)}); left out: {_rows(strange)}."
         )
-    return names.encode(labels)
+        return
+    hint = f" (did you mean {meant!r}?)" if meant else ""
+    raise InputError(
+        f"{place}: the training labels, {listing(names.names)}, lack {listing(labels)}{hint}, "
+        f"found in {_rows(strange)}; correct or remove these rows."
+    )
+
+
+def _meant(label: str, names: LabelNames) -> str | None:
+    """The known name that a label looks like a slip of; names with other digits are other names."""
+    for near in difflib.get_close_matches(label.lower(), [name.lower() for name in names.names], cutoff=0.8):
+        found = next(name for name in names.names if name.lower() == near)
+        if _DIGITS.findall(found) == _DIGITS.findall(label):
+            return found
+    return None

@@ -1,4 +1,4 @@
-"""JSONL: one JSON object on each line."""
+"""JSONL: one JSON object on each line; and JSON: an array of them."""
 
 import json
 import math
@@ -6,16 +6,16 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from clear_peft.data.checks import decode_utf8, listing
+from clear_peft.data.checks import listing
 from clear_peft.errors import InputError
 from clear_peft.files import plain_json
 
 
-def parse(data: bytes, source: str) -> pd.DataFrame:
-    """Parse JSON objects, one a line; blank lines are skipped.
+def parse(text: str, source: str) -> pd.DataFrame:
+    """Parse JSON objects, one a line, or an array of them; blank lines are skipped.
 
     Args:
-        data: Content of the file.
+        text: Content of the file.
         source: Name of the file, for sentences.
 
     Returns:
@@ -23,16 +23,20 @@ def parse(data: bytes, source: str) -> pd.DataFrame:
         are in the order in which they first appear.
 
     Raises:
-        InputError: For broken UTF-8 or JSON, a line that is no object, a key twice in one object, NaN,
-            infinities, half a surrogate pair, or no rows.
+        InputError: For broken JSON, a row that is no object, a key twice in one object, NaN, infinities, half
+            a surrogate pair, or no rows.
     """
-    # Not splitlines(): JSON strings may contain other line separators, such as U+2028.
-    lines = decode_utf8(data, source).split("\n")
-    records = [
-        _record(line, f"{source!r}, line {number}") for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    if text.lstrip().startswith("["):
+        rows = _value(text, repr(source), "an array of objects")
+        records = [_record(row, f"{source!r}, row {number}") for number, row in enumerate(rows)]
+    else:
+        # Not splitlines(): JSON strings may contain other line separators, such as U+2028.
+        lines = (
+            (f"{source!r}, line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()
+        )
+        records = [_record(_value(line, where, "one JSON object a line"), where) for where, line in lines]
     if not records:
-        raise InputError(f"{source!r} holds only blank lines; give one JSON object a line.")
+        raise InputError(f"{source!r} holds no rows; give one JSON object a line.")
     columns = dict.fromkeys(key for record in records for key in record)
     if not columns:
         raise InputError(f"{source!r} holds only empty objects; give each a text.")
@@ -62,7 +66,7 @@ def render(frame: pd.DataFrame, source: str) -> bytes:
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
-def _record(line: str, where: str) -> dict[str, Any]:
+def _value(text: str, where: str, wanted: str) -> Any:
     def constant(name: str) -> NoReturn:
         raise InputError(f"{where}: {name} is not a JSON number; write null or leave the key out.")
 
@@ -79,27 +83,31 @@ def _record(line: str, where: str) -> dict[str, Any]:
         return record
 
     try:
-        record = json.loads(line, parse_constant=constant, parse_float=number, object_pairs_hook=unique)
+        value = json.loads(text, parse_constant=constant, parse_float=number, object_pairs_hook=unique)
     except InputError:
         raise
     except RecursionError as error:
         raise InputError(f"{where}: the JSON is nested too deeply; flatten it.") from error
     except ValueError as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(
-            f"{where}: not valid JSON ({reason.partition(';')[0]}); write one JSON object a line."
-        ) from error
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: holds no JSON object; write each row as {{...}} on a line of its own.")
-    if "\\u" in line:
+        reason = str(error).partition(";")[0]
+        if isinstance(error, json.JSONDecodeError):
+            reason = error.msg if error.doc.count("\n") == 0 else f"line {error.lineno}: {error.msg}"
+        raise InputError(f"{where}: not valid JSON ({reason}); write {wanted}.") from error
+    if "\\u" in text:
         try:
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(
                 f"{where}: holds half a surrogate pair ({error.object[error.start]!r}), no character; "
                 "remove it or write the whole pair."
             ) from error
-    return record
+    return value
+
+
+def _record(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: holds no JSON object; write each row as {{...}} on a line of its own.")
+    return value
 
 
 def _values(column: pd.Series) -> list[Any]:

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.data.checks import brief, listing
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))\.0+", re.ASCII)
 
 
 def label_text(value: object) -> str | None:
@@ -64,33 +67,35 @@ class LabelNames:
             raise InputError(f"Label names must differ from each other, but they are {listing(self.names)}.")
 
     @classmethod
-    def fit(cls, values: Iterable[object]) -> Self:
-        """Collect the names that occur.
+    def fit(cls, values: Iterable[object], *, normalize: bool = False) -> Self:
+        """Collect the names that occur; ``1`` and ``1.0``, ``TRUE`` and ``true`` are one each.
+
+        Names that differ only in case are several classes, and a warning says so.
 
         Args:
             values: Labels as strings, whole numbers or bools.
+            normalize: Whether names that differ only in case, white space, characters that cannot be seen or
+                how Unicode composes letters are one, in the spelling that most rows have. Default False.
 
         Returns:
             The distinct names, sorted; by number where all are whole numbers.
 
         Raises:
-            InputError: If a label is missing or of another type, or two names look alike: they differ only
-                in white space around them or in how Unicode composes their letters.
+            InputError: If a label is missing or of another type, or two names look alike, but for their case.
         """
-        names = {_name(value) for value in values}
-        seen: dict[str, str] = {}
-        for name in sorted(names):
-            twin = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
-            if twin.strip() != name.strip():
-                raise InputError(
-                    f"Labels {twin!a} and {name!a} differ only in how Unicode composes them; make them one."
-                )
-            if twin != name:
-                raise InputError(
-                    f"Labels {brief(twin)} and {brief(name)} differ only in white space; write them alike."
-                )
-        if all(_INTEGER.fullmatch(name) for name in names):
-            return cls(tuple(sorted(names, key=lambda name: (int(name), name))))
+        counts = Counter(map(_name, values))
+        spellings: dict[str, list[str]] = {}
+        for name in sorted(counts):
+            spellings.setdefault(_normal(name) if normalize else _value(name), []).append(name)
+        names = [
+            value if value in alike else max(alike, key=lambda name: counts[name])
+            for value, alike in spellings.items()
+        ]
+        if normalize:
+            names = [_look(name) or name for name in names]
+        _check_looks(names, counts)
+        if all(_INTEGER.fullmatch(_value(name)) for name in names):
+            return cls(tuple(sorted(names, key=lambda name: (int(_value(name)), name))))
         return cls(tuple(sorted(names)))
 
     def encode(self, values: Iterable[object]) -> np.ndarray:
@@ -105,15 +110,35 @@ class LabelNames:
         Raises:
             InputError: If a label is missing, of another type, or not one of the names.
         """
-        ids = {name: i for i, name in enumerate(self.names)}
         names = [_name(value) for value in values]
-        unknown = [name for name in dict.fromkeys(names) if name not in ids]
+        ids = self.find(names)
+        unknown = list(dict.fromkeys(names[i] for i in np.flatnonzero(ids < 0)))
         if unknown:
             raise InputError(
                 f"The labels {listing(unknown)} are not among the known ones ({listing(self.names)}); "
                 "correct or remove their rows."
             )
-        return np.array([ids[name] for name in names], dtype=np.int64)
+        return ids
+
+    def find(self, names: Sequence[str], *, normalize: bool = False) -> np.ndarray:
+        """Look names up, as written or else by their value: ``1`` is ``1.0``, and ``TRUE`` is ``true``.
+
+        Args:
+            names: N names.
+            normalize: As for ``fit``. Default False.
+
+        Returns:
+            Ids, -1 where a name is none of the known ones, int64 of shape (N,).
+        """
+        known: dict[str, int] = {}
+        for spelled in (str, _value, _normal) if normalize else (str, _value):
+            for i, name in enumerate(self.names):
+                known.setdefault(spelled(name), i)
+        found = {
+            name: known.get(name, known.get(_value(name), known.get(_normal(name), -1) if normalize else -1))
+            for name in set(names)
+        }
+        return np.fromiter((found[name] for name in names), np.int64, len(names))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the names as a JSON list in the order of their ids.
@@ -158,3 +183,68 @@ def _name(value: object) -> str:
     if name is None:
         raise InputError("A label is missing; give every row one, or remove the row.")
     return name
+
+
+def _value(name: str) -> str:
+    """What spellings of one whole number, or of one truth value, have in common; else the name itself."""
+    whole = _WHOLE.fullmatch(name)
+    if whole:
+        return whole[1]
+    return name.capitalize() if name.lower() in ("true", "false") else name
+
+
+def _look(name: str) -> str:
+    """What is seen of a name: without what Unicode hides, and with plain spaces."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
+
+
+def _normal(name: str) -> str:
+    """What names have in common that are one class once they are normalised."""
+    return _value(_look(name).casefold())
+
+
+def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
+    """Refuse names that look the same, and warn of those that are likely one, or several in one."""
+
+    def shown(alike: Iterable[str], spelled: Callable[[str], str] = ascii) -> str:
+        return ", ".join(f"{spelled(name)} ({counts[name]}×)" for name in alike)
+
+    looks: dict[str, str] = {}
+    for name in sorted(names):
+        twin = looks.setdefault(_look(name), name)
+        if twin == name:
+            continue
+        if twin.strip() == name.strip():
+            what = "white space"
+        elif unicodedata.normalize("NFC", twin) == unicodedata.normalize("NFC", name):
+            what = "how Unicode composes them"
+        else:
+            what = "characters that cannot be told by looking"
+        raise InputError(
+            f"Labels {shown((twin, name))} differ only in {what}; write them alike, or join them with "
+            "--normalize-labels."
+        )
+    for spelled, what, mend in (
+        (_normal, "case", ", unless --normalize-labels joins them"),
+        (_number, "zeros before a number", ""),
+    ):
+        alike: dict[str, list[str]] = {}
+        for name in sorted(names):
+            alike.setdefault(spelled(name), []).append(name)
+        several = [group for group in alike.values() if len(group) > 1]
+        if several:
+            more = f", and so do {len(several) - 1} more" if len(several) > 1 else ""
+            message = f"Labels {shown(several[0], brief)} differ only in {what}{more}"
+            warnings.warn(f"{message}: they are classes of their own{mend}.", ClearWarning, stacklevel=3)
+    for sign in ";|,":
+        lists = [name for name in names if sign in name]
+        parts = {part.strip() for name in lists for part in name.split(sign)}
+        if len(lists) > max(len(parts), len(names) / 2):
+            message = f"Most labels look like lists of labels ({brief(lists[0])})"
+            warnings.warn(f"{message}: each list is a class of its own.", ClearWarning, stacklevel=3)
+
+
+def _number(name: str) -> str:
+    """A whole number without zeros before it; else the name itself."""
+    return str(int(_value(name))) if _INTEGER.fullmatch(_value(name)) else name

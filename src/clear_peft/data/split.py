@@ -48,7 +48,10 @@ def hold_out(
         if not held.any():
             return hold_out(labels, fraction, seed)
     if not held.any():
-        raise InputError("Nothing can be held out for validation, as no class has two rows; give more rows.")
+        raise InputError(
+            "Nothing can be held out for validation, as no class has two rows; give more rows, or a "
+            "validation table."
+        )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -1,5 +1,6 @@
 """Token ids of examples."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from clear_peft.data.checks import row_listing
 from clear_peft.data.examples import Examples
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,13 +41,64 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
         raise InputError("There are no examples to tokenise; give at least one row.")
     chunks = []
     for start in range(0, len(examples), _CHUNK):
-        stop = start + _CHUNK
-        columns = token_lists(examples.texts[start:stop], examples.rows[start:stop], tokenizer, max_length)
-        if examples.labels is not None:
-            columns["labels"] = examples.labels[start:stop]
+        part = examples.select(range(start, min(start + _CHUNK, len(examples))))
+        columns = _encoded(part, tokenizer, max_length)
+        if part.labels is not None:
+            columns["labels"] = part.labels
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         chunks.append(Dataset.from_dict(columns))
     return concatenate_datasets(chunks)
+
+
+def say_how_many_are_cut(
+    examples: Examples, tokens: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, what: str
+) -> int:
+    """Count the texts that are longer than the model reads, and warn of them.
+
+    Args:
+        examples: N examples.
+        tokens: What :func:`tokenize` has made of them.
+        tokenizer: Tokenizer of the model.
+        max_length: As given to it.
+        what: What the texts are, for the sentence: texts, or those of a table.
+
+    Returns:
+        Their number.
+    """
+    full = examples.select(np.flatnonzero(np.asarray(tokens["length"]) >= max_length))
+    cut = int(are_longer(full.texts, full.rows, tokenizer, max_length, full.pairs).sum())
+    if cut:
+        warn_of_cut(cut, len(examples), what, max_length)
+    return cut
+
+
+def are_longer(
+    texts: Sequence[str],
+    rows: Sequence[int] | np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> np.ndarray:
+    """Whether texts have more tokens than are read, (N,) bool; arguments as for :func:`token_lists`."""
+    longer: list[bool] = []
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        # one token more tells whether there is one
+        lists = token_lists(
+            texts[part], rows[part], tokenizer, max_length + 1, None if pairs is None else pairs[part]
+        )
+        longer += [len(ids) > max_length for ids in lists["input_ids"]]
+    return np.array(longer, dtype=bool)
+
+
+def warn_of_cut(cut: int, size: int, what: str, max_length: int) -> None:
+    """Say that some texts are longer than is read."""
+    message = f"{cut} of {size} {what} are longer than --max-length, {max_length} tokens, and were cut."
+    warnings.warn(message, ClearWarning, stacklevel=3)
+
+
+def _encoded(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> dict[str, Any]:
+    return token_lists(examples.texts, examples.rows, tokenizer, max_length, examples.pairs)
 
 
 def check_room(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
@@ -68,6 +120,7 @@ def token_lists(
     rows: Sequence[int] | np.ndarray,
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Tokenise texts as lists, truncated and without padding.
 
@@ -75,7 +128,9 @@ def token_lists(
         texts: N texts.
         rows: Where they stand in the input, for sentences.
         tokenizer: Tokenizer of the model.
-        max_length: Largest number of tokens, special ones included.
+        max_length: Largest number of tokens, special ones included; of a pair the longer text is cut first.
+        pairs: The same texts as pairs: these are encoded by a tokenizer that puts a token of its own between
+            two texts. Default: none.
 
     Returns:
         A list of N lists each: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if the tokenizer
@@ -84,8 +139,10 @@ def token_lists(
     Raises:
         InputError: If the tokenizer makes no token of a text.
     """
+    added = tokenizer.num_special_tokens_to_add
+    given = [texts] if pairs is None or added(pair=True) <= added(pair=False) else zip(*pairs, strict=True)
     encoded = tokenizer(
-        [_whole_characters(text) for text in texts],
+        *([_whole_characters(text) for text in column] for column in given),
         truncation=True,
         max_length=max_length,
         padding=False,

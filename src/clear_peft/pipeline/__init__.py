@@ -8,10 +8,10 @@ __all__ = ["evaluate", "find_label_issues", "load_run", "predict", "train"]
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "evaluate": "clear_peft.pipeline.inference",
+        "evaluate": "clear_peft.pipeline.commands",
         "find_label_issues": "clear_peft.pipeline.label_issues",
         "load_run": "clear_peft.pipeline.inference",
-        "predict": "clear_peft.pipeline.inference",
-        "train": "clear_peft.pipeline.training",
+        "predict": "clear_peft.pipeline.commands",
+        "train": "clear_peft.pipeline.commands",
     },
 )

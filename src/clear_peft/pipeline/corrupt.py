@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clear_peft.data import LabelNames, check_output, load_examples, write_table
-from clear_peft.data.checks import decode_utf8, listing
+from clear_peft.data.checks import decode, listing
 from clear_peft.errors import InputError
 from clear_peft.noise import KINDS, NoiseSpec, corrupt
 
@@ -144,7 +144,7 @@ def read_matrix(path: str | os.PathLike[str], names: LabelNames) -> np.ndarray:
 def _cells(path: Path) -> list[list[Any]]:
     """Rows of a CSV or JSON file, all of one length; named rows below a header."""
     try:
-        text = decode_utf8(path.read_bytes(), str(path))
+        text = decode(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(
             f"Cannot read {str(path)!r}: {(error.strerror or str(error)).lower()}; check the path."

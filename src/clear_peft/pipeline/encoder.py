@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.data.checks import row_listing
+from clear_peft.data.tokens import warn_of_cut
 from clear_peft.errors import InputError
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
 
@@ -33,7 +34,8 @@ def encode(
 
     A text's features are the means over its tokens of the hidden states of a middle layer and the last two,
     not normalised. Equal texts are encoded once, and where all are in the cache torch is not imported.
-    Features are rounded to float16, unless a text has one that is too large.
+    Features are rounded to float16, unless a text has one that is too large. A warning says how many texts
+    are cut.
 
     Args:
         texts: N texts, at least one.
@@ -61,7 +63,9 @@ def encode(
         first.setdefault(key, row)
     keys, rows = list(first), np.fromiter(first.values(), np.int64, len(first))
     store = None if cache is None else FeatureCache(cache, model, max_length)
-    known, features = (np.zeros(len(keys), bool), None) if store is None else store.read(keys)
+    known, cut, features = np.zeros(len(keys), bool), np.zeros(len(keys), bool), None
+    if store is not None:
+        known, cut, features = store.read(keys)
     todo = np.flatnonzero(~known)
     if len(todo):
         from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
@@ -72,17 +76,21 @@ def encode(
         size = max(1, min(batch_size, _TOKENS // max(max_length, 1)))
         for start in range(0, len(todo), _PART):
             part = todo[start : start + _PART]
-            made = encoder.layer_means([texts[row] for row in rows[part]], rows[part], size)
+            given = [texts[row] for row in rows[part]]
+            made = encoder.layer_means(given, rows[part], size)
+            cut[part] = encoder.are_longer(given, rows[part])
             _check_finite(made, rows[part], model)
             made = as_stored(made)
             if features is None:
                 features = np.empty((len(keys), *made.shape[1:]), np.float32)
             features[part] = made
             if store is not None:
-                store.add([keys[i] for i in part], made)
+                store.add([keys[i] for i in part], made, cut[part])
             if step is not None:
                 step(start + len(part), len(todo))
     assert features is not None  # a text is known or was encoded
+    if cut.any():
+        warn_of_cut(int(cut.sum()), len(keys), "different texts", max_length)
     if len(keys) == len(texts):
         return features
     place = {key: i for i, key in enumerate(keys)}

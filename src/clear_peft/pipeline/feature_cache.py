@@ -16,7 +16,7 @@ from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 
 # another number whenever the same text and model would give other features
-_VERSION = 1
+_VERSION = 2
 _KEY_BYTES = 32
 
 
@@ -33,9 +33,9 @@ def key_of(text: str) -> bytes:
 class FeatureCache:
     """What one version of a model makes of texts of at most so many tokens.
 
-    A folder of safetensors files, none of which is ever changed: ``keys``, (M, 32) uint8, and ``features``,
-    (M, V, D) float16, or float32 where one of them is too large. A file is named by the SHA-256 of what it
-    holds, so a damaged one is seen, and passed over.
+    A folder of safetensors files, none of which is ever changed: ``keys``, (M, 32) uint8, ``cut``, (M,) bool,
+    whether a text has more tokens, and ``features``, (M, V, D) float16, or float32 where one is too large. A
+    file is named by the SHA-256 of what it holds, so a damaged one is seen, and passed over.
 
     Args:
         folder: Folder of all caches.
@@ -47,18 +47,20 @@ class FeatureCache:
         identity = json.dumps([_VERSION, _version_of(model), max_length])
         self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
-    def read(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
+    def read(
+        self, keys: Sequence[bytes]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
         """Look texts up.
 
         Args:
             keys: Of N texts, all different.
 
         Returns:
-            Which are known, (N,), and their features, (N, V, D), arbitrary for the others; None where none
-            is known.
+            Which are known, (N,), which of these are cut, (N,), and their features, (N, V, D), arbitrary for
+            the others; None where none is known.
         """
         place = {key: i for i, key in enumerate(keys)}
-        known = np.zeros(len(keys), bool)
+        known, cut = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
         features: npt.NDArray[np.float32] | None = None
         for path in sorted(self._folder.glob("*.safetensors")):
             if known.all():
@@ -66,19 +68,22 @@ class FeatureCache:
             found = _read(path, place)
             if found is None:
                 continue
-            places, values = found
+            places, longer, values = found
             if features is None:
                 features = np.empty((len(keys), *values.shape[1:]), np.float32)
             if values.shape[1:] == features.shape[1:]:
-                features[places], known[places] = values, True
-        return known, features
+                features[places], cut[places], known[places] = values, longer, True
+        return known, cut, features
 
-    def add(self, keys: Sequence[bytes], features: npt.NDArray[np.float32]) -> None:
-        """Keep the features of M texts, (M, V, D); where nothing can be written, they are not kept."""
+    def add(
+        self, keys: Sequence[bytes], features: npt.NDArray[np.float32], cut: npt.NDArray[np.bool_]
+    ) -> None:
+        """Keep the features of M texts, (M, V, D), and which are cut; where nothing can be written, none."""
         half = _is_half(features)
         content = save(
             {
                 "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES),
+                "cut": cut,
                 "features": features.astype(np.float16 if half.all() else np.float32),
             }
         )
@@ -103,8 +108,8 @@ def _is_half(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 def _read(
     path: Path, place: dict[bytes, int]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating]] | None:
-    """Where a file's wanted texts belong, and their features; None where it has none, or is damaged."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.floating]] | None:
+    """Where a file's wanted texts belong, which are cut, and their features; None where none is, or sound."""
     try:
         with safe_open(path, "np") as file:
             keys = [row.tobytes() for row in file.get_tensor("keys")]
@@ -114,11 +119,12 @@ def _read(
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != path.stem:
             return None
-        features = load(content)["features"]
+        arrays = load(content)
+        features, cut = arrays["features"], arrays["cut"]
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     wanted, held = np.array(pairs).T
-    return wanted, features[held]
+    return wanted, cut[held], features[held]
 
 
 def _version_of(model: str) -> str:

@@ -1,7 +1,7 @@
 """What a run has found out, written into its folder when training is over."""
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from clear_peft.data import Examples, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.label_quality import LabelQuality, label_quality_from_pred_probs
-from clear_peft.pipeline.inference import logits_of
+from clear_peft.pipeline.inference import logits_of, predictions
+from clear_peft.pipeline.label_issues import what_to_label_next
 from clear_peft.pipeline.metrics import accuracy_and_f1, detection, memorised, peak_memory
 from clear_peft.pipeline.progress import epoch_figures
 from clear_peft.pipeline.splits import Tables
@@ -38,6 +39,7 @@ def write_outcome(
     folder: Path,
     seconds: float,
     quality: LabelQuality,
+    cut: dict[str, int],
 ) -> dict[str, Any]:
     """Measure the trained model, and write it all.
 
@@ -49,6 +51,7 @@ def write_outcome(
         folder: Run folder.
         seconds: What training took.
         quality: Of the rows of the training table.
+        cut: How many texts of each table are longer than the model reads.
 
     Returns:
         What ``metrics.json`` holds.
@@ -76,11 +79,14 @@ def write_outcome(
             "train": len(tables.train),
             "validation": len(tables.validation),
             "test": None if tables.test is None else len(tables.test),
+            **({} if tables.unlabelled is None else {"unlabelled": len(tables.unlabelled)}),
         },
+        "cut_texts": cut,
     }
     given, true = tables.rows.labels, tables.rows.clean_labels
     if given is not None and true is not None:
-        wrong = given != true
+        wrong = np.zeros(len(tables.groups), bool)
+        wrong[tables.rows.rows] = given != true
         metrics["detection"] = detection(issues, wrong)
         # the list may hold what others predict
         predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
@@ -100,6 +106,10 @@ def write_outcome(
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     layout.save_adapter(folder, write)
     write_table(escape_formulas(issues), folder / layout.LABEL_ISSUES)
+    if tables.unlabelled is not None:
+        predicted = predictions(logits_of(model, tokenizer, tables.unlabelled, config.max_length))
+        left = what_to_label_next(tables.unlabelled, *predicted, tables.names)
+        write_table(escape_formulas(left), folder / layout.UNLABELLED)
     save_label_quality(folder / layout.LABEL_QUALITY, quality, tables.names.names, noise_found=noise_found)
     write_json(folder / layout.METRICS, metrics)  # last: its presence says that the run is finished
     with suppress(InputError):  # clear-peft report says what is wrong
@@ -138,15 +148,17 @@ def quality_of_rows(
     order = np.argsort(row)
     given = np.concatenate([part.labels for part in parts])[order]
     pred_probs = softmax(np.concatenate(unseen)[order].astype(np.float64), axis=1)
-    return label_quality_from_pred_probs(pred_probs, given, groups=tables.groups)
+    rows = row[order]
+    return replace(label_quality_from_pred_probs(pred_probs, given, groups=tables.groups[rows]), row=rows)
 
 
 def list_of_issues(quality: LabelQuality, tables: Tables) -> pd.DataFrame:
     """The rows of the training table, most suspicious first, as ``label_issues.csv`` has them."""
     issues = quality.issues(tables.names.names).drop(columns="group")
     rows = issues["row"].to_numpy()
-    issues.insert(1, "text", [tables.rows.texts[row] for row in rows])
-    if tables.rows.ids is not None:
-        issues["id"] = [tables.rows.ids[row] for row in rows]
+    listed = tables.rows.select(np.searchsorted(tables.rows.rows, rows))
+    issues.insert(1, "text", listed.texts)
+    if listed.ids is not None:
+        issues["id"] = listed.ids
     issues["split"] = np.where(np.isin(rows, tables.train.rows), "train", "validation")
     return issues

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clear_peft.data.tokens import check_room, token_lists
+from clear_peft.data.tokens import are_longer, check_room, token_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
@@ -143,6 +143,10 @@ class FrozenEncoder:
         features = np.empty((len(texts), *parts[0].shape[1:]), np.float32)
         features[np.concatenate(places)] = torch.cat(parts).numpy()
         return features
+
+    def are_longer(self, texts: Sequence[str], rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Whether texts have more tokens than the model reads, (N,) bool."""
+        return are_longer(texts, rows, self._tokenizer, self._max_length)
 
     def _layers(self, outputs: Any, real: Tensor) -> list[Tensor]:
         states = getattr(outputs, "hidden_states", None) or ()

@@ -1,4 +1,4 @@
-"""What a finished run can do: predict and be measured."""
+"""A finished run, loaded to predict."""
 
 import os
 from contextlib import nullcontext
@@ -11,10 +11,9 @@ import torch
 from transformers import DataCollatorWithPadding
 
 from clear_peft.baselines import get_method
-from clear_peft.data import Examples, LabelNames, check_output, load_examples, tokenize, write_table
+from clear_peft.data import Examples, LabelNames, say_how_many_are_cut, tokenize
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays
-from clear_peft.pipeline.metrics import accuracy_and_f1
 from clear_peft.pipeline.models import load_classifier, load_tokenizer
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import CONFIG_NAME, RunConfig
@@ -35,8 +34,14 @@ class Run:
     tokenizer: Any
 
     def logits(self, examples: Examples) -> np.ndarray:
-        """Logits (N, C) float32 of examples, in their order."""
-        return logits_of(self.model, self.tokenizer, examples, self.config.max_length)
+        """Logits (N, C) float32 of examples, in their order; says how many texts are cut."""
+        tokens = tokenize(examples, self.tokenizer, self.config.max_length)
+        say_how_many_are_cut(examples, tokens, self.tokenizer, self.config.max_length, "texts")
+        return _logits_of_tokens(self.model, self.tokenizer, tokens)
+
+    def predictions(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+        """Probability (N,) float32 of the most probable class of each example, and the class, (N,) int64."""
+        return predictions(self.logits(examples))
 
 
 def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Run:
@@ -50,7 +55,7 @@ def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False)
     Raises:
         InputError: If the folder holds no finished run, or its pretrained model cannot be loaded.
     """
-    config, names = _finished(folder)
+    config, names = layout.read_finished(folder)
     adapter = Path(folder) / layout.ADAPTER
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
     tuned = get_method(config.method).adapter
@@ -64,18 +69,19 @@ def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False)
     return Run(config, names, load_adapter(model, adapter) if tuned else model, tokenizer)
 
 
-def _finished(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames]:
-    config = RunConfig.load(folder)
-    labels = Path(folder) / layout.ADAPTER / layout.LABELS
-    if not labels.is_file():
-        raise InputError(f"{folder} holds a run that is not finished: carry it on with train --resume.")
-    return config, LabelNames.load(labels)
-
-
 def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> np.ndarray:
     """Logits (N, C) float32 of examples, in their order, on the best device that there is."""
+    return _logits_of_tokens(model, tokenizer, tokenize(examples, tokenizer, max_length))
+
+
+def predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of logits (N, C): probability (N,) float32 of the most probable class, and the class, (N,) int64."""
+    probability, predicted = torch.softmax(torch.from_numpy(logits), dim=1).max(dim=1)
+    return probability.numpy(), predicted.numpy()
+
+
+def _logits_of_tokens(model: Any, tokenizer: Any, tokens: Any) -> np.ndarray:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokens = tokenize(examples, tokenizer, max_length)
     lengths = np.asarray(tokens["length"])
     dataset = with_ids(tokens.remove_columns([c for c in ("labels", "length") if c in tokens.column_names]))
     with torch.autocast(device, torch.bfloat16) if bf16_pays() else nullcontext():
@@ -87,67 +93,3 @@ def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -
             lengths=lengths,
             prepare=lambda batch: {name: tensor.to(device) for name, tensor in batch.items()},
         ).numpy()
-
-
-def evaluate(
-    folder: str | os.PathLike[str], data: str, *, trust_remote_code: bool = False
-) -> dict[str, float]:
-    """Accuracy and macro-F1 of a finished run on a table with right labels.
-
-    Args:
-        folder: Run folder.
-        data: Table with the run's text and label columns.
-        trust_remote_code: As for :func:`load_run`.
-
-    Returns:
-        ``accuracy``, ``macro_f1`` (fractions) and ``examples`` (their number).
-
-    Raises:
-        InputError: If the folder or the table is not what it should be.
-    """
-    config, names = _finished(folder)
-    table = load_examples(data, text_column=config.text_column, label_column=config.label_column, names=names)
-    examples = table.examples
-    assert examples.labels is not None  # a label column was asked for
-    predicted = load_run(folder, trust_remote_code=trust_remote_code).logits(examples).argmax(axis=1)
-    return {**accuracy_and_f1(predicted, examples.labels), "examples": len(examples)}
-
-
-def predict(
-    folder: str | os.PathLike[str],
-    data: str,
-    output: str,
-    *,
-    overwrite: bool = False,
-    trust_remote_code: bool = False,
-) -> int:
-    """Write a table with the columns of the input, ``predicted_label`` and ``confidence``.
-
-    Args:
-        folder: Run folder.
-        data: Table with the run's text column.
-        output: CSV, TSV, JSONL or Parquet file to write.
-        overwrite: Whether it may be there already.
-        trust_remote_code: As for :func:`load_run`.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        InputError: If the folder or the table is not what it should be, or the output cannot be written.
-    """
-    check_output(output, [data], overwrite=overwrite)
-    config, _ = _finished(folder)
-    table = load_examples(data, text_column=config.text_column, label_column=None)
-    taken = {"predicted_label", "confidence"} & set(table.frame.columns)
-    if taken:
-        raise InputError(f"{data} has a column {' and '.join(sorted(taken))} already: rename it there.")
-    run = load_run(folder, trust_remote_code=trust_remote_code)
-    logits = torch.from_numpy(run.logits(table.examples))
-    confidence, predicted = torch.softmax(logits, dim=1).max(dim=1)
-    frame = table.frame.assign(
-        predicted_label=[run.names.names[i] for i in predicted.tolist()],
-        confidence=confidence.numpy().astype(np.float64).round(6),
-    )
-    write_table(frame, output)
-    return len(frame)

@@ -26,6 +26,7 @@ from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
 from clear_peft.pipeline.feature_cache import default_folder
 from clear_peft.pipeline.packages import minilm
+from clear_peft.pipeline.texts_and_labels import column
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
@@ -52,7 +53,8 @@ def find_label_issues(
     noise model, fitted to these predictions and the labels, says how likely each label is right.
 
     Args:
-        texts: N texts. They may be None with ``pred_probs`` or ``embeddings``.
+        texts: N texts, of NumPy, pandas, polars, Arrow or plain Python. They may be None with ``pred_probs``
+            or ``embeddings``.
         labels: Given labels, (N,): names or whole numbers.
         model: Hub name or path of a pretrained encoder. Default: the packaged all-MiniLM-L6-v2 where it is
             installed, else the same from the hub.
@@ -83,19 +85,16 @@ def find_label_issues(
     check_sources(model, pred_probs, embeddings)
     if texts is None and pred_probs is None and embeddings is None:
         raise InputError("There are no texts: give texts, pred_probs or embeddings.")
-    for name, values in (("texts", texts), ("labels", labels)):
-        if isinstance(values, str | set) or getattr(values, "ndim", 1) != 1:
-            raise InputError(f"{name} are a {type(values).__name__}: give a list, or one column of a table.")
-    columns: dict[str, Any] = {"label": list(labels)}
+    columns: dict[str, Any] = {"label": column(labels, "labels")}
     if texts is not None:
-        columns["text"] = list(texts)
+        columns["text"] = column(texts, "texts")
         if len(columns["text"]) != len(columns["label"]):
             raise InputError(
                 f"There are {len(columns['text'])} texts and {len(columns['label'])} labels: give one label "
                 "for each text."
             )
     if verified is not None:
-        columns["verified"] = list(verified)
+        columns["verified"] = column(verified, "verified")
         if len(columns["verified"]) != len(columns["label"]):
             raise InputError(
                 f"There are {len(columns['label'])} labels, but verified has {len(columns['verified'])} "
@@ -110,7 +109,6 @@ def find_label_issues(
         "find_label_issues",
         text_column=text_column,
         verified_column=None if verified is None else "verified",
-        rows_per_class=1,
     )
     examples, names = table.examples, table.names
     assert names is not None  # there is a label column
@@ -133,8 +131,36 @@ def find_label_issues(
 def listed(quality: LabelQuality, examples: Examples, names: LabelNames) -> pd.DataFrame:
     """``LabelQuality.issues`` with the texts."""
     issues = quality.issues(names.names)
-    issues.insert(1, "text", pd.Series([examples.texts[row] for row in issues["row"]], dtype=object))
+    places = np.searchsorted(examples.rows, issues["row"].to_numpy())
+    issues.insert(1, "text", pd.Series([examples.texts[place] for place in places], dtype=object))
     return issues
+
+
+def what_to_label_next(
+    examples: Examples, confidence: np.ndarray, predicted: np.ndarray, names: LabelNames
+) -> pd.DataFrame:
+    """Rows without a label, those that the model is least sure of first.
+
+    Args:
+        examples: N rows.
+        confidence: Probability of the predicted class of each, (N,).
+        predicted: That class, (N,).
+        names: Names of the classes.
+
+    Returns:
+        ``row``, ``text``, ``predicted_label``, ``confidence`` and, where there are ids, ``id``.
+    """
+    frame = pd.DataFrame(
+        {
+            "row": examples.rows,
+            "text": examples.texts,
+            "predicted_label": [names.names[i] for i in predicted.tolist()],
+            "confidence": confidence.astype(np.float64).round(6),
+        }
+    )
+    if examples.ids is not None:
+        frame["id"] = examples.ids
+    return frame.sort_values("confidence", kind="stable", ignore_index=True)
 
 
 def check_sources(model: object, pred_probs: object, embeddings: object) -> None:
@@ -184,6 +210,22 @@ class Judged:
             prior_scores=self.prior_scores,
         )[1]
 
+    def predict(
+        self, examples: Examples, names: LabelNames, *, embeddings: npt.ArrayLike | None = None, **source: Any
+    ) -> npt.NDArray[np.floating]:
+        """Probabilities of the classes of rows without a label, (N, C).
+
+        Args:
+            examples: N rows.
+            names: Names of the C classes.
+            embeddings: As for ``judge``, and so all others.
+            **source: As for ``judge``.
+        """
+        if embeddings is not None:
+            embeddings = checked_embeddings(embeddings, len(examples), "embeddings")
+        features, prior = _features(examples, names, embeddings, **source)
+        return self.probe.judge(features, np.zeros(len(examples), np.int64), prior).pred_probs
+
 
 def judge(
     examples: Examples,
@@ -215,34 +257,58 @@ def judge(
     Raises:
         InputError: As ``find_label_issues``.
     """
-    size, labels, prior = len(examples), examples.labels, None
+    size, labels = len(examples), examples.labels
     assert labels is not None  # a label column was asked for
     if embeddings is not None:
         embeddings = checked_embeddings(embeddings, size, place or "embeddings")
     copies, groups = _copies_and_groups(examples, has_texts, embeddings)
-    if embeddings is not None:
-        features = embeddings
-    else:
-        name = default_model() if model is None else os.fspath(model)
-        if reporter is not None:
-            reporter.stage(f"Encoding {size} texts with {name}")
-        words = name_texts(names.names) or []
-        encoded = encode(
-            [*examples.texts, *words],
-            name,
-            max_length=max_length,
-            cache=default_folder() if cache else None,
-            trust_remote_code=trust_remote_code,
-            step=None if reporter is None else reporter.step,
-        )
-        features = encoded[:size]
-        prior = similarities(features[:, -1], encoded[size:, -1]) if words else None
+    features, prior = _features(
+        examples,
+        names,
+        embeddings,
+        model=model,
+        max_length=max_length,
+        cache=cache,
+        trust_remote_code=trust_remote_code,
+        reporter=reporter,
+    )
     if reporter is not None:
         reporter.stage("Judging the labels")
     probe, quality = fit_probe(
         features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior
     )
     return Judged(probe, quality, features, copies, prior)
+
+
+def _features(
+    examples: Examples,
+    names: LabelNames,
+    embeddings: npt.NDArray[np.floating] | None,
+    *,
+    model: str | None,
+    max_length: int,
+    cache: bool,
+    trust_remote_code: bool,
+    reporter: "Reporter | None",
+    **_: Any,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating] | None]:
+    """Features of rows, and their likeness to the names of the classes, where a model tells it."""
+    if embeddings is not None:
+        return embeddings, None
+    name = default_model() if model is None else os.fspath(model)
+    if reporter is not None:
+        reporter.stage(f"Encoding {len(examples)} texts with {name}")
+    words = name_texts(names.names) or []
+    encoded = encode(
+        [*examples.texts, *words],
+        name,
+        max_length=max_length,
+        cache=default_folder() if cache else None,
+        trust_remote_code=trust_remote_code,
+        step=None if reporter is None else reporter.step,
+    )
+    features = encoded[: len(examples)]
+    return features, similarities(features[:, -1], encoded[len(examples) :, -1]) if words else None
 
 
 def assess(

@@ -1,6 +1,5 @@
 """Accuracy, macro-F1, the detection of wrong labels, and memory."""
 
-import resource
 import sys
 from typing import Any
 
@@ -60,5 +59,11 @@ def peak_memory() -> int:
     """Most bytes in use so far: of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

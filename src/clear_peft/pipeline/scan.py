@@ -3,27 +3,39 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from clear_peft.audit import Audit, audit
-from clear_peft.data import Examples, LabelNames, escape_formulas, read_table, write_table
+from clear_peft.data import Examples, LabelNames, LoadedTable, escape_formulas, read_table, write_table
 from clear_peft.data.examples import examples_of
+from clear_peft.data.tables import without_empty_end
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
-from clear_peft.pipeline.label_issues import assess, check_sources, default_model, listed
+from clear_peft.pipeline.label_issues import (
+    Judged,
+    assess,
+    check_sources,
+    default_model,
+    judge,
+    listed,
+    what_to_label_next,
+)
+from clear_peft.pipeline.splits import say_which_are_rare
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.report import RunRecord
 from clear_peft.report.run import save_report
 from clear_peft.run_folder.config import CONFIG_NAME
-from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT
+from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT, UNLABELLED
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
@@ -46,10 +58,14 @@ class ScanOptions:
     """Options of ``clear-peft scan``.
 
     Attributes:
-        data: A CSV, TSV, JSONL or Parquet file, or a hub data set ``name[:config][@split]``.
-        text_column: Column of the texts. With ``pred_probs`` or ``embeddings`` a table without a column
-            ``text`` has no texts. Default ``text``.
+        data: What ``clear_peft.data.read_table`` takes by its name.
+        text_column: Column of the texts; several are read as one text, a line each. With ``pred_probs`` or
+            ``embeddings`` a table without a column ``text`` has no texts. Default ``text``.
         label_column: Column of the labels. Default ``label``.
+        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
+            seen or how Unicode composes letters are one. Default False.
+        unlabelled: What stands for a missing label besides an empty cell. Default: nothing.
+        encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.
         group_column: Column that says which rows belong together, such as a customer or a document. Default:
             copies of a text alone are grouped.
         verified_column: Column that says which rows a person has looked at: their true label, or true where
@@ -67,8 +83,11 @@ class ScanOptions:
     """
 
     data: str
-    text_column: str = _TEXT_COLUMN
+    text_column: str | Sequence[str] = _TEXT_COLUMN
     label_column: str = "label"
+    normalize_labels: bool = False
+    unlabelled: Sequence[str] = ()
+    encoding: str | None = None
     group_column: str | None = None
     verified_column: str | None = None
     verified: str | None = None
@@ -87,7 +106,8 @@ class ScanResult:
     """What a scan has found.
 
     Attributes:
-        folder: Where ``label_issues.csv``, ``metrics.json`` and ``report.html`` are.
+        folder: Where ``label_issues.csv``, ``metrics.json``, ``report.html`` and, of rows without a label,
+            ``unlabelled.csv`` are.
         quality: Of the labels.
         audit: The ranked rows, and which classes are confused.
         metrics: What ``metrics.json`` holds.
@@ -115,15 +135,23 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     options = with_defaults(options)
     folder = scan_folder(options)
     check_folder(folder, options)
-    examples, names, has_texts = read_examples(options, reporter)
-    quality = assess(
-        with_verified(examples, names, options.verified),
-        names,
-        pred_probs=read_array(options.pred_probs, names.names) if options.pred_probs else None,
-        **judged_by(options, has_texts, reporter),
-    )
+    table, has_texts = read_rows(options, reporter)
+    examples, names, others = table.examples, table.names, table.unlabelled
+    assert names is not None  # there is a label column
+    examples = with_verified(examples, names, options.verified)
+    if options.pred_probs:
+        probabilities = read_array(options.pred_probs, names.names)
+        by = _judged_by(options, has_texts, reporter)
+        quality = assess(examples, names, pred_probs=_rows(probabilities, examples, table), **by)
+        next_rows = None
+        if others is not None:
+            left = np.asarray(_rows(probabilities, others, table))
+            next_rows = what_to_label_next(others, left.max(axis=1), left.argmax(axis=1), names)
+    else:
+        judged, next_rows = judge_rows(options, table, has_texts, reporter)
+        quality = judged.believing(examples.verified)
     reporter.stage(f"Writing {folder}")
-    return write_scan(options, examples, names, quality, time.perf_counter() - started)
+    return write_scan(options, examples, names, quality, time.perf_counter() - started, next_rows)
 
 
 def with_defaults(options: ScanOptions) -> ScanOptions:
@@ -138,14 +166,46 @@ def scan_folder(options: ScanOptions) -> Path:
     return Path(options.output or _default_output(options.data))
 
 
-def read_examples(options: ScanOptions, reporter: "Reporter") -> tuple[Examples, LabelNames, bool]:
-    """Read the table.
+def judge_rows(
+    options: ScanOptions, table: LoadedTable, has_texts: bool, reporter: "Reporter"
+) -> tuple[Judged, pd.DataFrame | None]:
+    """Judge the rows of a table by probes, as if no row was verified.
+
+    Args:
+        options: With their defaults, without ``pred_probs``.
+        table: As ``read_rows`` has it.
+        has_texts: Whether its rows have texts.
+        reporter: Told what is being done.
 
     Returns:
-        The rows, the names of the classes, and whether the rows have texts.
+        The judgement, and what to label next of the rows without a label; None where all have one.
+    """
+    names, others = table.names, table.unlabelled
+    assert names is not None  # there is a label column
+    by = _judged_by(options, has_texts, reporter)
+    embeddings = by.pop("embeddings")
+    judged = judge(table.examples, names, embeddings=_rows(embeddings, table.examples, table), **by)
+    if others is None:
+        return judged, None
+    left = judged.predict(others, names, embeddings=_rows(embeddings, others, table), **by)
+    return judged, what_to_label_next(others, left.max(axis=1), left.argmax(axis=1), names)
+
+
+def _rows(array: Any, examples: Examples, table: LoadedTable) -> Any:
+    """Of an array with an entry for each row of the table, those of some rows; of another, all."""
+    if array is None or len(array) != len(table.frame) or len(examples) == len(array):
+        return array
+    return array[examples.rows]
+
+
+def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, bool]:
+    """Read the table, and say which classes are rare.
+
+    Returns:
+        The table, its rows without a label set apart, and whether its rows have texts.
     """
     reporter.stage(f"Reading {options.data}")
-    frame = read_table(options.data)
+    frame = without_empty_end(read_table(options.data, encoding=options.encoding))
     absent = options.text_column == _TEXT_COLUMN and _TEXT_COLUMN not in frame.columns
     has_texts = options.model is not None or not absent
     table = examples_of(
@@ -155,13 +215,17 @@ def read_examples(options: ScanOptions, reporter: "Reporter") -> tuple[Examples,
         label_column=options.label_column,
         group_column=options.group_column,
         verified_column=options.verified_column,
-        rows_per_class=1,
+        normalize_labels=options.normalize_labels,
+        unlabelled=options.unlabelled,
+        set_apart=True,
     )
     assert table.names is not None  # there is a label column
-    return table.examples, table.names, has_texts
+    assert table.examples.labels is not None
+    say_which_are_rare(table.examples.labels, table.names)
+    return table, has_texts
 
 
-def judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> dict[str, Any]:
+def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> dict[str, Any]:
     """What ``judge`` is to judge by."""
     file = options.pred_probs or options.embeddings
     return {
@@ -177,7 +241,12 @@ def judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> di
 
 
 def write_scan(
-    options: ScanOptions, examples: Examples, names: LabelNames, quality: LabelQuality, seconds: float
+    options: ScanOptions,
+    examples: Examples,
+    names: LabelNames,
+    quality: LabelQuality,
+    seconds: float,
+    unlabelled: pd.DataFrame | None = None,
 ) -> ScanResult:
     """Write down what was found.
 
@@ -187,12 +256,14 @@ def write_scan(
         names: Names of the classes.
         quality: Of the labels.
         seconds: How long it took.
+        unlabelled: Rows without a label, as ``what_to_label_next`` has them. Default: there are none.
 
     Raises:
         InputError: If the folder cannot be written to.
     """
     folder = scan_folder(options)
     source = "pred_probs" if options.pred_probs else "embeddings" if options.embeddings else "model"
+    quality = replace(quality, row=examples.rows)
     issues = listed(quality, examples, names)
     found = audit(issues, quality, names.names, noise_found=False)
     found = replace(found, predictions=_PREDICTIONS[source])
@@ -203,12 +274,13 @@ def write_scan(
         "noise_rate_estimate": quality.noise_rate,
         "noise_rate_interval": quality.noise_rate_interval,
         "noise": None if quality.noise is None else quality.noise.kind,
+        "unlabelled": 0 if unlabelled is None else len(unlabelled),
         "listed": int(quality.is_label_issue.sum()),
         "verified": 0 if quality.verified is None else int((quality.verified >= 0).sum()),
         "seconds": seconds,
         "versions": {name: version(name) for name in packages},
     }
-    _write(folder, issues, _record(folder, options, metrics, found), metrics)
+    _write(folder, issues, _record(folder, options, metrics, found), metrics, unlabelled)
     return ScanResult(folder, quality, found, metrics)
 
 
@@ -218,7 +290,13 @@ def _record(folder: Path, options: ScanOptions, metrics: dict[str, Any], found: 
     return RunRecord(folder.resolve().name, config, (), shown, found, trained=False)
 
 
-def _write(folder: Path, issues: pd.DataFrame, record: RunRecord, metrics: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    issues: pd.DataFrame,
+    record: RunRecord,
+    metrics: dict[str, Any],
+    unlabelled: pd.DataFrame | None,
+) -> None:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,6 +310,10 @@ def _write(folder: Path, issues: pd.DataFrame, record: RunRecord, metrics: dict[
             with suppress(OSError):
                 folder.rmdir()
         raise
+    if unlabelled is None:
+        (folder / UNLABELLED).unlink(missing_ok=True)  # of an earlier scan
+    else:
+        write_table(escape_formulas(unlabelled), folder / UNLABELLED)
     save_report(record, folder / REPORT)
     write_json(folder / METRICS, metrics)
 
@@ -259,6 +341,6 @@ def check_folder(folder: Path, options: ScanOptions) -> None:
         raise InputError(f"{folder} holds something that is no scan: give another folder as --output.")
     if held and not options.overwrite:
         raise InputError(f"{folder} holds another scan: give another --output, or --overwrite.")
-    ours = {(folder / name).resolve() for name in (LABEL_ISSUES, METRICS, REPORT)}
+    ours = {(folder / name).resolve() for name in (LABEL_ISSUES, UNLABELLED, METRICS, REPORT)}
     if Path(options.data).exists() and Path(options.data).resolve() in ours:
         raise InputError(f"{options.data} lies in the output folder {folder}: give another --output.")

@@ -2,27 +2,30 @@
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from clear_peft.data import Examples, LabelNames, hold_out, load_examples, row_groups
+from clear_peft.data.checks import listing
+from clear_peft.errors import ClearWarning
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.run_folder.config import RunConfig
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What a run reads: ``rows`` is the whole of the training file, of which the rest are parts."""
+    """What a run reads: ``rows`` is what has a label in the training file, of which the rest are parts."""
 
     names: LabelNames
     rows: Examples
-    groups: np.ndarray  # of all rows: copies of a text, and what the input says belongs together
+    groups: np.ndarray  # by the row of the file: copies, and what the input says belongs together
     train: Examples
     validation: Examples
     held_out: Examples | None  # the validation rows that come from the training file
     test: Examples | None
+    unlabelled: Examples | None = None  # rows of the training file without a label
 
     @property
     def digest(self) -> str:
@@ -49,31 +52,77 @@ def read_tables(config: RunConfig) -> Tables:
     Raises:
         InputError: If one cannot be read, or does not fit.
     """
-    columns: dict[str, Any] = {"text_column": config.text_column, "label_column": config.label_column}
+    reading = config.reading
     table = load_examples(
         config.data,
-        **columns,
+        **reading,
         clean_label_column=config.clean_label_column,
         id_column=config.id_column,
         group_column=config.group_column,
         verified_column=config.verified_column,
+        set_apart=True,
     )
     names = table.names
     assert names is not None  # a label column was asked for
     rows = with_verified(table.examples, names, config.verified)
     assert rows.labels is not None
-    _, groups = row_groups(rows)
+    say_which_are_rare(rows.labels, names)
+
+    def other(source: str, what: str) -> Examples:
+        examples = load_examples(source, **reading, names=names, set_apart=True).examples
+        assert examples.labels is not None
+        counts = np.bincount(examples.labels, minlength=len(names.names))
+        lacking = [names.names[i] for i in np.flatnonzero(counts == 0)]
+        if lacking:
+            _warn(f"The {what} table has no rows of {_classes(lacking)}; macro-F1 leaves them out.")
+        return examples
+
+    _, together = row_groups(rows)
+    groups = np.zeros(len(table.frame), np.int64)
+    groups[rows.rows] = together
     held_out = None
     if config.validation is not None:
         train = rows
-        validation = load_examples(config.validation, **columns, names=names).examples
+        validation = other(config.validation, "validation")
     else:
-        # what a person has looked at is there to learn from
-        free = np.flatnonzero(~np.isin(groups, groups[_looked_at(rows)]))
-        free = free if len(free) else np.arange(len(rows))
-        _, held = hold_out(rows.labels[free], config.validation_fraction, config.seed, groups[free])
-        validation = rows.select(free[held])
-        train = rows.select(np.setdiff1d(np.arange(len(rows)), free[held]))
+        train, validation = train_and_held_out(rows, together, config)
         held_out = validation
-    test = None if config.test is None else load_examples(config.test, **columns, names=names).examples
-    return Tables(names, rows, groups, train, validation, held_out, test)
+    test = None if config.test is None else other(config.test, "test")
+    return Tables(names, rows, groups, train, validation, held_out, test, table.unlabelled)
+
+
+def train_and_held_out(rows: Examples, together: np.ndarray, config: RunConfig) -> tuple[Examples, Examples]:
+    """Hold some rows out; verified ones are there to learn from, and are not.
+
+    Args:
+        rows: N rows, labelled.
+        together: Group of each, (N,): groups stay whole.
+        config: For the share of the rows, and the seed.
+    """
+    assert rows.labels is not None  # as they are read
+    free = np.flatnonzero(~np.isin(together, together[_looked_at(rows)]))
+    free = free if len(free) else np.arange(len(rows))
+    _, held = hold_out(rows.labels[free], config.validation_fraction, config.seed, together[free])
+    kept = np.setdiff1d(np.arange(len(rows)), free[held])
+    return rows.select(kept), rows.select(free[held])
+
+
+def say_which_are_rare(labels: np.ndarray, names: LabelNames) -> None:
+    """Warn of classes of one row: nothing can be known of them."""
+    counts = np.bincount(labels, minlength=len(names.names))
+    rare = [names.names[i] for i in np.flatnonzero(counts == 1)]
+    if rare:
+        one = "has" if len(rare) == 1 else "have"
+        _warn(
+            f"{_classes(rare)} {one} one row each: nothing else tells whether their labels are right, and no "
+            "such row is held out."
+        )
+
+
+def _classes(names: list[str]) -> str:
+    which = "class" if len(names) == 1 else "classes"
+    return f"{len(names)} {which} ({listing(names, shown=20)})"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ClearWarning, stacklevel=2)

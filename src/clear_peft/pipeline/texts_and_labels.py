@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from clear_peft.data import Examples, LabelNames, hold_out, row_groups
+from clear_peft.data import Examples, LabelNames, row_groups
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
-from clear_peft.pipeline.splits import Tables
+from clear_peft.pipeline.splits import Tables, train_and_held_out
 from clear_peft.run_folder.config import RunConfig
 
 _TYPES = ("str", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
@@ -21,12 +21,14 @@ def column(values: Any, name: str) -> list[Any]:
     """The N values of a list, an array, a Series, or a table of one column.
 
     Args:
-        values: What is given, of NumPy, pandas, polars or plain Python.
+        values: What is given, of NumPy, pandas, polars, Arrow or plain Python.
         name: Of the argument, for the sentence.
 
     Raises:
         InputError: If it is something else.
     """
+    if hasattr(values, "to_pylist") and not hasattr(values, "columns"):
+        return list(values.to_pylist())
     if len(getattr(values, "columns", ())) == 1:
         values = values[values.columns[0]]
     elif getattr(values, "ndim", 1) == 2 and values.shape[1] == 1:
@@ -56,7 +58,7 @@ def labelled(texts: Any, labels: Any) -> tuple[Examples, npt.NDArray[Any]]:
     if not given:
         raise InputError("There are no rows: give texts and their labels.")
     frame = pd.DataFrame({"text": pd.Series(given, dtype=object), "label": pd.Series(y, dtype=object)})
-    examples = examples_of(frame, "X and y", rows_per_class=1).examples
+    examples = examples_of(frame, "X and y").examples
     values = np.asarray(y) if len({_kind(label) for label in y}) == 1 else np.empty(0)
     if type_of(values) is None:
         raise InputError(
@@ -70,6 +72,44 @@ def labelled(texts: Any, labels: Any) -> tuple[Examples, npt.NDArray[Any]]:
 def _kind(label: Any) -> type:
     kinds = ((str, str), (bool | np.bool_, bool), (int | np.integer, int), (object, object))
     return next(kind for theirs, kind in kinds if isinstance(label, theirs))
+
+
+def verified_of(
+    values: Any, labels: npt.NDArray[np.integer], classes: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Class ids of the true labels of rows that a person has looked at, -1 elsewhere, (N,).
+
+    Args:
+        values: (N,): a true label; True where the given one is right, unless labels are booleans themselves;
+            None, NaN or an empty text elsewhere, and False unless labels are booleans.
+        labels: Class ids of the given labels, (N,).
+        classes: The C labels, sorted.
+
+    Raises:
+        InputError: If there is not one for each row, or one is no label.
+    """
+    given = column(values, "verified")
+    if len(given) != len(labels):
+        raise InputError(
+            f"There are {len(labels)} labels, but verified has {len(given)} entries: give one for each row, "
+            "None where nobody has looked."
+        )
+    known = {value: i for i, value in enumerate(classes.tolist())}
+    booleans = classes.dtype.kind == "b"
+    found = np.full(len(labels), -1, np.int64)
+    for row, value in enumerate(given):
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is None or value == "" or value != value or (value is False and not booleans):
+            continue
+        if value is True and not booleans:
+            found[row] = labels[row]
+        elif _kind(value) is _kind(classes[0]) and value in known:
+            found[row] = known[value]
+        else:
+            raise InputError(
+                f"verified has {value!r} in row {row}, which is none of the labels: give one of y."
+            )
+    return found
 
 
 def type_of(labels: npt.NDArray[Any]) -> str | None:
@@ -138,7 +178,16 @@ def counting(
     found, ids = np.unique(rows.labels, return_inverse=True)
     if len(found) < 2:
         raise InputError("Rows with a sample_weight above 0 are of one class or none: give two classes.")
-    return replace(rows, labels=ids.astype(np.int64)), classes[found]
+    verified = rows.verified
+    if verified is not None:
+        strange = np.setdiff1d(verified[verified >= 0], found)
+        if len(strange):
+            raise InputError(
+                f"verified names {classes[strange[0]].item()!r}, but no row with a sample_weight above 0 has "
+                "this label: give such a row."
+            )
+        verified = np.where(verified < 0, -1, np.searchsorted(found, verified))
+    return replace(rows, labels=ids.astype(np.int64), verified=verified), classes[found]
 
 
 def tables_of(config: RunConfig, rows: Examples, classes: npt.NDArray[Any], size: int) -> Tables:
@@ -162,6 +211,5 @@ def tables_of(config: RunConfig, rows: Examples, classes: npt.NDArray[Any], size
         )
     groups = np.zeros(size, np.int64)
     groups[rows.rows] = together
-    kept, held = hold_out(rows.labels, config.validation_fraction, config.seed, together)
-    train, validation = rows.select(kept), rows.select(held)
+    train, validation = train_and_held_out(rows, together, config)
     return Tables(names_of(classes), rows, groups, train, validation, validation, None)

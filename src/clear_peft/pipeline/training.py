@@ -17,7 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from clear_peft.baselines import confident_learning, get_method
 from clear_peft.baselines.confident_learning import Findings
-from clear_peft.data import Examples, tokenize
+from clear_peft.data import Examples, say_how_many_are_cut, tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.pipeline import distributed
@@ -27,7 +27,7 @@ from clear_peft.pipeline.interrupts import saving_first
 from clear_peft.pipeline.loggers import check_loggers, keep_logs
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, TestCurve
-from clear_peft.pipeline.splits import Tables, read_tables
+from clear_peft.pipeline.splits import Tables
 from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig, check_type
@@ -56,32 +56,13 @@ _TYPES = get_type_hints(CleaRConfig)
 _CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
 
 
-def train(
-    config: RunConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None
+def train_on(
+    config: RunConfig, tables: Tables, *, resume: bool = False, reporter: Reporter | None = None
 ) -> dict[str, Any] | None:
-    """Train, choose the epoch on the (noisy) validation rows, and write the run folder.
-
-    Nothing is written before every input has been checked. Of several processes (torchrun, accelerate launch)
-    the first one writes and reports.
-
-    Args:
-        config: The run.
-        resume: Carry on an interrupted run with the same configuration. Default False.
-        overwrite: Whether the output may replace an earlier run. Default False.
-        reporter: Told of the progress. Default: nobody.
-
-    Returns:
-        What ``metrics.json`` holds; None on the other processes.
-
-    Raises:
-        InputError: If anything given is wrong; the sentence says what and how to mend it.
-    """
-    layout.check(config, resume=resume, overwrite=overwrite)
+    """:func:`clear_peft.pipeline.train`, once its tables are read and its output is checked."""
     arguments = arguments_of(config)
     reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)
-    reporter.stage(f"Reading {config.data}")
-    tables = read_tables(config)
     reporter.stage(f"Loading {config.model}")
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
@@ -89,6 +70,7 @@ def train(
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)
     tokens = tokens_of(config, tables, tokenizer)
+    cut = cut_texts(config, tables, tokens, tokenizer)
     method = get_method(config.method)
     if method.folds:
         confident_learning.check_installed()
@@ -113,7 +95,7 @@ def train(
         # nobody waits for the first process: what it writes may take longer than a process group allows
         if not distributed.is_main_process():
             return None
-        return write_outcome(config, tables, trainer, tokenizer, folder, seconds, quality)
+        return write_outcome(config, tables, trainer, tokenizer, folder, seconds, quality, cut)
 
 
 def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
@@ -125,10 +107,9 @@ def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
 
 def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
     """The tables ``train``, ``validation`` and, where there is one, ``test`` as a trainer reads them."""
-    parts = {"train": tables.train, "validation": tables.validation}
-    if tables.test is not None:
-        parts["test"] = tables.test  # needed only at the end, but what is wrong with it is said now
-    tokens = {name: tokenize(examples, tokenizer, config.max_length) for name, examples in parts.items()}
+    tokens = {
+        name: tokenize(examples, tokenizer, config.max_length) for name, examples in _parts(tables).items()
+    }
     if tables.train.clean_labels is not None:
         tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
     of_table = {"train": tables.train} | ({} if tables.held_out is None else {"validation": tables.held_out})
@@ -139,6 +120,23 @@ def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, An
     if tables.train.verified is not None:
         tokens["train"] = _believing(tokens["train"], tables.train, arguments_of(config))
     return tokens
+
+
+def _parts(tables: Tables) -> dict[str, Examples]:
+    """The examples by the name of their table: of the test table too, to say now what is wrong with it."""
+    parts = {"train": tables.train, "validation": tables.validation, "test": tables.test}
+    return {name: examples for name, examples in parts.items() if examples is not None}
+
+
+def cut_texts(config: RunConfig, tables: Tables, tokens: dict[str, Any], tokenizer: Any) -> dict[str, int]:
+    """How many texts of each table are longer than the model reads; a note says so."""
+    length, whose = config.max_length, {"train": "training texts"}
+    return {
+        name: say_how_many_are_cut(
+            examples, tokens[name], tokenizer, length, whose.get(name, f"{name} texts")
+        )
+        for name, examples in _parts(tables).items()
+    }
 
 
 def _believing(tokens: Any, examples: Examples, arguments: CleaRConfig) -> Any:

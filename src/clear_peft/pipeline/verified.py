@@ -29,8 +29,10 @@ def with_verified(examples: Examples, names: LabelNames, path: str | None) -> Ex
         raise InputError("There are a file and a column of verified rows: give one of them.")
     assert examples.labels is not None  # as the caller has read them
     corrections = read_corrections(path, examples, names)
+    place = {row: i for i, row in enumerate(examples.rows.tolist())}
     verified = np.full(len(examples), -1, np.int64)
-    verified[corrections.keep] = examples.labels[corrections.keep]
+    for row in corrections.keep:
+        verified[place[row]] = examples.labels[place[row]]
     for row, label in corrections.relabel.items():
-        verified[row] = label
+        verified[place[row]] = label
     return replace(examples, verified=verified)

@@ -129,8 +129,8 @@ def _training(record: RunRecord) -> list[str]:
         f"Method: {method}",
         "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
         f"Epochs: {_epochs(record)}, epoch {metrics['selected_epoch']} selected on the validation rows",
-        f"Rows per step: {config['batch_size']}; tokens per text: at most {config['max_length']}; seed: "
-        f"{config['seed']}",
+        f"Rows per step: {config['batch_size']}; seed: {config['seed']}",
+        f"Tokens per text: at most {config['max_length']}{_cut(metrics)}",
     ]
     if config.get("learning_rate") is not None:
         items.append(f"Peak learning rate: {config['learning_rate']:g}")
@@ -138,6 +138,12 @@ def _training(record: RunRecord) -> list[str]:
         if config.get(name):
             items.append(f"{what}: {code_span(json.dumps(config[name], default=str), 500)}")
     return items
+
+
+def _cut(metrics: Mapping[str, Any]) -> str:
+    """How many training texts are longer than the model reads."""
+    cut, rows = (metrics.get("cut_texts") or {}).get("train"), (metrics.get("rows") or {}).get("train")
+    return f" ({cut:,} of {rows:,} training texts are longer and were cut)" if cut and rows else ""
 
 
 def _results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

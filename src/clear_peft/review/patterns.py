@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 
 _WORD = re.compile(r"\w+")
 _LONGEST = 3
@@ -42,7 +41,7 @@ class Pattern:
         It holds for words that were named beforehand. Those that are chosen after the answers look better
         than they are: look at some of the rows first.
         """
-        return float(beta.ppf(1 - _CONFIDENCE, self.seen, 1))
+        return float((1 - _CONFIDENCE) ** (1 / self.seen))
 
 
 def patterns(

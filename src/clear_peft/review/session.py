@@ -2,23 +2,24 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from clear_peft.audit import read_corrections
-from clear_peft.data import escape_formulas, write_table
+from clear_peft.data import escape_formulas, read_table, write_table
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LabelQuality, noise_rate_from_sample, rows_to_verify
-from clear_peft.pipeline.label_issues import judge
 from clear_peft.pipeline.scan import (
     ScanOptions,
     check_folder,
-    judged_by,
-    read_examples,
+    judge_rows,
+    read_rows,
     scan_folder,
     with_defaults,
     write_scan,
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 CORRECTIONS = "corrections.csv"
 Action = Literal["keep", "relabel", "drop", "skip"]
 
-_COLUMNS = ("row", "action", "label", "given_label", "text")
-_TEXT_CHARACTERS = 200
+_RULE = "rule"
+_COLUMNS = ("row", "action", "label", "given_label", "text", _RULE)
+_TEXT_CHARACTERS, _EXAMPLE_CHARACTERS = 200, 500
 _SUGGESTED, _LISTED, _EXAMPLES = 5, 20, 5
 # the sample of random rows says more than the model from here on
 _FEWEST_SAMPLED = 10
-# rows whose judgement an answer may still change, as a share, for the review to be worth going on
-_STILL_CHANGES = 0.005
+# rows whose judgement a batch may still change, as a share of all and of those that are listed, when it is
+# enough; and after how many batches and answers of that kind
+_STILL_CHANGES, _STILL_CHANGES_OF_LISTED = 0.005, 0.1
+_CALM_BATCHES, _CALM_ANSWERS = 2, 20
 _SEED = 0
 
 
@@ -48,10 +52,36 @@ class Answer:
     Attributes:
         action: The label is right, is another one, the row is of no use, or one cannot tell.
         label: Class id, where it is another one; else None.
+        rule: Words of the pattern by which it was said of many rows at once; empty where somebody has looked.
     """
 
     action: Action
     label: int | None = None
+    rule: str = ""
+
+
+class _Step(NamedTuple):
+    """What an answer has changed.
+
+    Attributes:
+        place: Of the row that it was about among those with a label; None for those of a pattern.
+        before: The answers that it replaced, by place.
+    """
+
+    place: int | None
+    before: dict[int, Answer | None]
+
+
+class Undone(NamedTuple):
+    """An answer that was taken back.
+
+    Attributes:
+        row: That it was about; None for those of a pattern.
+        rows: How many rows are as before.
+    """
+
+    row: int | None
+    rows: int
 
 
 class Review:
@@ -75,20 +105,30 @@ class Review:
         self.folder = scan_folder(self.options)
         self.path = self.folder / CORRECTIONS
         check_folder(self.folder, self.options)
-        self.examples, self.names, has_texts = read_examples(self.options, reporter)
+        if Path(options.data).resolve() == self.path.resolve():
+            raise InputError(f"{options.data} is where answers are kept: give another --output.")
+        table, has_texts = read_rows(self.options, reporter)
         if not has_texts:
             raise InputError(f"{options.data} has no texts to look at: name their column by --text-column.")
-        assert self.examples.labels is not None  # a label column was asked for
-        self.given: npt.NDArray[np.integer] = self.examples.labels
+        assert table.names is not None  # there is a label column
+        assert table.examples.labels is not None
+        self.examples, self.names = table.examples, table.names
+        self.given: npt.NDArray[np.integer] = table.examples.labels
+        # nothing is asked of rows without a label: positions among the others are not those of the table
+        self._place = {row: place for place, row in enumerate(self.examples.rows.tolist())}
         self._batch_size = batch_size
         self._copies: dict[str, list[int]] = defaultdict(list)
-        for row, text in enumerate(self.examples.texts):
-            self._copies[text].append(row)
-        self._answers = self._read() if self.path.is_file() else {}
-        self._undo: list[list[int]] = []
-        self._judged = judge(self.examples, self.names, **judged_by(self.options, True, reporter))
-        self._before: LabelQuality | None = None
-        self._changed: list[float] = []
+        for place, text in enumerate(self.examples.texts):
+            self._copies[text].append(place)
+        self._stamp = self._stamp_of_file()
+        self._answers = self._read() if self._stamp else {}
+        self._undo: list[_Step] = []
+        self._judged, self._unlabelled = judge_rows(self.options, table, has_texts, reporter)
+        self.patterns: list[Pattern] = []
+        self._patterns_before = 0
+        self._last: tuple[LabelQuality, npt.NDArray[np.int64], int] | None = None
+        self._changed: float | None = None
+        self._calm_batches = self._calm_answers = 0
         self._judge_anew(started)
 
     def answer(self, row: int, action: str, label: str | None = None) -> None:
@@ -102,57 +142,58 @@ class Review:
         Raises:
             InputError: If there is no such row, action or class.
         """
-        if not 0 <= row < len(self.examples):
-            raise InputError(f"There is no row {row}: the table has {len(self.examples)} rows.")
+        place = self._place.get(row)
+        if place is None:
+            raise InputError(f"There is no row {row} with a label: give one that was asked for.")
         if action not in get_args(Action):
             raise InputError(f"There is no action {action!r}: give one of {', '.join(get_args(Action))}.")
         if action == "relabel" and label not in self.names.names:
             raise InputError(f"There is no label {label!r}: give one of the table's.")
-        copies = self._copies[self.examples.texts[row]]
-        for copy in copies:
+        told: dict[int, Answer] = {}
+        for copy in self._copies[self.examples.texts[place]]:
             if action in ("keep", "relabel"):
-                true = int(self.given[row]) if action == "keep" else self.names.names.index(str(label))
+                true = int(self.given[place]) if action == "keep" else self.names.names.index(str(label))
                 same = true == self.given[copy]
-                self._answers[copy] = Answer("keep") if same else Answer("relabel", true)
+                told[copy] = Answer("keep") if same else Answer("relabel", true)
             else:
-                self._answers[copy] = Answer("drop" if action == "drop" else "skip")
-        self._undo.append(copies)
-        self._write()
+                told[copy] = Answer("drop" if action == "drop" else "skip")
+        self._tell(place, told)
 
-    def undo(self) -> int | None:
-        """Take the last answer back.
+    def undo(self) -> Undone | None:
+        """Take the last answer back: what was said before counts again.
+
+        The row is in the batch then, also if it was answered in an earlier one.
 
         Returns:
-            The row that it was about; None where there is nothing to take back.
+            What was undone; None where there is nothing to take back.
         """
         if not self._undo:
             return None
-        rows = self._undo.pop()
-        for row in rows:
-            self._answers.pop(row, None)
-        self._write()
-        return rows[0]
+        place, before = self._undo[-1]
+        self._replace(before)
+        self._undo.pop()
+        if place is not None and place not in dict(self._batch):
+            self._batch.insert(0, (place, "answered before"))
+        return Undone(None if place is None else int(self.examples.rows[place]), len(before))
 
-    def apply(self, place: int) -> int:
-        """Relabel all rows of a pattern.
+    def apply(self, number: int) -> int:
+        """Relabel all rows of a pattern, but those that have an answer.
 
         Args:
-            place: Of the pattern in ``state``.
+            number: Of the pattern in ``state``.
 
         Returns:
             How many rows.
 
         Raises:
-            InputError: If there is no such pattern.
+            InputError: If there is no such pattern, or an answer since then speaks against it.
         """
-        if not 0 <= place < len(self.patterns):
+        one = self._open_patterns().get(number)
+        if one is None:
             raise InputError("There is no such pattern any more: load the page again.")
-        one = self.patterns.pop(place)
-        rows = [row for row in one.rows if row not in self._answers]
-        self._answers |= {row: Answer("relabel", one.true) for row in rows}
-        self._undo.append(rows)
-        self._write()
-        return len(rows)
+        told = {row: Answer("relabel", one.true, one.words) for row in self._unanswered(one)}
+        self._tell(None, told)
+        return len(told)
 
     def judge(self) -> None:
         """Judge all rows anew, write the scan, and propose the next batch."""
@@ -167,53 +208,81 @@ class Review:
                 verified[row] = self.given[row] if one.label is None else one.label
         return verified
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What is known of the table since it was judged last, and how many answers there are by now."""
+        actions = [one.action for one in self._answers.values()]
+        return {**self._summary, "answered": {action: actions.count(action) for action in get_args(Action)}}
+
     def state(self) -> dict[str, Any]:
         """What the page shows, as JSON takes it."""
         return {
             "name": self.folder.resolve().name,
             "labels": list(self.names.names),
-            "batch": [self._shown(row, why) for row, why in self._batch],
+            "batch": [self._shown(place, why) for place, why in self._batch],
             "undo": bool(self._undo),
             "summary": self.summary,
-            "patterns": [self._of_pattern(one) for one in self.patterns],
+            "patterns": [self._of_pattern(number, one) for number, one in self._open_patterns().items()],
             "suspicious": self._suspicious(),
         }
 
     def _judge_anew(self, started: float) -> None:
         verified = self.verified
-        asked = (verified >= 0).any()
-        self.quality = self._judged.believing(verified if asked else None)
+        quality = self._judged.believing(verified if (verified >= 0).any() else None)
         seen = np.zeros(len(self.examples), bool)
         seen[list(self._answers)] = True
+        # rows with the same text have one answer; others of a group, and near copies, have their own
+        texts = pd.factorize(np.array(self.examples.texts, dtype=object))[0]
         proposed = rows_to_verify(
-            self._judged.features, self.quality, self._batch_size, verified=seen, seed=_SEED
+            self._judged.features, quality, self._batch_size, verified=seen, groups=texts, seed=_SEED
         )
+        seconds = time.perf_counter() - started
+        found = write_scan(self.options, self.examples, self.names, quality, seconds, self._unlabelled)
+        # only now: a full disk leaves all as it was
+        self.quality, self._issues = quality, found.audit.issues
         self._batch = list(zip(proposed.rows.tolist(), proposed.reason, strict=True))
-        self.patterns: list[Pattern] = patterns(self.examples.texts, self.given, verified)
-        if self._before is not None:
-            flipped = self.quality.is_label_issue != self._before.is_label_issue
-            self._changed.append(float(flipped[verified < 0].mean()) if (verified < 0).any() else 0.0)
-        self._before = self.quality
-        found = write_scan(
-            self.options, self.examples, self.names, self.quality, time.perf_counter() - started
-        )
-        self._issues = found.audit.issues
-        self.summary = self._summed_up(verified, proposed.sampled, time.perf_counter() - started)
+        self._patterns_before += len(self.patterns)
+        self.patterns = self._patterns(verified)
+        self._compare(verified)
+        self._summary = self._summed_up(verified, proposed.sampled, time.perf_counter() - started)
+
+    def _patterns(self, verified: npt.NDArray[np.int64]) -> list[Pattern]:
+        """Patterns by rows that somebody has looked at: a rule that was believed is no evidence."""
+        aside = [row for row, one in self._answers.items() if one.rule or one.action in ("drop", "skip")]
+        rows = np.delete(np.arange(len(self.examples)), aside)
+        found = patterns([self.examples.texts[row] for row in rows], self.given[rows], verified[rows])
+        return [replace(one, rows=tuple(rows[list(one.rows)].tolist())) for one in found]
+
+    def _compare(self, verified: npt.NDArray[np.int64]) -> None:
+        """Take down how much the answers since the last time have changed."""
+        # copies, and rows that were changed by a rule, are no answers of their own
+        answered = len({self.examples.texts[row] for row, one in self._answers.items() if not one.rule})
+        if self._last is not None:
+            before, known, count = self._last
+            if (verified == known).all():
+                return
+            flipped = (self.quality.is_label_issue != before.is_label_issue) & (verified < 0)
+            listed = self.quality.is_label_issue & (verified < 0)
+            self._changed = float(flipped.sum() / max((verified < 0).sum(), 1))
+            few = flipped.sum() <= _STILL_CHANGES_OF_LISTED * listed.sum()
+            calm = self._changed < _STILL_CHANGES and few
+            self._calm_batches = self._calm_batches + 1 if calm else 0
+            self._calm_answers = self._calm_answers + max(answered - count, 0) if calm else 0
+        self._last = self.quality, verified, answered
 
     def _summed_up(
         self, verified: npt.NDArray[np.int64], sampled: npt.NDArray[np.float64], seconds: float
     ) -> dict[str, Any]:
         quality, listed = self.quality, self.quality.is_label_issue & (verified < 0)
+        listed[[row for row, one in self._answers.items() if one.action == "drop"]] = False
         rate, interval, size = quality.noise_rate, quality.noise_rate_interval, 0
         drawn = int(((sampled > 0) & (verified >= 0)).sum())
         if drawn >= _FEWEST_SAMPLED:
             p = quality.clean_probability if quality.blind_probability is None else quality.blind_probability
             rate, interval = noise_rate_from_sample(p, verified, self.given, sampled)
             size = drawn
-        actions = [one.action for one in self._answers.values()]
         return {
             "rows": len(self.examples),
-            "answered": {action: actions.count(action) for action in get_args(Action)},
             "noise_rate": rate,
             "noise_rate_interval": interval,
             "random_rows": size,
@@ -221,46 +290,59 @@ class Review:
             "listed_precision": float((1 - quality.clean_probability[listed]).mean())
             if listed.any()
             else None,
-            "changed": self._changed[-1] if self._changed else None,
-            "enough": len(self._changed) > 1 and max(self._changed[-2:]) < _STILL_CHANGES,
+            "changed": self._changed,
+            "enough": self._calm_batches >= _CALM_BATCHES and self._calm_answers >= _CALM_ANSWERS,
             "seconds": seconds,
             "corrections": str(self.path),
         }
 
-    def _shown(self, row: int, why: str) -> dict[str, Any]:
-        one, top = self._answers.get(row), self.quality.pred_probs
+    def _shown(self, place: int, why: str) -> dict[str, Any]:
+        one, top = self._answers.get(place), self.quality.pred_probs
         labels = self.names.names
+        suggested = zip(top.classes[place, :_SUGGESTED], top.values[place, :_SUGGESTED], strict=True)
         return {
-            "row": row,
-            "text": self.examples.texts[row],
-            "given": labels[self.given[row]],
-            "suggested": [
-                [labels[label], float(value)]
-                for label, value in zip(
-                    top.classes[row, :_SUGGESTED], top.values[row, :_SUGGESTED], strict=True
-                )
-            ],
-            "clean_probability": float(self.quality.clean_probability[row]),
+            "row": int(self.examples.rows[place]),
+            "text": self.examples.texts[place],
+            "given": labels[self.given[place]],
+            "suggested": [[labels[label], float(value)] for label, value in suggested],
+            "clean_probability": float(self.quality.clean_probability[place]),
             "why": why,
-            "copies": len(self._copies[self.examples.texts[row]]),
+            "copies": len(self._copies[self.examples.texts[place]]),
             "answer": None if one is None else one.action,
             "label": None if one is None or one.label is None else labels[one.label],
         }
 
-    def _of_pattern(self, one: Pattern) -> dict[str, Any]:
-        shown = np.random.default_rng(_SEED).permutation(len(one.rows))[:_EXAMPLES]
+    def _unanswered(self, one: Pattern) -> list[int]:
+        return [row for row in one.rows if row not in self._answers]
+
+    def _open_patterns(self) -> dict[int, Pattern]:
+        """Those that no answer speaks against since they were found, by numbers that are never given anew."""
+        said = self._answers
         return {
+            number: one
+            for number, one in enumerate(self.patterns, self._patterns_before)
+            if self._unanswered(one)
+            and not any(row in said and _speaks_against(said[row], one.true) for row in one.rows)
+        }
+
+    def _of_pattern(self, number: int, one: Pattern) -> dict[str, Any]:
+        rows = self._unanswered(one)
+        shown = np.random.default_rng(_SEED).permutation(len(rows))[:_EXAMPLES]
+        return {
+            "number": number,
             "words": one.words,
             "given": self.names.names[one.given],
             "true": self.names.names[one.true],
-            "rows": len(one.rows),
+            "rows": len(rows),
             "seen": one.seen,
             "at_least": one.at_least,
-            "examples": [self.examples.texts[one.rows[place]] for place in sorted(shown.tolist())],
+            "examples": [
+                self.examples.texts[rows[place]][:_EXAMPLE_CHARACTERS] for place in sorted(shown.tolist())
+            ],
         }
 
     def _suspicious(self) -> list[dict[str, Any]]:
-        rows = self._issues[~self._issues["row"].isin(self._answers)].head(_LISTED)
+        rows = self._issues[~self._issues["row"].isin(self.examples.rows[list(self._answers)])].head(_LISTED)
         return [
             {
                 "row": int(row),
@@ -283,22 +365,58 @@ class Review:
         held = read_corrections(self.path, self.examples, self.names)
         kept: dict[int, Answer] = {row: Answer("keep") for row in held.keep}
         dropped: dict[int, Answer] = {row: Answer("drop") for row in held.drop}
-        return kept | dropped | {row: Answer("relabel", label) for row, label in held.relabel.items()}
+        frame = read_table(self.path)
+        rules: dict[int, str] = {}
+        if _RULE in frame.columns:  # the report's corrections have none
+            rules = {int(row): rule or "" for row, rule in zip(frame["row"], frame[_RULE], strict=True)}
+        changed = {row: Answer("relabel", to, rules.get(row, "")) for row, to in held.relabel.items()}
+        return {self._place[row]: one for row, one in (kept | dropped | changed).items()}
 
-    def _write(self) -> None:
-        told = [(row, one) for row, one in sorted(self._answers.items()) if one.action != "skip"]
-        if not told:
-            self.path.unlink(missing_ok=True)
-            return
-        lines = [
-            (
-                row,
-                one.action,
-                "" if one.label is None else self.names.names[one.label],
-                self.names.names[self.given[row]],
-                self.examples.texts[row][:_TEXT_CHARACTERS],
+    def _tell(self, place: int | None, told: Mapping[int, Answer]) -> None:
+        before = {one: self._answers.get(one) for one in told}
+        self._replace(told)
+        self._undo.append(_Step(place, before))
+
+    def _replace(self, changes: Mapping[int, Answer | None]) -> None:
+        """Write answers down, None for a row that has none any more, and only then believe them."""
+        merged: dict[int, Answer | None] = {**self._answers, **changes}
+        answers = {row: one for row, one in merged.items() if one is not None}
+        if [one.action for one in answers.values()].count("drop") == len(self.examples):
+            raise InputError("All other rows are dropped: keep at least one.")
+        self._write(answers)
+        self._answers = answers
+
+    def _stamp_of_file(self) -> tuple[int, ...] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _write(self, answers: Mapping[int, Answer]) -> None:
+        if self._stamp_of_file() != self._stamp:
+            raise InputError(
+                f"{self.path} was changed by something else, perhaps a second review: stop this one, and "
+                "start it again."
             )
-            for row, one in told
-        ]
-        frame = pd.DataFrame(lines, columns=list(_COLUMNS))
-        write_table(escape_formulas(frame), self.path)
+        told = [(place, one) for place, one in sorted(answers.items()) if one.action != "skip"]
+        if told:
+            lines = [
+                (
+                    int(self.examples.rows[place]),
+                    one.action,
+                    "" if one.label is None else self.names.names[one.label],
+                    self.names.names[self.given[place]],
+                    self.examples.texts[place][:_TEXT_CHARACTERS],
+                    one.rule,
+                )
+                for place, one in told
+            ]
+            write_table(escape_formulas(pd.DataFrame(lines, columns=list(_COLUMNS))), self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+        self._stamp = self._stamp_of_file()
+
+
+def _speaks_against(one: Answer, true: int) -> bool:
+    return one.action == "keep" or (one.action == "relabel" and one.label != true)

@@ -89,7 +89,7 @@ def _option(
         default: Where it is not given; ``...``: it has to be given.
         choices: Values that it may have; none: any of its type.
         factory: Makes the default, in place of ``default``.
-        **limits: ``ge``, ``gt``, ``le`` and ``lt`` of a number.
+        **limits: ``ge``, ``gt``, ``le`` and ``lt`` of a number, ``min_length`` of text.
     """
     extra: dict[str, Any] = {"panel": panel} | ({"enum": list(choices)} if choices else {})
     made = {"default": default} if factory is None else {"default_factory": factory}
@@ -111,11 +111,33 @@ class RunConfig:
     model: str = _option(_MODEL, "Hub name or path of the pretrained model.")
     data: str = _option(
         _DATA,
-        "Training table: a CSV, TSV, JSONL or Parquet file, or a hub data set NAME[:CONFIG][@SPLIT].",
+        "Training table: a CSV, TSV, JSONL, JSON, Parquet or XLSX file, also packed (.gz), a folder of "
+        "Parquet files, or a hub data set NAME[:CONFIG][@SPLIT].",
     )
     output: str = _option(_OUTPUT, "Run folder to write.")
-    text_column: str = _option(_DATA, "Column of the texts.", "text")
+    text_column: str | list[str] = _option(
+        _DATA,
+        "Column of the texts. Given twice, as for a title and a body, the tokenizer encodes a pair; more are "
+        "joined to the second.",
+        "text",
+        min_length=1,
+    )
     label_column: str = _option(_DATA, "Column of the given labels, which may be wrong.", "label")
+    normalize_labels: bool = _option(
+        _DATA,
+        "Take labels for one that differ only in case, white space, characters that cannot be seen or how "
+        "Unicode composes letters.",
+        False,
+    )
+    unlabelled: list[str] = _option(
+        _DATA,
+        "What stands for a missing label besides an empty cell. Rows without a label are not trained on, but "
+        "predicted in unlabelled.csv, the least sure first.",
+        factory=list,
+    )
+    encoding: str | None = _option(
+        _DATA, "Encoding of the tables, such as cp1252. Default: UTF-8, or UTF-16 where it is marked.", None
+    )
     clean_label_column: str | None = _option(
         _DATA, "Column of true labels, if they are known; read for evaluation only.", None
     )
@@ -216,6 +238,12 @@ class RunConfig:
         return value
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """How every table of the run is read: arguments of ``clear_peft.data.load_examples``."""
+        names = ("text_column", "label_column", "normalize_labels", "unlabelled", "encoding")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def peak_learning_rate(self) -> float:
         """The learning rate, the default resolved."""
         return self.learning_rate or (1e-3 if get_method(self.method).adapter else 5e-5)
@@ -279,6 +307,7 @@ class Option:
         choices: Values that it may have; none: any of its kind.
         panel: Where ``--help`` shows it.
         meaning: What it is.
+        repeated: Whether a list may be given in place of one value, as by giving it several times.
     """
 
     name: str
@@ -289,6 +318,7 @@ class Option:
     choices: tuple[str, ...]
     panel: str
     meaning: str
+    repeated: bool = False
 
     @property
     def flag(self) -> str:
@@ -316,6 +346,7 @@ def options() -> list[Option]:
                 choices=tuple(field.json_schema_extra.get("enum", ())),
                 panel=field.json_schema_extra["panel"],
                 meaning=field.description,
+                repeated=get_args(field.annotation) == (str, list[str]),
             )
         )
     return made
@@ -326,6 +357,8 @@ def _kind(annotation: Any) -> type:
     inner = [kind for kind in get_args(annotation) if kind is not NoneType]
     if NoneType in get_args(annotation):
         return _kind(inner[0])
+    if list[str] in inner:  # or one name
+        return str
     return get_origin(annotation) or annotation
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
+from clear_peft.data import LabelNames
 from clear_peft.errors import InputError, RunFailedError
 from clear_peft.files import atomic_write
 from clear_peft.run_folder.config import CONFIG_NAME, RunConfig
@@ -17,6 +18,7 @@ CARD = "README.md"
 METRICS = "metrics.json"
 EPOCHS = "epochs.json"
 LABEL_ISSUES = "label_issues.csv"
+UNLABELLED = "unlabelled.csv"
 LABEL_QUALITY = "label_quality.safetensors"
 OUT_OF_SAMPLE = "out_of_sample.safetensors"
 DATA_DIGEST = "data.sha256"
@@ -33,6 +35,7 @@ _OURS = (
     METRICS,
     EPOCHS,
     LABEL_ISSUES,
+    UNLABELLED,
     LABEL_QUALITY,
     OUT_OF_SAMPLE,
     DATA_DIGEST,
@@ -40,6 +43,19 @@ _OURS = (
     TENSORBOARD,
     _PART,
 )
+
+
+def read_finished(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames]:
+    """What a finished run was told, and its classes; the folder may come from a stranger.
+
+    Raises:
+        InputError: If the folder holds no run, or one that is not finished.
+    """
+    config = RunConfig.load(folder)
+    labels = Path(folder) / ADAPTER / LABELS
+    if not labels.is_file():
+        raise InputError(f"{folder} holds a run that is not finished: carry it on with train --resume.")
+    return config, LabelNames.load(labels)
 
 
 def check(config: RunConfig, *, resume: bool, overwrite: bool) -> None:

@@ -36,7 +36,8 @@ def options_table() -> str:
 def _row(option: Option) -> str:
     default = "required" if option.required else "" if option.default is None else f"`{_written(option)}`"
     limits = ", ".join(f"`{choice}`" for choice in option.choices) or option.limits.removeprefix("of ")
-    return f"| `{option.name}` | {_TYPES[option.kind]} | {default} | {limits} | {option.meaning} |\n"
+    kind = f"{_TYPES[option.kind]}{' or list of names' if option.repeated else ''}"
+    return f"| `{option.name}` | {kind} | {default} | {limits} | {option.meaning} |\n"
 
 
 def _written(option: Option) -> str:

@@ -38,7 +38,7 @@ def load_label_quality(path: Path, names: Sequence[str]) -> tuple[LabelQuality, 
         names: Names of the classes.
 
     Raises:
-        InputError: If it is damaged, of other classes, or not about the rows 0, 1, … of a table.
+        InputError: If it is damaged, of other classes, or its rows are not in the order of a table.
     """
     mend = "give the run folder as train has written it"
     try:
@@ -51,7 +51,7 @@ def load_label_quality(path: Path, names: Sequence[str]) -> tuple[LabelQuality, 
             raise ValueError("it does not say whether noise was found")
     except _DAMAGE as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): {mend}.") from error
-    whole = np.array_equal(quality.rows, np.arange(len(quality)))
-    if labels != list(names) or quality.pred_probs.num_classes != len(names) or not whole:
+    in_order = bool((np.diff(quality.rows, prepend=-1) > 0).all())
+    if labels != list(names) or quality.pred_probs.num_classes != len(names) or not in_order:
         raise InputError(f"{path} is about other rows or labels than the run: {mend}.")
     return quality, noise_found

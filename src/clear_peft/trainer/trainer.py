@@ -42,7 +42,8 @@ class CleaRTrainer(Trainer):
     Args:
         model: A PEFT model for single-label classification; any classifier without ``clean_routing``.
         args: ``CleaRConfig``.
-        data_collator, processing_class: As for ``transformers.Trainer``.
+        data_collator: As for ``transformers.Trainer``.
+        processing_class: As for ``transformers.Trainer``.
         train_dataset: Map-style and tokenised, with a column ``labels`` or ``label`` of class ids.
         eval_dataset: As for ``transformers.Trainer``. Default, where ``args.eval_strategy`` asks for one: a
             share of the training rows.

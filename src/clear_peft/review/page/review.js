@@ -28,6 +28,23 @@
     return said;
   }
 
+  function tell(text) {
+    at("notice").textContent = text;
+    at("notice").hidden = false;
+    at("notice").scrollIntoView({ block: "nearest" });
+  }
+
+  // the second click of two is meant for the row before
+  const pressed = (button, action) => button.addEventListener("click", (event) => {
+    if (event.detail < 2) action();
+  });
+
+  function key(letter) {
+    const shown = made("kbd", letter);
+    shown.setAttribute("aria-hidden", "true");
+    return shown;
+  }
+
   // one request at a time: answers must arrive in their order
   async function work(action) {
     if (working) return;
@@ -36,8 +53,7 @@
     try {
       await action();
     } catch (error) {
-      at("notice").textContent = error.message;
-      at("notice").hidden = false;
+      tell(error.message);
     } finally {
       working = false;
       at("busy").hidden = true;
@@ -54,7 +70,7 @@
     const one = state.summary;
     const [low, high] = one.noise_rate_interval || [null, null];
     const range = low === null ? "" : `95 % interval ${percent(low)} to ${percent(high)}, `;
-    const by = one.random_rows ? `by ${one.random_rows} random rows` : "by the model alone; 10 random rows make it sure";
+    const by = one.random_rows ? `by ${one.random_rows} random rows` : "by the model; a sure estimate needs 10 random rows";
     const given = one.answered;
     const looked = given.keep + given.relabel + given.drop + given.skip;
     const precision = one.listed_precision === null ? "none is listed" : `about ${percent(one.listed_precision)} of them are wrong`;
@@ -62,7 +78,7 @@
     at("figures").replaceChildren(
       figure("Wrong labels", percent(one.noise_rate), range + by),
       figure("Listed as wrong", String(one.listed), precision),
-      figure("Looked at", `${looked} of ${one.rows}`, `${given.keep} right, ${given.relabel} wrong; ${changed}`),
+      figure("Answered", `${looked} of ${one.rows}`, `${given.keep} right, ${given.relabel} wrong; ${changed}`),
     );
   }
 
@@ -70,7 +86,9 @@
     at("list").tBodies[0].replaceChildren(...state.suspicious.map((one) => {
       const line = made("tr");
       for (const cell of [String(one.row), one.text, one.given, one.predicted, percent(one.clean_probability)]) {
-        line.append(made("td", cell));
+        const shown = made("td", cell);
+        shown.dir = "auto";
+        line.append(shown);
       }
       return line;
     }));
@@ -78,21 +96,24 @@
 
   function showPatterns() {
     at("rules").hidden = !state.patterns.length;
-    at("patterns").replaceChildren(...state.patterns.map((one, index) => {
+    at("patterns").replaceChildren(...state.patterns.map((one) => {
       const item = made("li");
       const line = made("p");
       line.append("Rows with ", made("strong", `“${one.words}”`), " labelled ", made("strong", one.given, "label"),
         `: all ${one.seen} that you looked at are `, made("strong", one.true, "label"), ".");
       const examples = made("ol");
-      examples.append(...one.examples.map((text) => made("li", text)));
+      examples.append(...one.examples.map((text) => {
+        const example = made("li", text);
+        example.dir = "auto";
+        return example;
+      }));
       const button = made("button", `Change ${one.rows} more rows to ${one.true}`);
-      button.addEventListener("click", () => work(async () => {
-        const { rows } = await ask("/api/apply", { pattern: index });
-        state.patterns.splice(index, 1);
+      pressed(button, () => work(async () => {
+        const { rows } = await ask("api/apply", { pattern: one.number });
+        state.patterns = state.patterns.filter((other) => other !== one);
         state.undo = true;
         showPatterns();
-        at("notice").textContent = `${rows} rows were changed to ${one.true}. Judge all rows to see what follows.`;
-        at("notice").hidden = false;
+        tell(`${rows} rows were changed to ${one.true}. Judge all rows to see what follows.`);
         place = state.batch.length;
         showRow();
       }));
@@ -114,7 +135,7 @@
       at("done-title").textContent = total ? "The batch is done" : "There are no rows left to look at";
       at("enough").textContent = state.summary.enough
         ? "Enough: the last two batches changed almost nothing. Further answers will gain little."
-        : "Your answers say something of all other rows, too.";
+        : total ? "Your answers say something of all other rows, too." : "All rows have an answer.";
       at("done-title").focus();
       return;
     }
@@ -125,18 +146,26 @@
     at("given").textContent = one.given;
     at("copies").textContent = one.copies > 1 ? `Your answer counts for ${one.copies} rows with this text.` : "";
     const keep = made("button", `Yes, ${one.given} `, "primary");
-    keep.append(made("kbd", "K"));
-    keep.addEventListener("click", () => answer("keep"));
+    keep.append(key("K"));
+    keep.setAttribute("aria-keyshortcuts", "K");
+    pressed(keep, () => answer("keep"));
     const others = one.suggested.filter(([label]) => label !== one.given).slice(0, 4);
     const buttons = others.map(([label, share], index) => {
       const button = made("button", `No, ${label} `);
-      button.append(made("span", percent(share), "share"), " ", made("kbd", String(index + 1)));
-      button.addEventListener("click", () => answer("relabel", label));
+      button.append(made("span", percent(share), "share"), " ", key(String(index + 1)));
+      button.setAttribute("aria-keyshortcuts", String(index + 1));
+      pressed(button, () => answer("relabel", label));
       return button;
     });
     at("answers").replaceChildren(keep, ...buttons);
     at("other").value = "";
     at("row").focus({ preventScroll: true });
+  }
+
+  // the next row without an answer, also from the beginning
+  function nextOpen(from) {
+    const places = state.batch.flatMap((one, index) => (one.answer === null ? [index] : []));
+    return places.find((index) => index >= from) ?? places[0] ?? state.batch.length;
   }
 
   function show() {
@@ -148,8 +177,7 @@
       option.value = label;
       return option;
     }));
-    place = state.batch.findIndex((one) => one.answer === null);
-    if (place < 0) place = state.batch.length;
+    place = nextOpen(0);
     showFigures();
     showPatterns();
     showList();
@@ -158,57 +186,67 @@
 
   const answer = (action, label) => work(async () => {
     if (place >= state.batch.length) return;
-    await ask("/api/answer", { row: state.batch[place].row, action, label });
+    await ask("api/answer", { row: state.batch[place].row, action, label });
+    state.batch[place].answer = action;
     state.undo = true;
-    place += 1;
+    place = nextOpen(place);
     showRow();
   });
 
   const undo = () => work(async () => {
     if (!state.undo) return;
-    const { row } = await ask("/api/undo", {});
-    if (row === null) state.undo = false;
-    const before = state.batch.findIndex((one) => one.row === row);
-    if (before >= 0) place = before;
-    showRow();
+    const undone = await ask("api/undo", {});
+    state = undone.state;
+    show();
+    const before = state.batch.findIndex((one) => one.row === undone.row);
+    if (before >= 0) {
+      place = before;
+      showRow();
+    } else if (undone.rows) {
+      tell(`${undone.rows} rows are as they were before.`);
+    }
   });
 
   const judge = () => work(async () => {
     at("busy").hidden = false;
-    state = await ask("/api/judge", {});
+    state = await ask("api/judge", {});
     show();
   });
 
   const finish = () => work(async () => {
     at("busy").hidden = false;
-    await ask("/api/judge", {});
-    await ask("/api/finish", {});
+    await ask("api/judge", {});
+    await ask("api/finish", {});
+    state = null;
     for (const section of document.querySelectorAll("main > *")) section.hidden = section.id !== "end";
     at("finish").hidden = true;
     at("end-title").focus();
   });
 
-  at("skip").addEventListener("click", () => answer("skip"));
-  at("drop").addEventListener("click", () => answer("drop"));
-  at("undo").addEventListener("click", undo);
-  at("undo-last").addEventListener("click", undo);
-  at("judge").addEventListener("click", judge);
-  at("finish").addEventListener("click", finish);
-  at("other").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
+  pressed(at("skip"), () => answer("skip"));
+  pressed(at("drop"), () => answer("drop"));
+  pressed(at("undo"), undo);
+  pressed(at("undo-last"), undo);
+  pressed(at("judge"), judge);
+  pressed(at("finish"), finish);
+  at("other-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const typed = at("other").value;
-    const label = state.labels.find((one) => one === typed)
-      ?? state.labels.find((one) => one.toLowerCase() === typed.trim().toLowerCase());
+    if (!state) return;
+    // the field holds no line ends
+    const plain = (text) => text.replace(/\s+/g, " ").trim();
+    const typed = plain(at("other").value);
+    const alike = state.labels.filter((one) => plain(one).toLowerCase() === typed.toLowerCase());
+    const label = alike.find((one) => plain(one) === typed) ?? (alike.length === 1 ? alike[0] : undefined);
     if (label !== undefined) {
       answer("relabel", label);
-    } else if (typed.trim()) {
-      at("notice").textContent = `There is no label “${typed}”: choose one of the list.`;
-      at("notice").hidden = false;
+    } else if (typed) {
+      tell(`There is no label “${typed}”: choose one of the list.`);
     }
   });
   document.addEventListener("keydown", (event) => {
     if (!state || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input")) return;
+    // a key that is held down answers one row, and one that is pressed elsewhere none
+    if (event.repeat || (event.target !== document.body && !event.target.closest("#asking, #done"))) return;
     const key = event.key.toLowerCase();
     if (place >= state.batch.length) {
       if (key === "enter" && !event.target.closest("button") && state.batch.length) judge();
@@ -224,7 +262,7 @@
   });
 
   work(async () => {
-    state = await ask("/api/state");
+    state = await ask("api/state");
     show();
   });
 })();

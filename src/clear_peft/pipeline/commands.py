@@ -1,0 +1,146 @@
+"""What ``train``, ``predict`` and ``evaluate`` do.
+
+The tables are read and checked first, without torch: what is wrong with them is said within seconds.
+"""
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from clear_peft.data import check_output, load_examples, write_table
+from clear_peft.data.checks import row_listing
+from clear_peft.errors import ClearWarning, InputError
+from clear_peft.pipeline.splits import read_tables
+from clear_peft.run_folder import layout
+from clear_peft.run_folder.config import RunConfig
+
+if TYPE_CHECKING:
+    from clear_peft.pipeline.progress import Reporter
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: "Reporter | None" = None,
+) -> dict[str, Any] | None:
+    """Train, choose the epoch on the (noisy) validation rows, and write the run folder.
+
+    Nothing is written before every input has been checked. Of several processes (torchrun, accelerate launch)
+    the first one writes and reports.
+
+    Args:
+        config: The run.
+        resume: Carry on an interrupted run with the same configuration. Default False.
+        overwrite: Whether the output may replace an earlier run. Default False.
+        reporter: Told of the progress. Default: nobody.
+
+    Returns:
+        What ``metrics.json`` holds; None on the other processes.
+
+    Raises:
+        InputError: If anything given is wrong; the sentence says what and how to mend it.
+    """
+    layout.check(config, resume=resume, overwrite=overwrite)
+    if reporter is not None and os.environ.get("RANK", "0") == "0":
+        reporter.stage(f"Reading {config.data}")
+    tables = read_tables(config)
+    from clear_peft.pipeline.training import train_on  # torch: seconds
+
+    return train_on(config, tables, resume=resume, reporter=reporter)
+
+
+def evaluate(
+    folder: str | os.PathLike[str],
+    data: str,
+    *,
+    text_column: str | list[str] | None = None,
+    label_column: str | None = None,
+    encoding: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, float]:
+    """Accuracy and macro-F1 of a finished run on a table with right labels.
+
+    Args:
+        folder: Run folder.
+        data: Table with texts and labels; rows without a label are left out.
+        text_column: Column of the texts. Default: as in the run's own table.
+        label_column: Column of the labels. Default: as in the run's own table.
+        encoding: Of the table. Default: as of the run's own table.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+
+    Returns:
+        ``accuracy``, ``macro_f1`` (fractions) and ``examples`` (their number).
+
+    Raises:
+        InputError: If the folder or the table is not what it should be.
+    """
+    config, names = layout.read_finished(folder)
+    reading = _reading(config, text_column=text_column, label_column=label_column, encoding=encoding)
+    table = load_examples(data, **reading, names=names, set_apart=True)
+    from clear_peft.pipeline.inference import load_run  # torch: seconds
+    from clear_peft.pipeline.metrics import accuracy_and_f1
+
+    examples = table.examples
+    assert examples.labels is not None  # a label column was asked for
+    predicted = load_run(folder, trust_remote_code=trust_remote_code).logits(examples).argmax(axis=1)
+    return {**accuracy_and_f1(predicted, examples.labels), "examples": len(examples)}
+
+
+def predict(
+    folder: str | os.PathLike[str],
+    data: str,
+    output: str,
+    *,
+    text_column: str | list[str] | None = None,
+    encoding: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> int:
+    """Write a table with the columns of the input, ``predicted_label`` and ``confidence``.
+
+    Args:
+        folder: Run folder.
+        data: Table with texts; where one is empty, so is what is predicted.
+        output: CSV, TSV, JSONL or Parquet file to write.
+        text_column: Column of the texts. Default: as in the run's own table.
+        encoding: Of the table. Default: as of the run's own table.
+        overwrite: Whether it may be there already. Default False.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+
+    Returns:
+        The number of rows that were predicted.
+
+    Raises:
+        InputError: If the folder or the table is not what it should be, or the output cannot be written.
+    """
+    check_output(output, [data], overwrite=overwrite)
+    config, names = layout.read_finished(folder)
+    reading = _reading(config, text_column=text_column, encoding=encoding)
+    table = load_examples(data, **{**reading, "label_column": None}, empty_texts=True)
+    taken = {"predicted_label", "confidence"} & set(table.frame.columns)
+    if taken:
+        raise InputError(f"{data} has a column {' and '.join(sorted(taken))} already: rename it there.")
+    from clear_peft.pipeline.inference import load_run  # torch: seconds
+
+    frame, rows = table.frame, table.examples.rows
+    empty = np.setdiff1d(np.arange(len(frame)), rows)
+    if len(empty):
+        message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
+        warnings.warn(message, ClearWarning, stacklevel=2)
+    confidence, predicted = load_run(folder, trust_remote_code=trust_remote_code).predictions(table.examples)
+    columns = {
+        "predicted_label": pd.Series([names.names[i] for i in predicted.tolist()], index=rows, dtype="str"),
+        "confidence": pd.Series(confidence.astype(np.float64).round(6), index=rows),
+    }
+    write_table(frame.assign(**columns), output)
+    return len(rows)
+
+
+def _reading(config: RunConfig, **given: Any) -> dict[str, Any]:
+    """How a table is read: as those of the run, but for what is given."""
+    return {**config.reading, **{name: value for name, value in given.items() if value is not None}}

@@ -1,0 +1,54 @@
+"""``clear-peft review`` from its start to its end."""
+
+import shlex
+
+import pytest
+from tables import written_table
+from typer.testing import CliRunner
+
+from clear_peft.cli.app import app
+from clear_peft.review import ReviewServer
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the command, and stops it by Ctrl+C after an answer.
+
+    Returns what the command has said, and the links that browsers were started with.
+    """
+    written_table(tmp_path).rename(columns={"label": "team"}).to_csv(tmp_path / "my table.csv", index=False)
+    links = []
+    monkeypatch.setattr("typer.launch", links.append)
+
+    def serve(server):
+        server.review.answer(0, "keep")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReviewServer, "serve_forever", serve)
+
+    def running(*more):
+        table = ["--data", str(tmp_path / "my table.csv"), "--label-column", "team"]
+        embeddings = ["--embeddings", str(tmp_path / "features.npy"), "--output", str(tmp_path / "scan")]
+        return CliRunner().invoke(app, ["review", *table, *embeddings, *more]), links
+
+    return running
+
+
+def test_answers_that_were_not_judged_are_told_at_the_end(run, tmp_path):
+    done, links = run()
+    assert done.exit_code == 0, done.output
+    assert "1 labels are right, 0 wrong" in done.stdout
+    command = shlex.split(done.stdout.partition("Train with your answers: ")[2])
+    assert command[:6] == [
+        "clear-peft", "train", "--data", str(tmp_path / "my table.csv"), "--label-column", "team"
+    ]  # fmt: skip
+    # who may list the processes sees this one, so it is not the link that is printed
+    (link,) = links
+    assert link not in done.stderr
+    assert "/?token=" in done.stderr
+
+
+def test_no_browser_is_started_where_none_is_wanted(run):
+    done, links = run("--no-browser")
+    assert done.exit_code == 0, done.output
+    assert links == []
