@@ -1,95 +1,197 @@
-"""The README says what is there."""
+"""README and docs say what is there: their code runs, and their commands, options and links exist."""
 
 import re
+from enum import Enum
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel
 
-from clear_peft.routing.router import detach
+from pages import PAGES, README, ROOT, anchors, blocks, commands, links, ours
+from tiny_text import keyword_table, tiny_checkpoint
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def names(pages):
+    return [page.name for page in pages]
 
 
 def test_ci_runs_the_readmes_test_command():
-    command = next(block for block in re.findall(r"```sh\n(.*?)\n```", README, re.S) if "pytest" in block)
+    command = next(block.strip() for block in blocks(README, "sh") if "pytest" in block)
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def _options(command):
-    for parameter in command.params:
-        yield from (option.removeprefix("--") for option in parameter.opts if option.startswith("--"))
-    for child in getattr(command, "commands", {}).values():
-        yield from _options(child)
-
-
-def test_options_in_the_readme_exist():
-    from typer.main import get_command
-
-    from clear_peft.cli.app import app
-
-    ours = re.sub(r"torchrun --[a-z-]+", "", README)
-    used = set(re.findall(r"(?<!\w)--([a-z][a-z-]+)", ours))
-    known = set(_options(get_command(app)))
-    assert used <= known, used - known
+def test_the_readme_is_short():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1200
 
 
 def test_every_method_noise_and_grid_is_named():
     from clear_peft.baselines import METHODS
     from clear_peft.bench.grid import shipped_grids
     from clear_peft.noise import KINDS
-
-    for name in [*METHODS, *KINDS, *shipped_grids()]:
-        assert f"`{name}`" in README, name
-
-
-def test_count_of_peft_methods():
     from clear_peft.tuners import available_methods
 
-    named = 9
-    assert f"and {len(available_methods()) - named} more tuner types" in README
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for name in [*METHODS, *KINDS, *shipped_grids(), *available_methods()]:
+        assert f"`{name}`" in page, name
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of transformers and peft
-def test_python_in_the_readme_runs(tmp_path, monkeypatch):
-    """As it stands, but on fewer rows and epochs, and with the packaged model in place of the hub's."""
-    from clear_peft.pipeline import demo
-    from clear_peft.pipeline.packages import bbc_news, minilm
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        # pages that are made when the site is built
+        if target.name in ("command-line.md", "settings.md"):
+            continue
+        assert target.exists(), link
+        if anchor and anchor not in ("only-light", "only-dark"):
+            assert anchor in anchors(target), link
 
+
+def test_the_grid_of_the_page_is_one(tmp_path):
+    from clear_peft.bench.grid import read_grid
+
+    grid, noise = blocks(ROOT / "docs" / "own-benchmark.md", "yaml")
+    path = tmp_path / "tickets.yaml"
+    path.write_text(grid)
+    assert len(read_grid(str(path))) == 9
+    path.write_text((noise + grid).replace("[given]", "[given, sym40, pair20]"))
+    assert len(read_grid(str(path))) == 27
+
+
+# Shell lines
+
+
+def group(command, words):
+    """The command of a shell line, and the words that are left."""
+    while hasattr(command, "commands"):
+        while words and words[0].startswith("-"):
+            words = words[1:]
+        if not words:
+            break
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def app():
+    from typer.main import get_command
+
+    from clear_peft.cli.app import app
+
+    return get_command(app)
+
+
+def check_call(words):
+    if not words or set(words) <= {"--help", "--version"}:
+        return
+    command, words = group(app(), words)
+    known = {flag: option for option in command.params for flag in option.opts}
+    given = set()
+    words = iter(words)
+    for word in words:
+        assert word in known or word in ("--help", "-h"), word
+        option = known[word]
+        given.add(option.name)
+        if not option.is_flag:
+            value = next(words)
+            assert not value.startswith("--"), f"{word} {value}"
+            kind = option.type_descriptor.annotation
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                assert value in [choice.value for choice in kind], f"{word} {value}"
+    lacking = {option.opts[0] for option in command.params if option.required and option.name not in given}
+    assert not lacking or "config" in given, lacking
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_shell_lines_are_calls_that_exist(page):
+    for words in commands(page):
+        for call in ours(words):
+            check_call(call)
+        scripts = [word for word in words if re.fullmatch(r"(benchmarks|examples)/\w+\.py", word)]
+        for script in scripts:
+            # some options are those of all benchmarks
+            folder = (ROOT / script).parent
+            source = "".join(path.read_text() for path in folder.glob("*.py"))
+            for option in [word for word in words if word.startswith("--")]:
+                assert f'"{option}"' in source, f"{script} {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_calls_in_sentences_have_options_that_exist(page):
+    for code in re.findall(r"`(clear-peft [^`]*)`", page.read_text()):
+        words = code.split()[1:]
+        if words[0].startswith("-") or "…" in words[0] or "|" in code:
+            continue
+        command, words = group(app(), words)
+        known = {flag for option in command.params for flag in option.opts}
+        used = {word for word in words if word.startswith("--")}
+        assert used <= {*known, "--help"}, code
+
+
+# Python
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Without a head, as the packaged one."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("model"), positions=128)
+    AutoModel.from_pretrained(folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, model):
+    """A folder with what the pages name, and a tiny model wherever a model is named."""
     monkeypatch.chdir(tmp_path)
-    news = bbc_news().groupby("label").head(60)
-    news["text"] = news["text"].str[:300]
-    demo._write_data(news.reset_index(drop=True), tmp_path / "clear-peft-demo" / "data")
-    changes = {
-        "sentence-transformers/all-MiniLM-L6-v2": str(minilm()),
-        '**preset("recommended")': '**{**preset("recommended"), "num_train_epochs": 2}',
-    }
-    finding, training, classifying, routing = re.findall(r"```python\n(.*?)```", README, re.S)
-    for old, new in changes.items():
-        assert old in training
-        training = training.replace(old, new)
-    names: dict = {}
-    exec(finding, names)
-    assert names["issues"]["is_label_issue"].any()
-    exec(training, names)
-    assert sorted(names["issues"]["row"]) == list(range(len(names["table"])))
-    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+    monkeypatch.setattr("clear_peft.pipeline.label_issues.minilm", lambda: model)
+    monkeypatch.setenv("CLEAR_PEFT_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "clear-peft-demo" / "data"
+    data.mkdir(parents=True)
+    keyword_table(120, seed=0, noise=0.3).to_csv(data / "train.csv", index=False)
+    keyword_table(30, seed=1).to_csv(data / "test.csv", index=False)
+    return tmp_path
 
-    assert 'peft="lora"' in classifying
-    exec(classifying.replace('peft="lora"', "epochs=1"), names)
-    assert (tmp_path / "classifier" / "classifier.json").is_file()
 
-    detach(names["model"])  # from the trainer's router
-    batch = names["tokenizer"](names["table"]["text"].tolist()[:4], return_tensors="pt", padding=True)
-    given = {
-        "peft_model": names["model"].cpu(),
-        "clean_probability": torch.tensor([0.1, 0.5, 0.9, 1.0]),
-        "ids": torch.arange(4),
-        "step": 0,
-        "batch": batch,
-        "loss_of": lambda outputs: outputs.logits.logsumexp(dim=1).mean(),
-    }
-    exec(routing, given)
-    assert any(p.grad is not None for n, p in names["model"].named_parameters() if "lora_" in n)
+def trained(folder, model):
+    """The run that a page goes on with."""
+    from clear_peft.pipeline import train
+    from clear_peft.run_folder import RunConfig
+
+    train(
+        RunConfig(
+            model=str(model), data="clear-peft-demo/data/train.csv", output=folder, epochs=1, max_length=32
+        )
+    )
+
+
+QUICKER = {
+    '**preset("recommended"))': '**{**preset("recommended"), "num_train_epochs": 2})',
+    'CleaRClassifier(peft="lora")': "CleaRClassifier(epochs=2)",
+}
+RUNNING = [page for page in PAGES if blocks(page, "python")]
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers and peft
+@pytest.mark.parametrize("page", RUNNING, ids=names(RUNNING))
+def test_python_runs(page, place, model):
+    """All blocks of a page, one after the other, as somebody would type them."""
+    seen: dict = {"__name__": "page"}
+    code = blocks(page, "python")
+    if '"runs/news/' in "".join(code):
+        trained("runs/news", model)
+    for block in code:
+        run = block.replace(f'"{MODEL}"', repr(str(model)))
+        for old, new in QUICKER.items():
+            run = run.replace(old, new)
+        exec(compile(run, page.name, "exec"), seen)
+    if "issues" in seen:
+        assert sorted(seen["issues"]["row"]) == list(range(120))
+    for folder in ("adapter", "classifier/adapter"):
+        if f'"{folder.partition("/")[0]}")' in "".join(code):
+            assert (Path(folder) / "adapter_config.json").is_file()
+    torch.set_num_threads(1)

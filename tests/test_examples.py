@@ -1,0 +1,83 @@
+"""The examples run, on small tables and with a tiny model."""
+
+import runpy
+
+import pandas as pd
+import pytest
+
+from pages import ROOT
+from tiny_text import keyword_table, tiny_checkpoint
+
+# of transformers and peft
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("model"), positions=128))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, model, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLEAR_PEFT_CACHE", str(tmp_path / "cache"))
+    keyword_table(120, seed=0, noise=0.3).to_csv("train.csv", index=False)
+    keyword_table(30, seed=1).to_csv("test.csv", index=False)
+
+    def example(name, *words):
+        runpy.run_path(str(ROOT / "examples" / name))["main"](["--model", model, *words])
+        return capsys.readouterr().out
+
+    return example
+
+
+def test_every_example_is_listed_and_run_here():
+    names = {path.name for path in (ROOT / "examples").glob("*.py")}
+    listed, here = (
+        (ROOT / "examples" / "README.md").read_text(),
+        (ROOT / "tests" / "test_examples.py").read_text(),
+    )
+    for name in names:
+        assert f"({name})" in listed
+        assert f'"{name}"' in here
+
+
+def test_audit_only(run):
+    said = run("audit_only.py", "--data", "train.csv")
+    found, table = pd.read_csv("label_issues.csv"), pd.read_csv("train.csv")
+    wrong = table["label"] != table["clean_label"]
+    assert wrong[found["row"].head(20)].mean() > 0.9
+    assert f"of {len(table)} labels are more likely wrong than right" in said
+
+
+def test_classify_csv(run):
+    table = pd.read_csv("train.csv")
+    table.loc[::3, "label"] = "  " + table["label"].str.upper()
+    table.loc[:4, "label"] = ""
+    table.loc[5, "label"] = "alone"
+    table.to_csv("messy.csv", index=False)
+    said = run("classify_csv.py", "--data", "messy.csv", "--epochs", "2", "--output", "classifier")
+    assert "Left out: 5 rows without text or label, 1 rows of rare classes" in said
+    assert "of 114 labels look wrong" in said
+
+
+def test_correct_and_train_again(run):
+    said = run(
+        "correct_and_train_again.py",
+        "--data",
+        "train.csv",
+        "--test",
+        "test.csv",
+        "--rows",
+        "20",
+        "--epochs",
+        "2",
+    )
+    assert said.count("Test accuracy") == 2
+
+
+def test_custom_loop(run, tmp_path):
+    said = run("custom_loop.py", "--data", "train.csv", "--epochs", "2", "--output", "adapter")
+    losses = [float(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith("epoch")]
+    assert losses[1] < losses[0]
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
