@@ -2,25 +2,34 @@
 
     OMP_NUM_THREADS=1 python benchmarks/verified_rows.py --data-dir DATA --cache FOLDER --output cells.jsonl
 
-k random rows are verified, by reviewers who err in some of their answers, and the probe judges all others.
-Beside it: a probe on the k rows alone, one on the given labels with these k set right, and one that ignores
-them. Features are those of the packaged MiniLM, without class names unless --names is given.
+k rows are verified, by reviewers who err in some of their answers, and the probe judges all others. The rows
+are random, or those that ``rows_to_verify`` proposes, in batches of --batch, judged anew after each. Beside,
+for random rows: a probe on the k rows alone, one on the given labels with these k set right; and one that
+ignores them. Features are those of the packaged MiniLM, without class names unless --names is given.
 
-Prints, for each data set and k, means over seeds of the average precision of the list (rows that are not
-verified), of the accuracy on true test labels, and of the estimated noise rate beside the true one; how often
-its interval covers; and in how many cells the verified rows made the list or the probe worse.
+Prints, as mean ± standard deviation over seeds, the accuracy on true test labels and the average precision of
+the list (rows that are not verified), for each data set and k; what it is compared with; the noise rate, and
+how often intervals for it cover; and in how many cells the verified rows made the list or the probe worse.
 """
 
 import time
 from argparse import Namespace
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clear_peft.data import LabelNames, read_table
-from clear_peft.label_quality import LabelQuality, LinearProbe, fit_probe, with_verified
+from clear_peft.label_quality import (
+    LabelQuality,
+    LinearProbe,
+    fit_probe,
+    noise_rate_from_sample,
+    rows_to_verify,
+    with_verified,
+)
 from clear_peft.label_quality.ridge import one_hot
 from clear_peft.label_quality.soft_ridge import Axes, SoftRidge
 from clear_peft.pipeline.encoder import encode
@@ -41,7 +50,7 @@ from label_noise_cells import (
 
 _GIVEN = ("trec_weak", "semeval_llm", "hausa_news", "yoruba_news", "noisyagnews")
 _PUT_IN = {"trec6": (("symmetric", 0.6), ("pair", 0.4)), "banking77": (("symmetric", 0.6),)}
-_KEYS = ("data", "noise", "k", "errs", "seed")
+_KEYS = ("data", "noise", "choose", "errs", "k", "seed")
 _MOST_TEST_ROWS = 2000
 OURS, IGNORING, RIGHT, ALONE = "ours", "ignoring", "set right", "k alone"
 
@@ -50,7 +59,9 @@ def main() -> None:
     """Parse, judge, print."""
     parser = arguments(__doc__)
     parser.add_argument("--k", type=int, nargs="+", default=[5, 10, 30, 100, 300])
-    parser.add_argument("--errs", type=float, nargs="+", default=[0.0], help="share of wrong answers")
+    parser.add_argument("--choose", nargs="+", choices=("random", "proposed"), default=["random"])
+    parser.add_argument("--batch", type=int, default=30, help="rows proposed before all are judged anew")
+    parser.add_argument("--reviewer-errors", type=float, nargs="+", default=[0.0], help="of their answers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--names", action="store_true", help="use the names of the classes too")
     parser.add_argument("--output", type=Path, help="JSON lines, one a cell; what is there is not done again")
@@ -61,17 +72,31 @@ def main() -> None:
         for kind, rate in _PUT_IN.get(name, (("given", 0.0),)):
             noise = f"{kind} {rate}" if rate else kind
             bench = None
-            for errs, k, seed in product(options.errs, options.k, range(options.seeds)):
-                cell = known.get((name, noise, k, errs, seed))
-                if cell is None:
+            # seeds come first, so that a part of the cells has all of k
+            for seed, errs, choose, k in product(
+                range(options.seeds), options.reviewer_errors, options.choose, sorted(options.k)
+            ):
+                key = (name, noise, choose, errs, k, seed)
+                if key not in known:
                     bench = bench or Bench(table, features, kind, rate, options)
-                    cell = dict(zip(_KEYS, (name, noise, k, errs, seed), strict=True))
-                    cell |= bench.judged(k, errs, seed)
-                    keep_cell(cell, options.output)
-                cells.append(cell)
+                    known[key] = dict(zip(_KEYS, key, strict=True)) | bench.judged(choose, k, errs, seed)
+                    keep_cell(known[key], options.output)
+                cells.append(known[key])
             print(f"{name} {noise}: done", flush=True)
-    print_means(cells)
+    print_by_k(cells)
+    print_compared(cells)
+    print_rates(cells)
     print_losses(cells)
+
+
+class Round(NamedTuple):
+    """What is known after some rows were verified: answers, the probe, the random sample."""
+
+    verified: np.ndarray
+    probe: LinearProbe
+    quality: LabelQuality
+    sampled: np.ndarray
+    seconds: float
 
 
 class Bench:
@@ -87,37 +112,66 @@ class Bench:
         self._names = name_similarity(table, features, options) if options.names else None
         self._test, self._test_labels, self._test_names = self._read_test()
         self._ignoring = self._fitted(self._labels)
+        self._after = cache(self._proposed)  # rounds that a longer review goes on from
 
-    def judged(self, k: int, errs: float, seed: int) -> dict[str, Any]:
-        """Figures of k random rows, each as average precision and test accuracy."""
-        size, classes = len(self._labels), self._table.num_classes
-        rng = np.random.default_rng(1000 + seed)
-        some = rng.choice(size, k, replace=False)
-        answers = self._table.true[some].copy()
-        off = rng.random(k) < errs
-        answers[off] = (answers[off] + rng.integers(1, classes, off.sum())) % classes
-        verified = np.full(size, -1)
-        verified[some] = answers
-        started = time.perf_counter()
-        probe, quality = with_verified(*self._ignoring, self._features, verified, prior_scores=self._names)
-        seconds = time.perf_counter() - started
-        others = verified < 0
-        low, high = quality.noise_rate_interval or (0.0, 1.0)
+    def judged(self, choose: str, k: int, errs: float, seed: int) -> dict[str, Any]:
+        """Figures of k rows, each as average precision and test accuracy."""
+        after = (self._random if choose == "random" else self._after)(k, errs, seed)
+        quality, others = after.quality, after.verified < 0
         true = float(self._wrong.mean())
+        low, high = quality.noise_rate_interval or (0.0, 1.0)
+        p = quality.clean_probability if quality.blind_probability is None else quality.blind_probability
+        rate, sample = noise_rate_from_sample(p, after.verified, self._labels, after.sampled)
         cell: dict[str, Any] = {
-            OURS: self._figures(probe, quality, others),
+            OURS: self._figures(after.probe, quality, others),
             IGNORING: self._figures(*self._ignoring, others),
-            ALONE: self._alone(some, answers, others),
             "true": true,
             "rate": quality.noise_rate,
             "covered": low <= true <= high,
             "width": high - low,
-            "seconds": seconds,
+            "sample": int((after.sampled > 0).sum()),
+            "sample_rate": rate,
+            "sample_covered": sample[0] <= true <= sample[1],
+            "sample_width": sample[1] - sample[0],
+            "seconds": after.seconds,
         }
-        if not errs:
-            right = np.where(others, self._labels, verified)
-            cell[RIGHT] = self._figures(*self._fitted(right), others)
+        if choose == "random":
+            some = np.flatnonzero(~others)
+            cell[ALONE] = self._alone(some, after.verified[some], others)
+            if not errs:
+                right = np.where(others, self._labels, after.verified)
+                cell[RIGHT] = self._figures(*self._fitted(right), others)
         return cell
+
+    def _random(self, k: int, errs: float, seed: int) -> Round:
+        size = len(self._labels)
+        chosen = np.isin(np.arange(size), np.random.default_rng(1000 + seed).choice(size, k, replace=False))
+        return self._round(np.where(chosen, self._answers(errs, seed), -1), chosen)
+
+    def _proposed(self, k: int, errs: float, seed: int) -> Round:
+        """Batches of one size; the last may be smaller."""
+        before = (k - 1) // self._options.batch * self._options.batch
+        quality, verified = self._ignoring[1], np.full(len(self._labels), -1)
+        if before:
+            last = self._after(before, errs, seed)
+            quality, verified = last.quality, last.verified.copy()
+        some = rows_to_verify(self._features, quality, k - before, seed=1000 + seed).rows
+        verified[some] = self._answers(errs, seed)[some]
+        sampled = rows_to_verify(self._features, quality, 0, verified=verified, seed=1000 + seed).sampled
+        return self._round(verified, sampled)
+
+    def _round(self, verified: np.ndarray, sampled: np.ndarray) -> Round:
+        started = time.perf_counter()
+        probe, quality = with_verified(*self._ignoring, self._features, verified, prior_scores=self._names)
+        return Round(verified, probe, quality, sampled, time.perf_counter() - started)
+
+    def _answers(self, errs: float, seed: int) -> np.ndarray:
+        """What reviewers say of every row, if they are asked."""
+        rng, classes = np.random.default_rng(2000 + seed), self._table.num_classes
+        answers = self._table.true.copy()
+        off = rng.random(len(answers)) < errs
+        answers[off] = (answers[off] + rng.integers(1, classes, off.sum())) % classes
+        return answers
 
     def _fitted(self, labels: np.ndarray) -> tuple[LinearProbe, LabelQuality]:
         return fit_probe(
@@ -158,41 +212,95 @@ class Bench:
         return features, labels, prior
 
 
-def print_means(cells: list[dict[str, Any]]) -> None:
-    """A row for each data set, k and share of wrong answers: means over seeds."""
-    judges = (OURS, IGNORING, RIGHT, ALONE)
-    print(f"\neach of the first two columns: {' / '.join(judges)}\n")
-    print("| data | answers wrong | k | AP | test accuracy | wrong | estimated | covered | width | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    keys = dict.fromkeys((cell["data"], cell["noise"], cell["errs"], cell["k"]) for cell in cells)
-    for data, noise, errs, k in keys:
-        some = [
-            cell
-            for cell in cells
-            if (cell["data"], cell["noise"], cell["errs"], cell["k"]) == (data, noise, errs, k)
+def print_by_k(cells: list[dict[str, Any]]) -> None:
+    """Tables of k: of each data set the mean ± standard deviation over seeds, and at first without."""
+    for place, what in enumerate(("average precision of the list", "accuracy of the probe")):
+        for errs, choose in dict.fromkeys((cell["errs"], cell["choose"]) for cell in cells):
+            alike = [c for c in cells if (c["errs"], c["choose"]) == (errs, choose)]
+            counts = list(dict.fromkeys(cell["k"] for cell in alike))
+            print(f"\n{what}, {choose} rows, {errs:.0%} of answers wrong\n")
+            print(f"| data | seeds | k = 0 | {' | '.join(map(str, counts))} |")
+            print("|---" * (len(counts) + 3) + "|")
+            for name, some in _by_data(alike):
+                values = [[c[OURS][place] for c in some if c["k"] == k] for k in counts]
+                ignoring = number(float(np.mean([c[IGNORING][place] for c in some])))
+                seeds = "–".join(map(str, sorted({len(each) for each in values})))
+                print(f"| {name} | {seeds} | {ignoring} | {' | '.join(map(_spread, values))} |")
+
+
+def print_compared(cells: list[dict[str, Any]]) -> None:
+    """Accuracy beside what else may be done with the same random rows."""
+    judges = (IGNORING, RIGHT, ALONE, OURS)
+    print(f"\naccuracy: {' / '.join(judges)}; random rows, answers right\n")
+    some = [cell for cell in cells if cell["choose"] == "random" and not cell["errs"]]
+    counts = list(dict.fromkeys(cell["k"] for cell in some))
+    print(f"| data | {' | '.join(map(str, counts))} |\n" + "|---" * (len(counts) + 1) + "|")
+    for name, of_data in _by_data(some):
+        columns = [
+            " / ".join(number(float(np.mean([c[j][1] for c in of_data if c["k"] == k]))) for j in judges)
+            for k in counts
         ]
-        columns = []
-        for place in range(2):
-            values = [np.mean([cell.get(judge, (np.nan,) * 2)[place] for cell in some]) for judge in judges]
-            columns.append(" / ".join(number(float(value)) for value in values))
-        mean = {key: np.mean([cell[key] for cell in some]) for key in ("true", "rate", "covered", "width")}
-        seconds = np.mean([cell["seconds"] for cell in some])
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+def print_rates(cells: list[dict[str, Any]]) -> None:
+    """The noise rate: how far estimates are off, and how often and how wide intervals cover."""
+    print("\nnoise rate: by all that is known, and by the random sample alone\n")
+    print(
+        "| rows | answers wrong | k | cells | off by | covered | width | sample | off by | covered | width |"
+    )
+    print("|---" * 11 + "|")
+    for key in dict.fromkeys((cell["choose"], cell["errs"], cell["k"]) for cell in cells):
+        some = [cell for cell in cells if (cell["choose"], cell["errs"], cell["k"]) == key]
+        mean = {
+            name: float(np.mean([cell[name] for cell in some]))
+            for name in ("covered", "width", "sample", "sample_covered", "sample_width")
+        }
+        off, sample_off = (
+            float(np.mean([abs(cell[name] - cell["true"]) for cell in some]))
+            for name in ("rate", "sample_rate")
+        )
         print(
-            f"| {data} {noise} | {errs:.0%} | {k} | {' | '.join(columns)} | {mean['true']:.2f} "
-            f"| {mean['rate']:.2f} | {mean['covered']:.0%} | {mean['width']:.2f} | {seconds:.1f} |"
+            f"| {key[0]} | {key[1]:.0%} | {key[2]} | {len(some)} | {off:.2f} | {mean['covered']:.0%} "
+            f"| {mean['width']:.2f} | {mean['sample']:.0f} | {sample_off:.2f} "
+            f"| {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} |"
         )
 
 
 def print_losses(cells: list[dict[str, Any]]) -> None:
     """How often, and by how much at most, verified rows made things worse than ignoring them."""
     print()
-    for k in dict.fromkeys(cell["k"] for cell in cells):
+    for key in dict.fromkeys((cell["choose"], cell["errs"], cell["k"]) for cell in cells):
+        some = [cell for cell in cells if (cell["choose"], cell["errs"], cell["k"]) == key]
         for place, what in enumerate(("AP", "test accuracy")):
-            gaps = np.array([cell[OURS][place] - cell[IGNORING][place] for cell in cells if cell["k"] == k])
+            gaps = np.array([cell[OURS][place] - cell[IGNORING][place] for cell in some])
             print(
-                f"- k = {k}, {what}: {gaps.mean():+.3f} on average; worse than ignoring in "
-                f"{(gaps < 0).sum()} of {len(gaps)} cells, at most by {max(0.0, -gaps.min()):.3f}"
+                f"- {key[0]} rows, {key[1]:.0%} wrong, k = {key[2]}, {what}: {gaps.mean():+.3f} on average; "
+                f"worse than ignoring in {(gaps < 0).sum()} of {len(gaps)} cells, at most by "
+                f"{max(0.0, -gaps.min()):.3f}; in the mean over seeds, in {_worse_sets(some, place)}"
             )
+
+
+def _worse_sets(cells: list[dict[str, Any]], place: int) -> str:
+    """Data sets that are worse on average."""
+    sets = _by_data(cells)
+    worse = [n for n, some in sets if np.mean([c[OURS][place] - c[IGNORING][place] for c in some]) < 0]
+    return f"{len(worse)} of {len(sets)} data sets" + (f" ({', '.join(worse)})" if worse else "")
+
+
+def _by_data(cells: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    names = dict.fromkeys((cell["data"], cell["noise"]) for cell in cells)
+    return [
+        (f"{data} {noise}", [c for c in cells if (c["data"], c["noise"]) == (data, noise)])
+        for data, noise in names
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    """Mean ± standard deviation, if there are several."""
+    if not values:
+        return "–"
+    return number(float(np.mean(values))) + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Which rows a person should look at next: a random sample, and rows that stand for many like them.
 
 The random sample tells the noise rate without any assumption (``noise_rate_from_sample``). So that it stays
-one whatever else is looked at, the rows stand in a random order that the seed alone decides, and the sample is
-its beginning: a row of it that has been looked at for another reason counts along.
+one whatever else is looked at, the rows stand in a random order that the seed alone decides, and the sample
+is its beginning: a row of it that has been looked at for another reason counts along.
 
-The others represent: of the rows that are not near a verified one, those whose answer is in doubt count most,
-and are put into clusters (k-means: Lloyd 1982, started as by Arthur and Vassilvitskii 2007). The row in the
-middle of each is proposed.
+The others represent. Mistakes that have a reason are alike: like texts with the same label. So rows are put
+into clusters by text and given label (k-means: Lloyd 1982, started as by Arthur and Vassilvitskii 2007), and
+the row in the middle of each is proposed; rows nearest to one that has been looked at are left out. Rows
+whose answer is in doubt are no better: mistakes that look right are in no doubt (with few answers, typical
+rows teach more: Hacohen et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,10 @@ Places = npt.NDArray[np.int64]
 # rows that are put into clusters, at the most, and verified ones that they are compared with
 _MOST_ROWS, _MOST_VERIFIED = 10_000, 1000
 _STEPS = 5
+# dimensions of given labels
+_MOST_CODES = 256
 _TINY = 1e-12
+_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +75,7 @@ def rows_to_verify(
             somebody could not decide belong to them. Default: those of ``quality``.
         groups: Group of each row, (N,), such as copies of a text. Default: those of ``quality``.
         seed: Of the random order; the same in all rounds of a review.
-        random_share: Share of the random sample among the proposed rows.
+        random_share: Share of the random sample among the proposed rows, rounded up.
 
     Raises:
         InputError: If shapes differ, count is negative or random_share is not between 0 and 1.
@@ -82,14 +87,16 @@ def rows_to_verify(
         )
     if count < 0 or not 0 <= random_share <= 1:
         raise InputError(
-            f"count is {count} and random_share is {random_share}: give 0 or more rows and a share from 0 to 1."
+            f"count is {count} and random_share is {random_share}: give 0 or more rows and a share from 0 "
+            "to 1."
         )
     seen = _seen(verified, quality)
-    group = as_groups(quality.groups if groups is None else groups, size)
+    group: Places = as_groups(quality.groups if groups is None else groups, size).astype(np.int64)
     rng = np.random.default_rng(seed)
     order = _Order.of(group, rng)
     left = order.rows[~seen[order.rows]]
-    drawn = left[: round(min(count, len(left)) * random_share)]
+    # rounded up, but for the share's own rounding
+    drawn = left[: int(np.ceil(min(count, len(left)) * random_share - 1e-9))]
     known = np.isin(group, group[np.r_[np.flatnonzero(seen), drawn]])
     others = left[~known[left]]
     found, alike = _representatives(features, quality, others, np.flatnonzero(known), count - len(drawn), rng)
@@ -141,19 +148,10 @@ def _seen(verified: npt.ArrayLike | None, quality: LabelQuality) -> npt.NDArray[
     values = np.asarray(verified)
     if values.shape != (len(quality),) or values.dtype.kind not in "bi":
         raise InputError(
-            f"verified has shape {values.shape} and dtype {values.dtype}: give bool, or classes and -1, for each "
-            f"of the {len(quality)} rows."
+            f"verified has shape {values.shape} and dtype {values.dtype}: give bool, or classes and -1, "
+            f"for each of the {len(quality)} rows."
         )
     return values if values.dtype == bool else values >= 0
-
-
-def _doubt(quality: LabelQuality, rows: Places) -> Array:
-    """The probability that an answer is another one than expected, (B,)."""
-    p, given = quality.clean_probability[rows].astype(np.float64), quality.given[rows]
-    others = quality.pred_probs[rows].dense().astype(np.float64)
-    others[np.arange(len(rows)), given] = 0
-    likeliest = others.max(axis=1) / np.maximum(others.sum(axis=1), _TINY)
-    return 1 - np.maximum(p, (1 - p) * likeliest)
 
 
 def _representatives(
@@ -164,57 +162,83 @@ def _representatives(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[Places, list[int]]:
-    """The middle rows of so many clusters, and how many rows each stands for."""
-    if count <= 0 or not len(others):
-        return others[:0], []
-    share = max(1.0, len(others) / _MOST_ROWS)
-    rows = np.sort(others[:_MOST_ROWS])  # they are in random order
-    weights = _doubt(quality, rows)
-    weights += weights.mean() + _TINY
-    points = _unit(features, rows)
-    near = _unit(features, rng.permutation(known)[:_MOST_VERIFIED])
-    distances = _nearest(points, near)
-    centers: list[int] = []
-    for _ in range(min(count, len(rows))):
-        mass = weights * distances + _TINY
-        mass[centers] = 0
-        centers.append(int(np.searchsorted(np.cumsum(mass), rng.random() * mass.sum())))
-        distances = np.minimum(distances, _nearest(points, points[centers[-1:]]))
-    middles, fixed = points[centers], _nearest(points, near)
+    """The middle rows of so many clusters, largest first, and how many rows each stands for.
+
+    Args:
+        features: (N, D) or (N, V, D).
+        quality: Of N labels.
+        others: Rows to choose from, in random order.
+        known: Rows that have been looked at, and their copies.
+        count: How many to choose.
+        rng: For the start.
+    """
+    rows = np.sort(others[:_MOST_ROWS])
+    count = min(count, len(rows))
+    if not count:
+        return rows[:0], []
+    near = rng.permutation(known)[:_MOST_VERIFIED]
+    points = _points(features, quality, np.r_[rows, near])
+    points, fixed = points[: len(rows)], points[len(rows) :]
+    far = _distances(points, fixed).min(axis=1, initial=np.inf)
+    middles = points[_spread_out(points, far, count, rng)]
     for _ in range(_STEPS):
-        own = _distances(points, middles)
-        cluster = np.where(own.min(axis=1) < fixed, own.argmin(axis=1), -1)
-        for each in range(len(middles)):
-            inside = cluster == each
-            if inside.any():
-                middles[each] = weights[inside] @ points[inside] / weights[inside].sum()
-    own = _distances(points, middles)
-    cluster = np.where(own.min(axis=1) < fixed, own.argmin(axis=1), -1)
-    sizes = np.bincount(cluster[cluster >= 0], minlength=len(middles))
-    chosen = np.empty(len(middles), np.int64)
-    for each in np.argsort(-sizes, kind="stable"):
-        best = int(own[:, each].argmin())
-        chosen[each] = best
-        own[best] = np.inf
-    order = np.argsort(-sizes, kind="stable")
-    return rows[chosen[order]], [max(1, round(n * share)) for n in sizes[order]]
+        cluster = _cluster(_distances(points, middles), far)
+        for each in np.unique(cluster[cluster >= 0]):
+            middles[each] = points[cluster == each].mean(axis=0)
+    distances = _distances(points, middles)
+    cluster = _cluster(distances, far)
+    counts = np.bincount(cluster[cluster >= 0], minlength=count)
+    largest = np.argsort(-counts, kind="stable")
+    chosen = np.empty(count, np.int64)
+    for place, each in enumerate(largest):
+        chosen[place] = distances[:, each].argmin()
+        distances[chosen[place]] = np.inf
+    share = len(others) / len(rows)
+    return rows[chosen], [max(1, round(n * share)) for n in counts[largest]]
 
 
-def _unit(features: Features, rows: Places) -> npt.NDArray[np.float32]:
-    """Rows at unit length, (B, D)."""
+def _points(features: Features, quality: LabelQuality, rows: Places) -> npt.NDArray[np.float32]:
+    """Features at unit length beside given labels, each as much spread, (B, D + C)."""
     found = np.asarray(features[rows], np.float32)
     found = found[:, -1] if found.ndim == 3 else found
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _TINY).astype(np.float32)
+    found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _TINY)
+    labels = np.unique(quality.given[rows], return_inverse=True)[1]
+    codes = np.eye(labels.max() + 1, dtype=np.float32)
+    if len(codes) > _MOST_CODES:  # nearly at right angles
+        codes = np.random.default_rng(_SEED).normal(size=(len(codes), _MOST_CODES)).astype(np.float32)
+        codes /= np.sqrt(_MOST_CODES)
+    return np.concatenate([_scaled(found), _scaled(codes[labels])], axis=1)
+
+
+def _scaled(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Around 0, with a mean squared norm of 1."""
+    centred = rows - rows.mean(axis=0)
+    return centred / np.sqrt(max(float((centred**2).sum(axis=1).mean()), _TINY)).astype(np.float32)
+
+
+def _spread_out(
+    points: npt.NDArray[np.float32], far: npt.NDArray[np.float32], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Points that are far from what has been looked at and from each other (k-means++)."""
+    chosen: list[int] = []
+    mass = np.where(np.isfinite(far), far, 1.0).astype(np.float64)
+    for _ in range(count):
+        mass[chosen] = 0
+        total = np.cumsum(mass + _TINY * ~np.isin(np.arange(len(mass)), chosen))
+        chosen.append(int(np.searchsorted(total, rng.random() * total[-1], side="right")))
+        mass = np.minimum(mass, _distances(points, points[chosen[-1:]])[:, 0])
+    return chosen
 
 
 def _distances(points: npt.NDArray[np.float32], centers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Squared distances of points at unit length, (B, K)."""
-    return np.maximum(1 + (centers**2).sum(axis=1) - 2 * (points @ centers.T), 0)
+    """Squared distances, (B, K)."""
+    squares = (points**2).sum(axis=1)[:, None] + (centers**2).sum(axis=1)
+    return np.maximum(squares - 2 * (points @ centers.T), 0)
 
 
-def _nearest(points: npt.NDArray[np.float32], centers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The least of them, (B,); 4, the largest there can be, where there is no center."""
-    return _distances(points, centers).min(axis=1, initial=4.0)
+def _cluster(distances: npt.NDArray[np.float32], far: npt.NDArray[np.float32]) -> Places:
+    """The nearest middle of each row, (B,); -1 where something that has been looked at is nearer."""
+    return np.where(distances.min(axis=1) < far, distances.argmin(axis=1), -1)
 
 
 def _stands_for(rows: int) -> str:

@@ -5,7 +5,8 @@ knows of some rows says otherwise. How much it may say against the given labels 
 there are several opinions (``opinions``): the fit that ignores verified rows, and joint fits in which they
 count little or much. Each is asked for the verified rows that it has not seen, by cross-validation; by these
 answers a logarithmic pool weighs the opinions, and what a given label is worth beside them (Genest and Zidek
-1986). A last probe is fitted to what the pool says of all rows.
+1986). A last probe is fitted to what the pool says of all rows. What is predicted without the given label is
+a mean of it and of the fit that ignores verified rows, again by answers that neither has seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ _LAST_ROWS, _MOST_ROWS, _FEWEST_ROWS = 1 << 14, 1 << 13, 1500
 _WEIGHT_PRECISION, _LABEL_PRECISION = 2.0, 1.0
 # share of reviewers' answers
 _MISTAKEN = 0.05
+# of the last probe, each as likely beforehand
+_SHARES = np.linspace(0, 1, 21)
 _LEAST = 1e-6
 _SEED = 0
 
@@ -69,10 +72,13 @@ class Pool(NamedTuple):
     Attributes:
         opinions: The first ignores the verified rows.
         weights: Of the opinions, (M,), and of the given label itself, last.
+        share: Of the last probe, in what is predicted without the given label; the rest is that of the first
+            opinion.
     """
 
     opinions: tuple[Opinion, ...]
     weights: Array
+    share: float
 
     def __call__(
         self,
@@ -89,6 +95,10 @@ class Pool(NamedTuple):
             for one in self.opinions
         ]
         return pooled(said, labels, self.weights)
+
+    def predicted(self, ignoring: Array, last: Array) -> Array:
+        """P(true class | row) by the fit that ignores verified rows and by the last probe, (B, C) each."""
+        return _between(ignoring, last, self.share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +135,7 @@ class VerifiedProbe:
         """
         places = self.axes(features)
         beliefs = self.pool(places, labels, ignoring, prior_scores)
-        return self.probe(places, prior_scores), beliefs
+        return self.pool.predicted(ignoring, self.probe(places, prior_scores)), beliefs
 
 
 class Verdict(NamedTuple):
@@ -165,7 +175,7 @@ def fit_verified(rows: Rows, axes: Axes) -> Verdict:
     probe, pred_probs = fitted.probe(targets, fitted.best_penalty(targets))
     counts = prior_counts(classes) + counted_by_class(targets * rows.counted[:, None], rows.labels)
     noise = NoiseModel("class_conditional", counts / counts.sum(axis=1, keepdims=True))
-    return Verdict(VerifiedProbe(axes, pool, probe), pred_probs, known, noise)
+    return Verdict(VerifiedProbe(axes, pool, probe), pool.predicted(rows.ignoring, pred_probs), known, noise)
 
 
 def _pool(rows: Rows) -> tuple[Pool, Array]:
@@ -179,20 +189,70 @@ def _pool(rows: Rows) -> tuple[Pool, Array]:
     unseen = np.full((len(formed), len(answered), classes), 1 / classes)
     most = max(_FOLD_CELLS // classes, _FEWEST_ROWS, 2 * int(rows.asked.sum()))
     kept = chosen(rows.groups, rows.verified, most)
+    heard = []
     for fold in _folds(rows):
         verified = rows.verified.copy()
         verified[answered[fold]] = -1
         some = replace(rows, verified=verified)[kept]
         asked = np.searchsorted(kept, answered[fold])
-        for place, one in enumerate(opinions(some)):
-            unseen[place, fold] = posterior(one.pred_probs[asked], one.transition, some.labels[asked])
+        said = [posterior(one.pred_probs, one.transition, some.labels) for one in opinions(some)]
+        for place, one in enumerate(said):
+            unseen[place, fold] = one[asked]
+        if len(said) == len(formed):
+            heard.append((fold, said))
     given = rows.labels[answered]
     weights = _pool_weights(unseen, given, rows.verified[answered])
     said = [posterior(one.pred_probs, one.transition, rows.labels) for one in formed]
     beliefs = pooled(said, rows.labels, weights)
     if len(formed) > 1:
         beliefs[answered] = pooled(list(unseen), given, weights)
-    return Pool(tuple(formed), weights), beliefs
+    return Pool(tuple(formed), weights, _share(rows[kept], heard, unseen)), beliefs
+
+
+def _share(
+    rows: Rows, heard: Sequence[tuple[npt.NDArray[np.integer], Sequence[Array]]], unseen: Array
+) -> float:
+    """The share of the last probe beside the fit that ignores verified rows: its posterior mean.
+
+    Before anything is known, all shares are as likely; where no answer can be left out, it is 0.
+
+    Args:
+        rows: All verified ones among them.
+        heard: Answers that were left out, by their places, and what opinions without them say of the rows.
+        unseen: What these say of the answers, (M, K, C).
+    """
+    if not heard:
+        return 0.0
+    answered = rows.answered
+    given, answers = rows.labels[answered], rows.verified[answered]
+    right, ignoring = one_hot(answers, rows.num_classes), rows.ignoring[answered]
+    fitted, last = SoftRidge(rows.places, rows.groups, rows.counted, rows.prior_scores), ignoring.copy()
+    for fold, said in heard:
+        others = np.setdiff1d(np.arange(len(answered)), fold)
+        weights = _pool_weights(unseen[:, others], given[others], answers[others])
+        targets = pooled(said, rows.labels, weights)
+        targets[answered[others]] = right[others]
+        _, pred_probs = fitted.probe(targets, fitted.best_penalty(targets))
+        last[fold] = pred_probs[answered[fold]]
+    logs = np.array([_log_likelihood(_between(ignoring, last, share), right) for share in _SHARES])
+    return float(softmax(logs) @ _SHARES)
+
+
+def _log_likelihood(probabilities: Array, right: Array) -> float:
+    """Of answers (K, C), any of which may be another class by mistake."""
+    low = _mistaken_for(right.shape[1])
+    return float(np.log(low + (1 - _MISTAKEN - low) * (probabilities * right).sum(axis=1)).sum())
+
+
+def _mistaken_for(num_classes: int) -> float:
+    """The probability that an answer is a certain wrong class."""
+    return _MISTAKEN / max(num_classes - 1, 1)
+
+
+def _between(one: Array, other: Array, share: float) -> Array:
+    """The logarithmic mean of probabilities (N, C), ``share`` of which is the other's."""
+    logs = (1 - share) * np.log(np.maximum(one, _LEAST)) + share * np.log(np.maximum(other, _LEAST))
+    return softmax(logs, axis=1)
 
 
 def rows_to_learn(num_classes: int) -> int:
@@ -262,7 +322,7 @@ def _pool_weights(unseen: Array, labels: Labels, answers: Labels) -> Array:
         one_hot(labels, classes),
         one_hot(answers, classes),
     )
-    low = _MISTAKEN / max(classes - 1, 1)
+    low = _mistaken_for(classes)
     precision = np.append(np.full(opinions, _WEIGHT_PRECISION), _LABEL_PRECISION)
 
     def negative(theta: Array) -> tuple[float, Array]:
