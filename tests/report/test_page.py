@@ -186,6 +186,15 @@ def test_without_a_test_table_no_test_accuracy_is_shown():
     assert ("Rows", "9 train") in facts(record)
 
 
+def test_cut_texts_and_several_columns_are_shown():
+    record = small_record(
+        config={"text_column": ["title", "body"], "label_column": "team"},
+        metrics=metrics_of(3) | {"cut_texts": {"train": 4, "validation": 0}},
+    )
+    assert ("Texts cut at the most tokens", "4 train, 0 validation") in facts(record)
+    assert ("Columns", "texts in title and body, labels in team") in facts(record)
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is():
     record = small_record(metrics=None, audit=None, missing=["There is no label_issues.csv yet."])
     page = parsed(record)

@@ -56,6 +56,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("PEFT method", peft or ("none: all weights are trained" if method else None)),
         ("Training method", _with_preset(method, config.get("preset"))),
         ("Rows", _row_counts(metrics.get("rows") or {})),
+        ("Texts cut at the most tokens", _row_counts(metrics.get("cut_texts") or {})),
         ("Epochs", _epoch_counts(record)),
         ("Seed", metrics.get("seed", config.get("seed"))),
         ("Training time", _duration(metrics.get("train_seconds"))),
@@ -125,7 +126,9 @@ def _brief_path(source: str | None) -> str | None:
 
 
 def _columns(config: Mapping[str, Any]) -> str:
-    names = [("texts", config.get("text_column")), ("labels", config.get("label_column"))]
+    texts = config.get("text_column")
+    texts = texts if isinstance(texts, str | None) else " and ".join(map(str, texts))
+    names = [("texts", texts), ("labels", config.get("label_column"))]
     names += [("true labels", config.get("clean_label_column")), ("ids", config.get("id_column"))]
     names += [("groups", config.get("group_column")), ("verified", config.get("verified_column"))]
     return ", ".join(f"{name} in {column}" for name, column in names if column)
