@@ -195,3 +195,19 @@ def test_the_page_lists_none_of_them(table, looked_at):
     shown = row_columns(found.issues, names, 1 << 20)
     assert sorted(shown["row"]) == sorted(set(range(ROWS)) - set(looked_at))
     assert (shown["total"], shown["shown"]) == (ROWS, ROWS - LOOKED_AT)
+
+
+def test_several_files_count_together_and_the_last_one_wins(cli, place, tmp_path, table, looked_at):
+    table.to_csv(tmp_path / "train.csv", index=False)
+    (tmp_path / "first").mkdir()
+    first = _corrections(tmp_path / "first", table, looked_at[:8])
+    second = _corrections(tmp_path, table, looked_at[4:])
+    frame = pd.read_csv(second, keep_default_na=False)
+    frame.loc[0, ["action", "label"]] = ["drop", ""]
+    frame.to_csv(second, index=False)
+    _, issues = _scanned(
+        cli, place, tmp_path / "train.csv", tmp_path / "scan", "--verified", first, "--verified", second
+    )
+    verified = issues.dropna(subset="verified").set_index("row")["verified"]
+    assert set(verified.index) == set(looked_at) - {looked_at[4]}
+    assert (verified == table["clean_label"][verified.index]).all()

@@ -51,10 +51,10 @@ def scan(
         ),
     ] = None,
     verified: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="corrections.csv of an earlier report, in place of that column: kept and relabelled rows "
-            "are verified.",
+            help="corrections.csv of a review or a report, in place of that column: kept and relabelled "
+            "rows are verified. May be repeated; a later file counts where both name a row.",
             rich_help_panel=DATA,
         ),
     ] = None,

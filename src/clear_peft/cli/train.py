@@ -37,7 +37,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         rich_help_panel=option.panel,
         autocompletion=(lambda: list(option.choices)) if option.choices else None,
     )
-    default = [option.default] if option.repeated else option.default
+    default = [option.default] if option.repeated and option.default is not None else option.default
     given: Any = list[kind] if option.repeated else kind  # type: ignore[valid-type]
     return inspect.Parameter(
         option.name,

@@ -70,8 +70,8 @@ class ScanOptions:
             copies of a text alone are grouped.
         verified_column: Column that says which rows a person has looked at: their true label, or true where
             the given one is right. Default: nobody has looked at any.
-        verified: A ``corrections.csv`` of the report of an earlier scan, instead: rows that were kept or
-            relabelled are verified. Default: none.
+        verified: A ``corrections.csv`` of a review or a report, instead, or several: rows that were kept or
+            relabelled are verified, as the last file says that names them. Default: none.
         model: Hub name or path of a pretrained encoder. Default: all-MiniLM-L6-v2.
         pred_probs: .npy or Parquet file of out-of-sample probabilities, (N, C), instead of a model.
         embeddings: .npy or Parquet file of features, (N, D), instead of a model.
@@ -90,7 +90,7 @@ class ScanOptions:
     encoding: str | None = None
     group_column: str | None = None
     verified_column: str | None = None
-    verified: str | None = None
+    verified: str | Sequence[str] | None = None
     model: str | None = None
     pred_probs: str | None = None
     embeddings: str | None = None

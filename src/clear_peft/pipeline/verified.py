@@ -1,5 +1,6 @@
-"""Rows that a person has looked at, out of the corrections that the report writes."""
+"""Rows that a person has looked at, out of the corrections that a review or a report writes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,8 @@ from clear_peft.data import Examples, LabelNames
 from clear_peft.errors import InputError
 
 
-def with_verified(examples: Examples, names: LabelNames, path: str | None) -> Examples:
-    """Examples with the rows of a ``corrections.csv`` as verified ones.
+def with_verified(examples: Examples, names: LabelNames, paths: str | Sequence[str] | None) -> Examples:
+    """Examples with the rows of ``corrections.csv`` as verified ones.
 
     Rows that were kept have the given label for their true one, rows that were relabelled the new one. Rows
     to drop are left as they are.
@@ -18,21 +19,25 @@ def with_verified(examples: Examples, names: LabelNames, path: str | None) -> Ex
     Args:
         examples: All rows of a table, labelled.
         names: Names of their classes.
-        path: The file; None: the same examples.
+        paths: The file, or several, of which a later one counts where both name a row; None: the same
+            examples.
 
     Raises:
-        InputError: If the file is not about this table, or the table says itself which rows are verified.
+        InputError: If a file is not about this table, or the table says itself which rows are verified.
     """
-    if path is None:
+    if paths is None:
         return examples
     if examples.verified is not None:
         raise InputError("There are a file and a column of verified rows: give one of them.")
     assert examples.labels is not None  # as the caller has read them
-    corrections = read_corrections(path, examples, names)
     place = {row: i for i, row in enumerate(examples.rows.tolist())}
     verified = np.full(len(examples), -1, np.int64)
-    for row in corrections.keep:
-        verified[place[row]] = examples.labels[place[row]]
-    for row, label in corrections.relabel.items():
-        verified[place[row]] = label
+    for path in [paths] if isinstance(paths, str) else paths:
+        corrections = read_corrections(path, examples, names)
+        for row in corrections.keep:
+            verified[place[row]] = examples.labels[place[row]]
+        for row, label in corrections.relabel.items():
+            verified[place[row]] = label
+        for row in corrections.drop:  # it was kept before, perhaps
+            verified[place[row]] = -1
     return replace(examples, verified=verified)

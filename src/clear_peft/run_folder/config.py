@@ -155,10 +155,12 @@ class RunConfig:
         "is right. These rows are believed, and not held out; the others are judged by what they tell.",
         None,
     )
-    verified: str | None = _option(
+    verified: str | list[str] | None = _option(
         _DATA,
-        "corrections.csv of a report, in place of that column: kept and relabelled rows are verified.",
+        "corrections.csv of a review or a report, in place of that column: kept and relabelled rows are "
+        "verified. Given several times, a later file counts where both name a row.",
         None,
+        min_length=1,
     )
     validation: str | None = _option(
         _DATA, "Validation table. Without it, rows of the training table are held out.", None
@@ -346,7 +348,7 @@ def options() -> list[Option]:
                 choices=tuple(field.json_schema_extra.get("enum", ())),
                 panel=field.json_schema_extra["panel"],
                 meaning=field.description,
-                repeated=get_args(field.annotation) == (str, list[str]),
+                repeated={str, list[str]} <= set(get_args(field.annotation)),
             )
         )
     return made
