@@ -4,10 +4,8 @@ import copy
 import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
-from clear_peft.files import refuse_links_out, write_json
+from clear_peft.files import refuse_links_out, replaced_folder, write_json
 from clear_peft.label_quality import as_groups
 from clear_peft.pipeline import distributed
 from clear_peft.pipeline.in_memory import program_left_alone, trained
@@ -222,7 +220,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         try:
             if final.exists() and {entry.name for entry in final.iterdir()} not in (_SAVED, set()):
                 raise InputError(f"{folder} holds what is no saved classifier: give another folder.")
-            with _replacing(final) as part:
+            with replaced_folder(final) as part:
                 self.model_.save_pretrained(part / layout.ADAPTER)
                 self.tokenizer_.save_pretrained(part / layout.ADAPTER)
                 names_of(self.classes_).save(part / layout.ADAPTER / layout.LABELS)
@@ -296,27 +294,6 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.one_d_array = tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         return tags
-
-
-@contextmanager
-def _replacing(final: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of another one, or of none, when it is whole."""
-    part, earlier = (final.with_name(f".{final.name}.{os.getpid()}.{end}") for end in ("part", "earlier"))
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if final.exists():
-            final.rename(earlier)
-        try:
-            part.rename(final)
-        except OSError:
-            if earlier.exists():
-                earlier.rename(final)
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _config(parameters: Mapping[str, Any], output: str = ".") -> RunConfig:

@@ -3,7 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,34 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         raise InputError(
             f"Cannot write {os.fspath(path)!r}: {reason}; choose an existing folder that you may write to."
         ) from error
+
+
+@contextmanager
+def replaced_folder(final: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of another one, or of none, when it is whole.
+
+    Args:
+        final: The folder; what it holds is gone afterwards.
+
+    Raises:
+        OSError: If it cannot be written; then all is as before.
+    """
+    part, earlier = (final.with_name(f".{final.name}.{os.getpid()}.{end}") for end in ("part", "earlier"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if final.exists():
+            final.rename(earlier)
+        try:
+            part.rename(final)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(final)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def refuse_links_out(folder: str | os.PathLike[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 import typer.main
 from rich.markup import escape
 
-from clear_peft.cli import audit, bench, demo, evaluate, noise, predict, report, review, scan, train
+from clear_peft.cli import audit, bench, demo, evaluate, export, noise, predict, report, review, scan, train
 from clear_peft.cli.examples import EXAMPLES
 from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
@@ -28,6 +28,7 @@ for command in (
     report.report,
     predict.predict,
     evaluate.evaluate,
+    export.export,
     noise.noise,
     demo.demo,
 ):

@@ -1,0 +1,82 @@
+"""A finished run as one transformers model, for whatever serves such models."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from clear_peft.baselines import get_method
+from clear_peft.errors import InputError
+from clear_peft.files import replaced_folder
+from clear_peft.pipeline.inference import load_run
+from clear_peft.run_folder import layout
+
+_MADE = {"config.json", layout.LABELS}
+# of the largest logit: merging adds up weights instead of outputs
+_TOLERANCE = 1e-3
+
+
+def export(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> float:
+    """Write a run as one model in float32, with tokenizer and names of classes; plain transformers loads it.
+
+    Args:
+        folder: Run folder.
+        output: Folder to write, new or empty.
+        overwrite: Whether an earlier export there may be replaced. Default False.
+        trust_remote_code: Whether code that comes with the model may run. Default False.
+
+    Returns:
+        The largest difference of a logit between the run and the exported model, on the names of the classes.
+
+    Raises:
+        InputError: If the run is not finished, its PEFT method adds what is no weight of the model, or the
+            folder must not or cannot be written to.
+    """
+    target = Path(output)
+    _check_target(target, overwrite=overwrite)
+    run = load_run(folder, trust_remote_code=trust_remote_code)
+    batch = run.tokenizer(list(run.names.names), padding=True, return_tensors="pt")
+    model = run.model.eval()
+    with torch.inference_mode():
+        before = model(**batch).logits
+    if get_method(run.config.method).adapter:
+        try:
+            model = model.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError, TypeError) as problem:
+            raise InputError(
+                f"{run.config.peft} cannot be merged into the weights of the model: load "
+                f"{Path(folder) / layout.ADAPTER} beside it instead."
+            ) from problem
+    with torch.inference_mode():
+        after = model.eval()(**batch).logits
+    error = float((after - before).abs().max())
+    if not error <= _TOLERANCE * float(before.abs().max()):
+        raise InputError(
+            f"The merged model is another one: its logits differ by {error:.2g}. Load "
+            f"{Path(folder) / layout.ADAPTER} beside the model instead."
+        )
+    try:
+        with replaced_folder(target) as part:
+            model.save_pretrained(part)
+            run.tokenizer.save_pretrained(part)
+            run.names.save(part / layout.LABELS)
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise InputError(f"Cannot write {output}: {reason}; give another --output.") from problem
+    return error
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    held = {entry.name for entry in target.iterdir()} if target.is_dir() else {target.name}
+    if held and not held >= _MADE:
+        raise InputError(f"{target} holds something that is no exported model: give another --output.")
+    if held and not overwrite:
+        raise InputError(f"{target} holds a model already: give another --output, or --overwrite.")
