@@ -29,6 +29,12 @@ _NEEDS = {
     "apt": "PEFT's prefixes have no gates: this one has its own format and needs clear-peft.",
 }
 
+_PLAIN_PEFT = (
+    "It is an ordinary PEFT adapter and needs nothing but PEFT. The number of classes and their names are "
+    "given to the model, as below: AutoPeftModelForSequenceClassification alone does not find them. "
+    "`clear-peft export` merges adapter and model into one that knows them."
+)
+
 _CITATION = """\
 @inproceedings{kim-etal-2024-clear,
   title = {{CleaR}: Towards Robust and Generalized Parameter-Efficient Fine-Tuning for Noisy Label Learning},
@@ -208,6 +214,8 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             "base = AutoModelForSequenceClassification.from_pretrained(",
             f"    {json.dumps(base or 'path/to/the/base/model')},",
             "    num_labels=len(labels),",
+            "    id2label=dict(enumerate(labels)),",
+            "    label2id={name: i for i, name in enumerate(labels)},",
             "    pad_token_id=tokenizer.pad_token_id,",
             f"    ignore_mismatched_sizes=True{code},",
             ")",
@@ -235,7 +243,7 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "    predicted = model(**batch).logits.argmax(dim=1)",
         "print([labels[i] for i in predicted.tolist()])",
     ]
-    needs = _NEEDS.get(peft, "It is an ordinary PEFT adapter and needs nothing but PEFT.")
+    needs = _NEEDS.get(peft, _PLAIN_PEFT)
     return "\n".join([needs, "", "```python", *lines, "```"])
 
 
