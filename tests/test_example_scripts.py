@@ -35,7 +35,7 @@ def test_every_example_is_listed_and_run_here():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
     listed, here = (
         (ROOT / "examples" / "README.md").read_text(),
-        (ROOT / "tests" / "test_examples.py").read_text(),
+        (ROOT / "tests" / "test_example_scripts.py").read_text(),
     )
     for name in names:
         assert f"({name})" in listed
