@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,12 @@ def duplicate_groups(texts: Sequence[str]) -> np.ndarray:
         Group of each text, (N,) int64, numbered from 0 in the order of their first texts; -1 for a text
         that is alone.
     """
+    return _groups_of(tuple(texts)).copy()
+
+
+# a table is asked about by its judgement, its audit, and in every round of a review
+@lru_cache(maxsize=1)
+def _groups_of(texts: tuple[str, ...]) -> np.ndarray:
     codes, distinct = pd.factorize(np.array([_normalised(text) for text in texts], dtype=object))
     signatures = np.concatenate([np.zeros((0, _BANDS * _BAND_SIZE), np.uint32), *_signatures(distinct)])
     first, second = _near(distinct, *_candidates(signatures))
