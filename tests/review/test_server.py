@@ -250,3 +250,9 @@ def test_text_of_the_table_is_only_text(tmp_path):
         assert page.inner_text("#text").startswith("<img src=x")
         assert page.locator("main img").count() == page.locator("main script").count() == 0
         assert complaints == []
+
+
+def test_a_length_beyond_all_numbers_is_refused(server):
+    headers = {**_cookie(server), "X-Clear-Peft": "1", "Content-Length": "9" * 5000}
+    reply, _ = _ask(server, "POST", f"{server.home}api/answer", None, **headers)
+    assert reply.status == 413

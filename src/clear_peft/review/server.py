@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not (self._expected_host() and self._known() and self.headers.get(_OURS)):
             return self._refuse(HTTPStatus.FORBIDDEN)
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > _LARGEST_BODY:
+        if not (length.isascii() and length.isdigit() and len(length) < 9) or int(length) > _LARGEST_BODY:
             return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         path = self._below_home(self.path)
         try:
