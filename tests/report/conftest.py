@@ -1,9 +1,9 @@
 """Reports that are open in a browser."""
 
 import pytest
-from browser import Opener, started_browser
 from records import news_record
 
+from browser import Opener, started_browser
 from clear_peft.report import render
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import KEY, PER_PAGE, current, downloaded, listed, progress, row_numbers, search, table
 from records import NEWS, audit_of, issues_of, small_record
 
+from browser import KEY, PER_PAGE, current, downloaded, listed, progress, row_numbers, search, table
 from clear_peft.audit import read_corrections
 from clear_peft.data import Examples, LabelNames, read_table
 

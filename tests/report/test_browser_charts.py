@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import PER_PAGE, overflow, row_numbers, table
 from records import epochs_of, hostile_record, many_classes_record, metrics_of, news_record, small_record
+
+from browser import PER_PAGE, overflow, row_numbers, table
 
 
 def test_every_part_is_drawn(page, news):

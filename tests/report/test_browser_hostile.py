@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from browser import KEY, PER_PAGE, downloaded, overflow, row_numbers, search
 from records import HOSTILE, NEWS, audit_of, hostile_record, issues_of, small_record
 
+from browser import KEY, PER_PAGE, downloaded, overflow, row_numbers, search
 from clear_peft.data import escape_formulas, read_table, unescape_formulas
 from clear_peft.report import render
 
