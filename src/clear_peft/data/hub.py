@@ -8,6 +8,7 @@ import pandas as pd
 
 from clear_peft.data.arrow import read_parquet, table_to_frame
 from clear_peft.data.checks import listing
+from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import InputError
 
 _NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:/\s]+))?(@(?P<split>.+))?", re.ASCII)
@@ -96,7 +97,8 @@ def read_hub(source: str) -> pd.DataFrame:
     import datasets
 
     try:
-        data = datasets.load_dataset(match["name"], match["config"], split=match["split"] or "train")
+        with hub_or_cache(match["name"]):
+            data = datasets.load_dataset(match["name"], match["config"], split=match["split"] or "train")
         return table_to_frame(data.with_format("arrow")[:], source)
     except InputError:
         raise

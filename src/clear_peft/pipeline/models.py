@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from clear_peft.data import LabelNames
+from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import ClearWarning, InputError
 
 # what transformers raises over a name, a folder or a file that is not what it should be; ImportError where
@@ -33,10 +36,8 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     Raises:
         InputError: If there is none of that name.
     """
-    try:
+    with _loading("tokenizer", name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except _REFUSALS as error:
-        raise _not_found("tokenizer", name, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers makes one without words where there are no tokenizer files
         raise InputError(f"{name!r} holds no tokenizer: give a model that comes with its own.")
@@ -63,7 +64,7 @@ def load_classifier(
         InputError: If there is no such model, or its architecture has no classification head.
     """
     labels = dict(enumerate(names.names))
-    try:
+    with _loading("model", name):
         config = AutoConfig.from_pretrained(
             name,
             id2label=labels,
@@ -87,10 +88,6 @@ def load_classifier(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except InputError:
-        raise
-    except _REFUSALS as error:
-        raise _not_found("model", name, error) from error
     _warn_of_random_layers(name, found)
     return model
 
@@ -101,7 +98,7 @@ def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:
     Raises:
         InputError: If there is none of that name.
     """
-    try:
+    with _loading("model", name):
         model, found = AutoModel.from_pretrained(
             name,
             dtype=torch.float32,
@@ -109,8 +106,6 @@ def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except _REFUSALS as error:
-        raise _not_found("model", name, error) from error
     _warn_of_random_layers(name, found)
     return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
 
@@ -148,6 +143,18 @@ def check_length(model: Any, max_length: int) -> None:
             f"max_length is {max_length}, but the model has {limit} positions{taken}: "
             f"give at most {limit - prefix}."
         )
+
+
+@contextmanager
+def _loading(what: str, name: str) -> Iterator[None]:
+    """Inside, what is wrong with a name, a folder or the connection becomes a sentence."""
+    try:
+        with hub_or_cache(name):
+            yield
+    except InputError:
+        raise
+    except _REFUSALS as error:
+        raise _not_found(what, name, error) from error
 
 
 def _not_found(what: str, name: str, error: Exception) -> InputError:
