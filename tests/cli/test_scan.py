@@ -15,7 +15,7 @@ from clear_peft.pipeline import frozen_encoder
 from tiny_text import keyword_table
 
 ROWS = 96
-FILES = ["label_issues.csv", "metrics.json", "report.html"]
+FILES = ["label_issues.csv", "metrics.json", "report.html", "table_issues.csv"]
 
 
 @pytest.fixture(autouse=True)

@@ -114,7 +114,7 @@ def scan(
 def result_values(found: "ScanResult") -> dict[str, Any]:
     """The scan for a program."""
     from clear_peft.audit import confused_pairs
-    from clear_peft.run_folder.layout import LABEL_ISSUES, REPORT, UNLABELLED
+    from clear_peft.run_folder.layout import LABEL_ISSUES, REPORT, TABLE_ISSUES, UNLABELLED
 
     issues = found.audit.issues
     pairs = confused_pairs(found.audit.joint, found.audit.labels, len(issues), limit=_PAIRS)
@@ -123,6 +123,7 @@ def result_values(found: "ScanResult") -> dict[str, Any]:
         "confused": pairs.to_dict("records"),
         "most_suspicious": issues.head(_TOP).to_dict("records"),
         "label_issues": str(found.folder / LABEL_ISSUES),
+        "other_issues": str(found.folder / TABLE_ISSUES),
         **({"next": str(found.folder / UNLABELLED)} if found.metrics["unlabelled"] else {}),
         "report": str(found.folder / REPORT),
     }
@@ -146,9 +147,13 @@ def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
             f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {pair['rows']:.0f} rows"
             for pair in values["confused"]
         ]
+    from clear_peft.audit import TABLE_ISSUES
+
+    others = [f"{count} {TABLE_ISSUES[kind]}" for kind, count in values["table_issues"].items() if count]
     return [
         *lines,
         f"All rows: {values['label_issues']}",
+        f"Other issues: {', '.join(others) or 'none'}: {values['other_issues']}",
         f"Report: {values['report']}",
         f"{values['seconds']:.1f} seconds",
     ]

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers: its clients ask six times for each file, for minutes if nobody does."""
+"""Whether the hub of Hugging Face answers: its clients ask six times for each file, which takes minutes."""
 
 import os
 from collections.abc import Iterator

@@ -82,6 +82,7 @@ def write_outcome(
             **({} if tables.unlabelled is None else {"unlabelled": len(tables.unlabelled)}),
         },
         "cut_texts": cut,
+        "leaks": tables.leaks,
     }
     given, true = tables.rows.labels, tables.rows.clean_labels
     if given is not None and true is not None:

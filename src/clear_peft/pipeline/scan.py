@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clear_peft.audit import Audit, audit
+from clear_peft.audit import Audit, audit, table_issues
+from clear_peft.audit.table_issues import TABLE_ISSUES as KINDS
 from clear_peft.data import Examples, LabelNames, LoadedTable, escape_formulas, read_table, write_table
 from clear_peft.data.examples import examples_of
 from clear_peft.data.tables import without_empty_end
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
@@ -35,7 +37,7 @@ from clear_peft.pipeline.verified import with_verified
 from clear_peft.report import RunRecord
 from clear_peft.report.run import save_report
 from clear_peft.run_folder.config import CONFIG_NAME
-from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT, UNLABELLED
+from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT, TABLE_ISSUES, UNLABELLED
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
@@ -106,8 +108,8 @@ class ScanResult:
     """What a scan has found.
 
     Attributes:
-        folder: Where ``label_issues.csv``, ``metrics.json``, ``report.html`` and, of rows without a label,
-            ``unlabelled.csv`` are.
+        folder: Where ``label_issues.csv``, ``table_issues.csv``, ``metrics.json``, ``report.html`` and, of
+            rows without a label, ``unlabelled.csv`` are.
         quality: Of the labels.
         audit: The ranked rows, and which classes are confused.
         metrics: What ``metrics.json`` holds.
@@ -136,22 +138,23 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     folder = scan_folder(options)
     check_folder(folder, options)
     table, has_texts = read_rows(options, reporter)
-    examples, names, others = table.examples, table.names, table.unlabelled
+    examples, names, unlabelled = table.examples, table.names, table.unlabelled
     assert names is not None  # there is a label column
     examples = with_verified(examples, names, options.verified)
     if options.pred_probs:
         probabilities = read_array(options.pred_probs, names.names)
         by = _judged_by(options, has_texts, reporter)
         quality = assess(examples, names, pred_probs=_rows(probabilities, examples, table), **by)
-        next_rows = None
-        if others is not None:
-            left = np.asarray(_rows(probabilities, others, table))
-            next_rows = what_to_label_next(others, left.max(axis=1), left.argmax(axis=1), names)
+        judged = next_rows = None
+        if unlabelled is not None:
+            left = np.asarray(_rows(probabilities, unlabelled, table))
+            next_rows = what_to_label_next(unlabelled, left.max(axis=1), left.argmax(axis=1), names)
     else:
         judged, next_rows = judge_rows(options, table, has_texts, reporter)
         quality = judged.believing(examples.verified)
+    others = other_issues(examples, names, judged, has_texts, reporter)
     reporter.stage(f"Writing {folder}")
-    return write_scan(options, examples, names, quality, time.perf_counter() - started, next_rows)
+    return write_scan(options, examples, names, quality, time.perf_counter() - started, next_rows, others)
 
 
 def with_defaults(options: ScanOptions) -> ScanOptions:
@@ -240,6 +243,35 @@ def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> d
     }
 
 
+def other_issues(
+    examples: Examples, names: LabelNames, judged: Judged | None, has_texts: bool, reporter: "Reporter"
+) -> pd.DataFrame:
+    """What is wrong with a table beside its labels; a warning says so where its texts are mostly codes.
+
+    Args:
+        examples: N rows, with labels.
+        names: Names of the classes.
+        judged: Their judgement, for its features; None: near duplicates and outliers are not looked for.
+        has_texts: Whether the texts are those of the rows.
+        reporter: Told what is being done.
+
+    Returns:
+        As ``clear_peft.audit.table_issues``.
+    """
+    assert examples.labels is not None  # there is a label column
+    reporter.stage("Looking for other issues of the table")
+    features, texts = None if judged is None else judged.features, examples.texts if has_texts else None
+    found = table_issues(texts, examples.labels, names.names, features, examples.rows)
+    codes = int((found["issue"] == "only_code").sum())
+    if 2 * codes > len(examples):
+        warnings.warn(
+            f"{codes} of {len(examples)} texts are only a number or code: is --text-column the right one?",
+            ClearWarning,
+            stacklevel=2,
+        )
+    return found
+
+
 def write_scan(
     options: ScanOptions,
     examples: Examples,
@@ -247,6 +279,7 @@ def write_scan(
     quality: LabelQuality,
     seconds: float,
     unlabelled: pd.DataFrame | None = None,
+    others: pd.DataFrame | None = None,
 ) -> ScanResult:
     """Write down what was found.
 
@@ -257,6 +290,7 @@ def write_scan(
         quality: Of the labels.
         seconds: How long it took.
         unlabelled: Rows without a label, as ``what_to_label_next`` has them. Default: there are none.
+        others: Other issues of the table, as ``table_issues`` has them. Default: nobody has looked for them.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -268,6 +302,7 @@ def write_scan(
     found = audit(issues, quality, names.names, noise_found=False)
     found = replace(found, predictions=_PREDICTIONS[source])
     packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
+    counts = np.bincount(quality.given, minlength=len(names.names))
     metrics = {
         "rows": len(examples),
         "classes": len(names.names),
@@ -277,10 +312,18 @@ def write_scan(
         "unlabelled": 0 if unlabelled is None else len(unlabelled),
         "listed": int(quality.is_label_issue.sum()),
         "verified": 0 if quality.verified is None else int((quality.verified >= 0).sum()),
+        **({} if others is None else {"table_issues": {k: int((others["issue"] == k).sum()) for k in KINDS}}),
+        "class_counts": dict(zip(names.names, counts.tolist(), strict=True)),
         "seconds": seconds,
         "versions": {name: version(name) for name in packages},
     }
-    _write(folder, issues, _record(folder, options, metrics, found), metrics, unlabelled)
+    _write(
+        folder,
+        issues,
+        _record(folder, options, metrics, found),
+        metrics,
+        {UNLABELLED: unlabelled, TABLE_ISSUES: others},
+    )
     return ScanResult(folder, quality, found, metrics)
 
 
@@ -295,7 +338,7 @@ def _write(
     issues: pd.DataFrame,
     record: RunRecord,
     metrics: dict[str, Any],
-    unlabelled: pd.DataFrame | None,
+    more: dict[str, pd.DataFrame | None],
 ) -> None:
     made = not folder.exists()
     try:
@@ -310,10 +353,11 @@ def _write(
             with suppress(OSError):
                 folder.rmdir()
         raise
-    if unlabelled is None:
-        (folder / UNLABELLED).unlink(missing_ok=True)  # of an earlier scan
-    else:
-        write_table(escape_formulas(unlabelled), folder / UNLABELLED)
+    for name, frame in more.items():
+        if frame is None:
+            (folder / name).unlink(missing_ok=True)  # of an earlier scan
+        else:
+            write_table(escape_formulas(frame), folder / name)
     save_report(record, folder / REPORT)
     write_json(folder / METRICS, metrics)
 
@@ -341,6 +385,6 @@ def check_folder(folder: Path, options: ScanOptions) -> None:
         raise InputError(f"{folder} holds something that is no scan: give another folder as --output.")
     if held and not options.overwrite:
         raise InputError(f"{folder} holds another scan: give another --output, or --overwrite.")
-    ours = {(folder / name).resolve() for name in (LABEL_ISSUES, UNLABELLED, METRICS, REPORT)}
+    ours = {(folder / name).resolve() for name in (LABEL_ISSUES, TABLE_ISSUES, UNLABELLED, METRICS, REPORT)}
     if Path(options.data).exists() and Path(options.data).resolve() in ours:
         raise InputError(f"{options.data} lies in the output folder {folder}: give another --output.")

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from clear_peft.audit import rare_classes
 from clear_peft.data import Examples, LabelNames, hold_out, load_examples, row_groups
-from clear_peft.data.checks import listing
+from clear_peft.data.checks import listing, row_listing
 from clear_peft.errors import ClearWarning
+from clear_peft.label_quality import duplicate_groups
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.run_folder.config import RunConfig
 
@@ -26,6 +28,7 @@ class Tables:
     held_out: Examples | None  # the validation rows that come from the training file
     test: Examples | None
     unlabelled: Examples | None = None  # rows of the training file without a label
+    leaks: dict[str, int] = field(default_factory=dict)  # rows of other tables that copy training rows
 
     @property
     def digest(self) -> str:
@@ -77,18 +80,51 @@ def read_tables(config: RunConfig) -> Tables:
             _warn(f"The {what} table has no rows of {_classes(lacking)}; macro-F1 leaves them out.")
         return examples
 
+    validation = None if config.validation is None else other(config.validation, "validation")
+    test = None if config.test is None else other(config.test, "test")
+    leaks = leaked(rows, config, validation=validation, test=test)
     _, together = row_groups(rows)
     groups = np.zeros(len(table.frame), np.int64)
     groups[rows.rows] = together
     held_out = None
-    if config.validation is not None:
-        train = rows
-        validation = other(config.validation, "validation")
-    else:
+    train = rows
+    if validation is None:
         train, validation = train_and_held_out(rows, together, config)
         held_out = validation
-    test = None if config.test is None else other(config.test, "test")
-    return Tables(names, rows, groups, train, validation, held_out, test, table.unlabelled)
+    return Tables(names, rows, groups, train, validation, held_out, test, table.unlabelled, leaks)
+
+
+def leaked(rows: Examples, config: RunConfig, **tables: Examples | None) -> dict[str, int]:
+    """How many rows of other tables are copies, or nearly, of rows of the training table; a warning says so.
+
+    Copies are those of ``clear_peft.label_quality.duplicate_groups``.
+
+    Args:
+        rows: Of the training table.
+        config: For the names of the files.
+        **tables: ``validation`` and ``test``; None: there is no such table.
+
+    Returns:
+        The number for each table that there is.
+    """
+    parts = {what: examples for what, examples in tables.items() if examples is not None}
+    if not parts:
+        return {}
+    every = [rows, *parts.values()]
+    groups = duplicate_groups([text for examples in every for text in examples.texts])
+    own, *others = np.split(groups, np.cumsum([len(examples) for examples in every])[:-1])
+    leaks = {}
+    for what, group in zip(parts, others, strict=True):
+        copies = (group >= 0) & np.isin(group, own)
+        leaks[what] = int(copies.sum())
+        if leaks[what]:
+            which = row_listing(parts[what].rows[copies].tolist())
+            _warn(
+                f"Leak: the {what} table {getattr(config, what)!r} has copies, or near copies, of training "
+                f"texts in {which}: what is measured on them says nothing about new texts; remove them from "
+                "one of the tables."
+            )
+    return leaks
 
 
 def train_and_held_out(rows: Examples, together: np.ndarray, config: RunConfig) -> tuple[Examples, Examples]:
@@ -108,7 +144,7 @@ def train_and_held_out(rows: Examples, together: np.ndarray, config: RunConfig) 
 
 
 def say_which_are_rare(labels: np.ndarray, names: LabelNames) -> None:
-    """Warn of classes of one row: nothing can be known of them."""
+    """Warn of classes of one row, of which nothing can be known, and of others that are much too small."""
     counts = np.bincount(labels, minlength=len(names.names))
     rare = [names.names[i] for i in np.flatnonzero(counts == 1)]
     if rare:
@@ -117,6 +153,10 @@ def say_which_are_rare(labels: np.ndarray, names: LabelNames) -> None:
             f"{_classes(rare)} {one} one row each: nothing else tells whether their labels are right, and no "
             "such row is held out."
         )
+    few = [name for name in rare_classes(labels, names.names) if name not in rare]
+    if few:
+        one = "has" if len(few) == 1 else "have"
+        _warn(f"{_classes(few)} {one} less than a tenth of the rows of a class of average size.")
 
 
 def _classes(names: list[str]) -> str:

@@ -19,6 +19,7 @@ from clear_peft.pipeline.scan import (
     ScanOptions,
     check_folder,
     judge_rows,
+    other_issues,
     read_rows,
     scan_folder,
     with_defaults,
@@ -124,6 +125,7 @@ class Review:
         self._answers = self._read() if self._stamp else {}
         self._undo: list[_Step] = []
         self._judged, self._unlabelled = judge_rows(self.options, table, has_texts, reporter)
+        self._others = other_issues(self.examples, self.names, self._judged, has_texts, reporter)
         self.patterns: list[Pattern] = []
         self._patterns_before = 0
         self._last: tuple[LabelQuality, npt.NDArray[np.int64], int] | None = None
@@ -237,7 +239,9 @@ class Review:
             self._judged.features, quality, self._batch_size, verified=seen, groups=texts, seed=_SEED
         )
         seconds = time.perf_counter() - started
-        found = write_scan(self.options, self.examples, self.names, quality, seconds, self._unlabelled)
+        found = write_scan(
+            self.options, self.examples, self.names, quality, seconds, self._unlabelled, self._others
+        )
         # only now: a full disk leaves all as it was
         self.quality, self._issues = quality, found.audit.issues
         self._batch = list(zip(proposed.rows.tolist(), proposed.reason, strict=True))
