@@ -109,6 +109,23 @@ def test_labels_stay_what_they_are_in_every_format(cli, tmp_path, ending, values
     assert (after["team"] != after["clean_label"]).any()
 
 
+def test_a_messy_table_is_read_as_by_the_other_commands(cli, tmp_path):
+    data, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    labels = ["Grün", "grün ", "rot", "", "NA", "rot"] * 10
+    frame = pd.DataFrame({"title": "Tür", "body": "offen", "label": labels})
+    data.write_bytes(frame.to_csv(index=False).encode("cp1252"))
+    columns = ("--text-column", "title", "--text-column", "body")
+    reading = ("--encoding", "cp1252", "--unlabelled", "NA", "--normalize-labels", *columns)
+    end = cli("noise", "--data", data, "--kind", "pair", "--rate", 1, "--output", output, *reading)
+    assert end.status == 0, end.err
+    assert "40 of 40 labels changed" in end.out
+    after = read_table(output)
+    assert after["clean_label"].tolist() == labels
+    apart = after["clean_label"].isin(["", "NA"])
+    assert (after["label"] == after["clean_label"])[apart].all()
+    assert after["label"][~apart].str.strip().str.lower().tolist() == ["rot", "rot", "grün", "grün"] * 10
+
+
 NAMED = pd.DataFrame(
     [[0.0, 0.25, 0.75], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]],
     index=["weaving", "farming", "sailing"],

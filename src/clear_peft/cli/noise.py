@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from clear_peft.cli.options import DATA, OUTPUT, FormatOption, OverwriteOption
+from clear_peft.cli.options import (
+    DATA,
+    OUTPUT,
+    DataOption,
+    EncodingOption,
+    FormatOption,
+    LabelColumnOption,
+    NormalizeLabelsOption,
+    OverwriteOption,
+    TextColumnsOption,
+    names_of,
+    one_or_more,
+)
 from clear_peft.cli.output import Format, Output
 
 _NOISE = "Noise"
@@ -13,10 +25,7 @@ _NOISE = "Noise"
 
 def noise(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option(help="CSV, TSV, JSONL or Parquet file, or a hub data set.", rich_help_panel=DATA),
-    ],
+    data: DataOption,
     kind: Annotated[
         str,
         typer.Option(
@@ -31,8 +40,19 @@ def noise(
         float | None, typer.Option(help="Noise rate, for all kinds but matrix.", rich_help_panel=_NOISE)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0, rich_help_panel=_NOISE)] = 0,
-    text_column: Annotated[str, typer.Option(help="Column of the texts.", rich_help_panel=DATA)] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.", rich_help_panel=DATA)] = "label",
+    text_column: TextColumnsOption = ["text"],  # noqa: B006
+    label_column: LabelColumnOption = "label",
+    normalize_labels: NormalizeLabelsOption = False,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="What stands for a missing label besides an empty cell; rows without a label stay as they "
+            "are.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    encoding: EncodingOption = None,
     class_map: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,8 +87,11 @@ def noise(
         kind=kind,
         rate=rate,
         seed=seed,
-        text_column=text_column,
+        text_column=one_or_more(text_column),
         label_column=label_column,
+        normalize_labels=normalize_labels,
+        unlabelled=names_of(unlabelled),
+        encoding=encoding,
         class_map=class_map or (),
         matrix=matrix,
         model=model,

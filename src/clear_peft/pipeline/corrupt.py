@@ -25,8 +25,11 @@ def add_noise(
     kind: str,
     rate: float | None = None,
     seed: int = 0,
-    text_column: str = "text",
+    text_column: str | Sequence[str] = "text",
     label_column: str = "label",
+    normalize_labels: bool = False,
+    unlabelled: Sequence[str] = (),
+    encoding: str | None = None,
     class_map: Sequence[str] = (),
     matrix: str | os.PathLike[str] | None = None,
     model: str | None = None,
@@ -40,15 +43,20 @@ def add_noise(
         kind: One of ``clear_peft.noise.KINDS``.
         rate: Noise rate; for every kind but ``matrix``.
         seed: Seed of the random generator. Default 0.
-        text_column: Column of the texts. Default ``text``.
+        text_column: Column of the texts; several are read as one text, a line each. Default ``text``.
         label_column: Column of the labels. Default ``label``.
+        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
+            seen or how Unicode composes letters are one class. Default False.
+        unlabelled: What stands for a missing label besides an empty cell; rows without a label stay as they
+            are. Default: nothing.
+        encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.
         class_map: For ``map``: ``a=b`` where labels a flip to b.
         matrix: For ``matrix``: a file that :func:`read_matrix` takes.
         model: For ``instance``: hub name or path of the pretrained model that embeds the texts.
         overwrite: Whether the output may be there already. Default False.
 
     Returns:
-        ``rows``, ``changed`` (numbers), ``rate`` (realised), ``labels`` (names), ``matrix`` (realised, rows
+        ``rows`` (with a label), ``changed`` (numbers), ``rate`` (realised), ``labels`` (names), ``matrix`` (realised, rows
         and columns in the order of the names) and ``output``.
 
     Raises:
@@ -69,7 +77,15 @@ def add_noise(
                 f"{'add it' if wanted else 'leave it out'}."
             )
     check_output(output, [data, *([matrix] if matrix is not None else [])], overwrite=overwrite)
-    table = load_examples(data, text_column=text_column, label_column=label_column)
+    table = load_examples(
+        data,
+        encoding=encoding,
+        text_column=text_column,
+        label_column=label_column,
+        normalize_labels=normalize_labels,
+        unlabelled=unlabelled,
+        set_apart=True,
+    )
     if _CLEAN in table.frame.columns:
         raise InputError(f"{data!r} has a column {_CLEAN!r} already: rename or drop it there.")
     labels, names = table.examples.labels, table.names
@@ -89,13 +105,14 @@ def add_noise(
     noisy = corrupt(labels, len(names.names), spec, seed, features=features)
 
     # each changed label is copied from a row that has it, so that values keep their type
+    rows, source = table.examples.rows, np.arange(len(table.frame))
     _, row_of = np.unique(labels, return_index=True)
-    source = np.where(noisy.changed, row_of[noisy.labels], np.arange(len(labels)))
+    source[rows[noisy.changed]] = rows[row_of[noisy.labels[noisy.changed]]]
     given, frame = table.frame[label_column], table.frame.copy()
     frame[label_column], frame[_CLEAN] = given.iloc[source].set_axis(given.index), given
     write_table(frame, output)
     return {
-        "rows": len(frame),
+        "rows": len(labels),
         "changed": int(noisy.changed.sum()),
         "rate": noisy.rate,
         "labels": list(names.names),
