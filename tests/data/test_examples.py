@@ -71,6 +71,13 @@ FOUR = {"text": list("abcd"), "label": [0, 1, 0, 1]}
         (FOUR, {"text_column": "texts"}, r"no column 'texts'; it has 'text', 'label': did you mean 'text'\?"),
         (FOUR, {"label_column": "LABEL"}, r"did you mean 'label'\?"),
         (FOUR, {"label_column": "quux"}, "it has 'text', 'label': name one of them"),
+        (
+            {"text": list("abc"), "hot": [0, 1, 1], "cold": [True, False, True], "n": [0, 1, 2]},
+            {},
+            r"columns of 0 and 1 \('hot', 'cold'\) are classes, .* only, and 1 row \(2;",
+        ),
+        ({"text": list("ab"), "hot": ["0", "1"], "cold": ["1.0", "0.0"]}, {}, r"idxmax\(axis=1\)"),
+        ({**FOUR, "hot": [0, 1, 1, 0], "cold": [1, 0, 0, 1]}, {"label_column": "lable"}, "mean 'label'"),
         (FOUR, {"label_column": "text"}, "cannot be both the text and the label column"),
         (FOUR, {"label_column": None, "clean_label_column": "label"}, "needs a label column"),
         (

@@ -79,7 +79,7 @@ def table_issues(
         {
             "issue": pd.Series(issues, dtype=object),
             "row": rows[place],
-            "text": pd.Series(["" if texts is None else texts[i] for i in place], dtype=object),
+            "text": pd.Series(["" if texts is None else texts[i] for i in place.tolist()], dtype=object),
             "given_label": label[place],
             "score": np.concatenate(scores).round(6),
             "near_duplicate_of": pd.Series(rows[nearest[place]], dtype="Int64").where(twin),

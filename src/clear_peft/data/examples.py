@@ -186,6 +186,8 @@ def examples_of(
     if label_column is None:
         names = None
     else:
+        if label_column not in frame.columns:
+            check_column(frame, label_column, name, _if_one_hot(frame))
         series, place = column(label_column)
         given = _names_in(series, place, "label", kept, unlabelled)
         blank = kept & np.array([label is None for label in given])
@@ -298,8 +300,14 @@ def _check_roles(roles: list[tuple[str, str | None]]) -> None:
         raise InputError("A clean label column needs a label column to compare with; name it too.")
 
 
-def check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
+def check_column(frame: pd.DataFrame, wanted: str, source: str, hint: str = "") -> None:
     """Refuse a table without a column.
+
+    Args:
+        frame: The table.
+        wanted: Name of the column.
+        source: Name of the table, for sentences.
+        hint: What to do if no name is alike. Default: to name another column.
 
     Raises:
         InputError: With the columns that it has, and the one that may be meant.
@@ -309,8 +317,31 @@ def check_column(frame: pd.DataFrame, wanted: str, source: str) -> None:
         return
     by_lower = {name.lower(): name for name in columns}
     nearest = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else "name one of them."
+    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else hint or "name one of them."
     raise InputError(f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: {hint}")
+
+
+def _if_one_hot(frame: pd.DataFrame) -> str:
+    """What to do with a table that has a column of 0 and 1 for each class, perhaps; "" where it has none."""
+    flags = [name for name in frame.columns if set(map(_flag, frame[name].tolist())) == {"0", "1"}]
+    if len(flags) < 2:
+        return ""
+    ones = sum(np.array([_flag(value) == "1" for value in frame[name]], np.int64) for name in flags)
+    mend = (
+        f"but a text has one label only, and {_rows(ones > 1)} would have several"
+        if (ones > 1).any()
+        else "as pandas does by table[columns].astype(float).idxmax(axis=1)"
+    )
+    return (
+        f"if the {len(flags)} columns of 0 and 1 ({listing(flags)}) are classes, write one column with the "
+        f"names of the labels, {mend}."
+    )
+
+
+def _flag(value: object) -> str:
+    """0 or 1, however a table writes them; else anything else."""
+    text = str(value).lower().removesuffix(".0")
+    return {"false": "0", "true": "1"}.get(text, text)
 
 
 def _texts(series: pd.Series, place: str) -> list[str]:
@@ -344,7 +375,7 @@ def _names_in(
             name = label_text(value) if kept[i] else None
         except TypeError:
             if isinstance(value, list | tuple | np.ndarray):
-                mend = f"write one {kind} a row, as text or a whole number"
+                mend = f"a text has one {kind} only: write one {kind} a row, as text or a whole number"
             else:
                 fraction = "a fraction is no class; " if isinstance(value, float) else ""
                 mend = f"{fraction}write text or a whole number"

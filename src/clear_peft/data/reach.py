@@ -46,8 +46,7 @@ def hub_or_cache(name: str) -> Iterator[None]:
 
 def _answers() -> bool:
     """Whether the hub gives any answer, be it a refusal."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     answers: list[object] = []
 

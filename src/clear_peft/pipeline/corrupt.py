@@ -56,8 +56,8 @@ def add_noise(
         overwrite: Whether the output may be there already. Default False.
 
     Returns:
-        ``rows`` (with a label), ``changed`` (numbers), ``rate`` (realised), ``labels`` (names), ``matrix`` (realised, rows
-        and columns in the order of the names) and ``output``.
+        ``rows`` (with a label), ``changed`` (numbers), ``rate`` (realised), ``labels`` (names), ``matrix``
+        (realised, rows and columns in the order of the names) and ``output``.
 
     Raises:
         InputError: If an option is wrong, missing or not for this kind, the table is not what it should be,
