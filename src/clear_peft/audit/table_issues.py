@@ -91,7 +91,7 @@ def table_issues(
 def rare_classes(given: npt.NDArray[np.integer], names: Sequence[str]) -> list[str]:
     """Classes with a share of the rows below 0.1 / C, Datalab's threshold."""
     counts = np.bincount(given, minlength=len(names))
-    return [names[i] for i in np.flatnonzero(counts < _RARE * len(given) / len(names))]
+    return [names[i] for i in np.flatnonzero(counts < _RARE * len(given) / len(names)).tolist()]
 
 
 def _words(text: str) -> str:

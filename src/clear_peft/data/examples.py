@@ -326,7 +326,7 @@ def _if_one_hot(frame: pd.DataFrame) -> str:
     flags = [name for name in frame.columns if set(map(_flag, frame[name].tolist())) == {"0", "1"}]
     if len(flags) < 2:
         return ""
-    ones = sum(np.array([_flag(value) == "1" for value in frame[name]], np.int64) for name in flags)
+    ones = np.sum([[_flag(value) == "1" for value in frame[name]] for name in flags], axis=0)
     mend = (
         f"but a text has one label only, and {_rows(ones > 1)} would have several"
         if (ones > 1).any()
