@@ -4,6 +4,7 @@ import runpy
 
 import pandas as pd
 import pytest
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from pages import ROOT
 from tiny_text import keyword_table, tiny_checkpoint
@@ -81,3 +82,17 @@ def test_custom_loop(run, tmp_path):
     losses = [float(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith("epoch")]
     assert losses[1] < losses[0]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_sft_with_trl(run, model, tmp_path):
+    pytest.importorskip("trl")
+    causal = tmp_path / "causal"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(causal)
+    sizes = {"vocab_size": len(tokenizer), "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    config = GPT2Config(**sizes, bos_token_id=2, eos_token_id=3)
+    GPT2LMHeadModel(config).save_pretrained(causal)
+    said = run("sft_with_trl.py", "--data", "train.csv", "--encoder", model, "--model", str(causal))
+    assert "Gates for 2 blocks" in said
+    assert (tmp_path / "sft" / "adapter_model.safetensors").is_file()
