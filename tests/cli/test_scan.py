@@ -58,6 +58,34 @@ def test_a_person_is_told_the_result_and_where_it_is(scan, tmp_path):
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == FILES
 
 
+def test_other_issues_are_listed(scan, tmp_path):
+    table = keyword_table(40, seed=0)
+    table.loc[39, "text"] = table.loc[3, "text"]
+    table.loc[5, "text"] = "Farming!"
+    table.to_csv(tmp_path / "copies.csv", index=False)
+    end = scan(data=tmp_path / "copies.csv")
+    found = pd.read_csv(tmp_path / "scan" / "table_issues.csv")
+    counts = json.loads((tmp_path / "scan" / "metrics.json").read_text())["table_issues"]
+    assert {kind: n for kind, n in counts.items() if n} == found["issue"].value_counts().to_dict()
+    assert counts["only_label_name"] == 1
+    assert found.loc[found["row"] == 39, "near_duplicate_of"].tolist() == [3]
+    said = f"Other issues: {counts['near_duplicate']} near duplicates"
+    assert said in end.out
+    assert said.removeprefix("Other issues: ") in (tmp_path / "scan" / "report.html").read_text("utf-8")
+
+
+def test_a_column_of_ids_in_place_of_texts_is_noted(scan, tmp_path):
+    table = tmp_path / "ids.csv"
+    pd.DataFrame({"text": [f"A-{i:05d}" for i in range(40)], "label": ["a", "b"] * 20}).to_csv(
+        table, index=False
+    )
+    end = scan("--data", table)
+    assert end.status == 0
+    assert "40 of 40 texts are only a number or code: is --text-column the right one?" in " ".join(
+        end.err.split()
+    )
+
+
 def test_a_program_is_told_the_same(scan, tmp_path):
     end = scan("--format", "json")
     assert end.err == ""

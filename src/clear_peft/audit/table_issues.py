@@ -23,6 +23,8 @@ _RARE = 0.1
 _CODE = re.compile(r"(?=.*[0-9])[A-Za-z0-9]+(?:[-_.:/#,+]+[A-Za-z0-9]+)*", re.ASCII)
 _HEX = re.compile(r"[0-9a-f-]{8,}", re.ASCII | re.IGNORECASE)
 _DIGITS = 1 / 3
+# characters of a name or code; texts of many thousands are not looked through
+_LONGEST = 200
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -95,21 +97,23 @@ def rare_classes(given: npt.NDArray[np.integer], names: Sequence[str]) -> list[s
 
 
 def _words(text: str) -> str:
-    return _NO_WORD.sub(" ", text).strip().casefold()
+    return _NO_WORD.sub(" ", text[:_LONGEST]).strip().casefold()
 
 
 def _are_label_names(texts: Sequence[str], names: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Texts that are the name of a class, but for case, punctuation and white space."""
     known = {_words(name) for name in names} - {""}
-    return np.array([_words(text) in known for text in texts], bool)
+    return np.array([len(text) < _LONGEST and _words(text) in known for text in texts], bool)
 
 
 def _are_codes(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Texts that are codes, and that occur once."""
     counts = Counter(texts)
-    return np.array([counts[text] == 1 and _is_code(text.strip()) for text in texts], bool)
+    return np.array([_is_code(text.strip()) and counts[text] == 1 for text in texts], bool)
 
 
 def _is_code(text: str) -> bool:
+    if len(text) > _LONGEST or not _CODE.fullmatch(text):
+        return False
     digits = sum("0" <= character <= "9" for character in text)
-    return bool(_CODE.fullmatch(text)) and (bool(_HEX.fullmatch(text)) or digits >= _DIGITS * len(text))
+    return bool(_HEX.fullmatch(text)) or digits >= _DIGITS * len(text)

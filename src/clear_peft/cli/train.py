@@ -124,6 +124,11 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     if metrics["test"] is not None:
         test = metrics["test"]
         lines.append(f"Test: accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}")
+    lines += [
+        f"Leak: {count} of {metrics['rows'][what]} {what} rows are copies of training rows, or nearly"
+        for what, count in metrics["leaks"].items()
+        if count
+    ]
     lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
     if metrics["rows"].get("unlabelled"):
         from clear_peft.run_folder.layout import UNLABELLED
