@@ -196,6 +196,7 @@ def test_a_causal_model_is_refused(tmp_path):
         ({"loss_options": {"alpha": 0}}, "alpha is 0"),
         ({"loss_options": {"beta": 0}}, "no option beta"),
         ({"clean_routing": True}, "set clean_routing=False"),
+        ({"class_weights": "balanced"}, "leave out class_weights"),
     ],
 )
 def test_wrong_input_is_one_sentence(tmp_path, settings, words):

@@ -12,7 +12,7 @@ from clear_peft.cli.notes import _Notes
 from clear_peft.cli.output import Output
 from clear_peft.errors import ClearWarning
 
-SCORES = {"accuracy": 1.0, "macro_f1": 1.0, "examples": 3}
+SCORES = {"accuracy": 1.0, "macro_f1": 1.0, "examples": 3, "classes": [], "confusion_matrix": []}
 
 
 def _library():

@@ -5,10 +5,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import classification_report, confusion_matrix
 
 from clear_peft.data import read_table, write_table
+from clear_peft.pipeline.metrics import evaluation
 from clear_peft.run_folder import RunConfig
 
 
@@ -41,7 +44,112 @@ def test_evaluate_measures_what_train_measured(cli, finished, place, method, pef
     end = cli("evaluate", "--run", run, "--data", place.test, "--format", "json")
     assert end.status == 0
     measured = json.loads((run / "metrics.json").read_text())["test"]
-    assert json.loads(end.out) == {**measured, "examples": 30}
+    scores = json.loads(end.out)
+    assert {name: scores[name] for name in (*measured, "examples")} == {**measured, "examples": 30}
+
+
+def test_evaluate_has_the_figures_of_scikit_learn(cli, finished, place, tmp_path):
+    run, output = finished("clear", "lora"), tmp_path / "out.csv"
+    scores = json.loads(cli("evaluate", "--run", run, "--data", place.train, "--format", "json").out)
+    cli("predict", "--run", run, "--data", place.train, "--output", output)
+    table = pd.read_csv(output)
+    right, predicted = table["label"], table["predicted_label"]
+    report = classification_report(right, predicted, output_dict=True, zero_division=0)
+    assert scores["accuracy"] == pytest.approx(report["accuracy"])
+    assert scores["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    for one in scores["classes"]:
+        theirs = report[one["label"]]
+        assert (one["precision"], one["recall"], one["f1"], one["support"]) == pytest.approx(
+            (theirs["precision"], theirs["recall"], theirs["f1-score"], theirs["support"])
+        )
+    names = [one["label"] for one in scores["classes"]]
+    assert scores["confusion_matrix"] == confusion_matrix(right, predicted, labels=names).tolist()
+
+
+def test_evaluate_knows_classes_that_the_table_lacks(cli, finished, place, tmp_path):
+    data = tmp_path / "some.csv"
+    table = pd.read_csv(place.test)
+    table[table["label"] != "weaving"].to_csv(data, index=False)
+    end = cli("evaluate", "--run", finished("clear", "lora"), "--data", data, "--format", "json")
+    *_, weaving = json.loads(end.out)["classes"]
+    assert (weaving["label"], weaving["support"], weaving["recall"]) == ("weaving", 0, 0)
+
+
+def test_evaluate_shows_a_person_every_class(cli, finished, place):
+    said = cli("evaluate", "--run", finished("clear", "lora"), "--data", place.test).out
+    assert all(word in said for word in ("Classes", "precision", "Confusion matrix", "2 sailing", "macro-F1"))
+    assert "--format json" not in said
+
+
+@pytest.mark.parametrize(("classes", "first"), [(12, "Classes"), (30, "The 20 classes of lowest F1")])
+def test_of_many_classes_a_person_sees_the_worst(cli, monkeypatch, classes, first):
+    labels = np.repeat(np.arange(classes), 2)
+    predicted = np.where(np.arange(len(labels)) < 6, 1, labels)
+    names = ["[bold]a\x1b[31m", *(f"class {i}" for i in range(1, classes))]
+    scores = evaluation(predicted, labels, names)
+    monkeypatch.setattr("clear_peft.pipeline.commands.evaluate", lambda *_, **__: scores)
+    said = cli("evaluate", "--run", "r", "--data", "d").out
+    assert first in said
+    assert "[bold]a\\x1b[31m" in said
+    assert "Largest confusions" in said
+    assert "--format json has everything" in said
+    assert ("class 2 " in said, "class 29" in said) == (True, False)
+
+
+def _predicted(cli, run, data, output, *words):
+    end = cli("predict", "--run", run, "--data", data, "--output", output, *words)
+    assert (end.status, end.out) == (0, f"30 predictions: {output}\n")
+    return pd.read_csv(output)
+
+
+def test_predict_writes_the_probability_of_every_class(cli, finished, place, tmp_path):
+    run, data = finished("clear", "lora"), tmp_path / "in.csv"
+    table = pd.read_csv(place.test)
+    table.loc[3, "text"] = None
+    table = pd.concat([table, table.head(1)])
+    table.to_csv(data, index=False)
+    found = _predicted(cli, run, data, tmp_path / "out.csv", "--probabilities", "--top", 3)
+    of_classes = ["probability_farming", "probability_sailing", "probability_weaving"]
+    ranks = ["", "_2", "_3"]
+    new = [f"{what}{rank}" for rank in ranks for what in ("predicted_label", "confidence")]
+    assert list(found.columns) == [*table.columns, *new, *of_classes]
+    assert found.loc[3, new + of_classes].isna().all()
+    found = found.drop(index=3)
+    probabilities = found[of_classes].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=3e-6)
+    confidences = found[[f"confidence{rank}" for rank in ranks]].to_numpy()
+    np.testing.assert_array_equal(confidences, -np.sort(-probabilities, axis=1))
+    for rank in ranks:
+        names = "probability_" + found[f"predicted_label{rank}"]
+        own = [row[name] for (_, row), name in zip(found.iterrows(), names, strict=True)]
+        np.testing.assert_array_equal(own, found[f"confidence{rank}"])
+    plain = _predicted(cli, run, data, tmp_path / "plain.csv").drop(index=3)
+    pd.testing.assert_frame_equal(found[list(plain.columns)], plain)
+
+
+@pytest.mark.parametrize("top", [0, 4, -1])
+def test_predict_has_no_more_places_than_classes(cli, finished, place, tmp_path, top):
+    output = tmp_path / "out.csv"
+    words = ("--run", finished("clear", "lora"), "--data", place.test, "--output", output, "--top", top)
+    end = cli("predict", *words)
+    assert (end.status, f"top is {top}: give a whole number from 1 to 3" in end.err) == (2, True)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("confidence", []),
+        ("predicted_label_2", ["--top", 2]),
+        ("probability_sailing", ["--probabilities"]),
+    ],
+)
+def test_predict_refuses_columns_that_are_taken(cli, finished, place, tmp_path, column, words):
+    data, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    pd.read_csv(place.test).assign(**{column: 1}).to_csv(data, index=False)
+    end = cli("predict", "--run", finished("clear", "lora"), "--data", data, "--output", output, *words)
+    assert (end.status, f"has a column '{column}' already: rename it there" in end.err) == (2, True)
+    assert not output.exists()
 
 
 def test_where_a_model_that_has_moved_is_to_be_written(cli, finished, place, tmp_path):

@@ -8,7 +8,8 @@ from clear_peft import pipeline
 from clear_peft.errors import InputError
 from clear_peft.pipeline.training import arguments_of
 from clear_peft.run_folder import RunConfig
-from clear_peft.run_folder.config import read_yaml
+from clear_peft.run_folder.config import options, read_yaml
+from clear_peft.trainer.config import LARGER_IS_BETTER
 
 NEEDED = {"model": "m", "data": "d.csv", "output": "o"}
 
@@ -115,6 +116,38 @@ def test_the_metric_that_selects_is_the_one_that_was_asked_for(tmp_path, given, 
     config = RunConfig(model="m", data="d", output=str(tmp_path), training=given)
     made = arguments_of(config)  # what a whole run would take minutes to show
     assert (made.metric_for_best_model, made.greater_is_better) == (metric, larger)
+
+
+@pytest.mark.parametrize("metric", sorted(LARGER_IS_BETTER))
+@pytest.mark.parametrize("method", ["clear", "plain", "early_stopping"])
+def test_select_by_takes_the_place_of_what_the_method_says(tmp_path, metric, method):
+    made = arguments_of(RunConfig(model="m", data="d", output=str(tmp_path), method=method, select_by=metric))
+    assert (made.metric_for_best_model, made.greater_is_better) == (metric, metric != "loss")
+
+
+def test_every_figure_that_we_measure_can_be_selected_by():
+    known = next(option.choices for option in options() if option.name == "select_by")
+    assert set(known) == set(LARGER_IS_BETTER)
+
+
+def test_by_what_to_select_is_said_once(tmp_path):
+    given = {**NEEDED, "select_by": "loss"}
+    with pytest.raises(InputError, match="select_by is 'loss', and training sets metric_for_best_model to"):
+        RunConfig(**given, training={"metric_for_best_model": "accuracy"})
+    for same in ("loss", "eval_loss"):
+        RunConfig(**given, training={"metric_for_best_model": same})
+    config = RunConfig(**NEEDED, training={"metric_for_best_model": "accuracy"})
+    config.save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+    with pytest.raises(InputError, match="There is no select_by 'f1': choose from accuracy, macro_f1"):
+        RunConfig(**NEEDED, select_by="f1")
+
+
+def test_class_weights_are_an_option_beside_training(tmp_path):
+    given = {"model": "m", "data": "d", "output": str(tmp_path)}
+    assert arguments_of(RunConfig(**given, class_weights="balanced")).class_weights == "balanced"
+    with pytest.raises(InputError, match="training cannot set class_weights: set class_weights beside it"):
+        arguments_of(RunConfig(**given, training={"class_weights": "balanced"}))
 
 
 @pytest.mark.parametrize("given", [("loss", True), ("macro_f1", False)])

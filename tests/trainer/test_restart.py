@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.metrics import f1_score
 from test_trainer import StopAfter, equal
 from toy import Constant, model, rows, trained, trainer, weights
 from transformers import TrainerCallback
@@ -149,10 +150,11 @@ def test_validation_labels_count_by_their_clean_probability(tmp_path):
             p = (losses <= np.median(losses)).astype(np.float32)
             return MixtureEstimate(p, 2, {})
 
-    seen, labels_seen = [], []
+    seen, labels_seen, predicted = [], [], []
 
     def measure(prediction):
-        seen.append(prediction.predictions.argmax(axis=1) == prediction.label_ids)
+        predicted.append(prediction.predictions.argmax(axis=1))
+        seen.append(predicted[-1] == prediction.label_ids)
         labels_seen.append(prediction.label_ids)
         return {"accuracy": float(seen[-1].mean())}
 
@@ -176,6 +178,10 @@ def test_validation_labels_count_by_their_clean_probability(tmp_path):
     expected = [np.average(hits, weights=belief[taken]) for hits in seen]
     np.testing.assert_allclose(logged, expected, rtol=1e-6)
     given = np.asarray(data["labels"])[taken]
+    logged = [e["eval_weighted_macro_f1"] for e in made.state.log_history if "eval_weighted_macro_f1" in e]
+    believed = {"average": "macro", "sample_weight": belief[taken], "zero_division": 0}
+    expected = [f1_score(given, classes, **believed) for classes in predicted]
+    np.testing.assert_allclose(logged, expected, rtol=1e-6)
     assert all((labels == given).all() for labels in labels_seen)
     assert "eval_weighted_accuracy" not in made.evaluate()
 

@@ -130,6 +130,17 @@ def test_they_stay_where_training_is_resumed(tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("metric", ["macro_f1", "weighted_macro_f1", "loss"])
+def test_the_best_epoch_is_that_of_the_figure_that_selects(tmp_path, metric):
+    made, _, _ = weighed(tmp_path, save_strategy="epoch", metric_for_best_model=metric)
+    made.compute_metrics = made.selection.measuring(made.task.metrics)
+    made.train()
+    logged = [e for e in made.state.log_history if f"eval_{metric}" in e and e["epoch"] > 1]
+    best = (min if metric == "loss" else max)(entry[f"eval_{metric}"] for entry in logged)
+    last = [entry["step"] for entry in logged if entry[f"eval_{metric}"] == best][-1]
+    assert (made.state.best_metric, made.state.best_global_step) == (best, last)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "patience", "epochs"),
     [

@@ -18,12 +18,15 @@ def method_options(kind: type[Options], method: str, args: CleaRConfig) -> Optio
         args: The settings; the objective must be cross entropy, and clean routing off.
 
     Raises:
-        InputError: If the objective is another, gates are on, or an option is unknown or missing.
+        InputError: If the objective is another, gates are on, classes are weighed, or an option is unknown or
+            missing.
     """
     if args.loss != "cross_entropy":
         raise InputError(f"{method} trains on cross entropy: leave out loss {args.loss!r}.")
     if args.clean_routing:
         raise InputError(f"{method} has no gates: set clean_routing=False.")
+    if args.class_weights != "none":
+        raise InputError(f"{method} compares the losses of rows as they are: leave out class_weights.")
     given = args.options
     own = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := ", ".join(name for name in given if name not in own):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clear_peft.cli.options import OUTPUT, FormatOption, OverwriteOption
-from clear_peft.cli.output import Format, Output
+from clear_peft.cli.output import Format, Output, table_of
 
 _NAMES = {"plain": "plain PEFT", "clear": "clean routing"}
 
@@ -31,18 +31,20 @@ def demo(
         values = result_values(found)
         out.suspicious(values, [*result_lines(found, values), *_of_scan(counts, parts.NOISE_RATE)])
     runs = {method: parts.train_demo(output, method, **how) for method in parts.METHODS}
-    headings = ("trained with", "right on test articles", "wrong labels learnt", "seconds")
+    headings = ("trained with", "right on test articles", "macro-F1", "wrong labels learnt", "seconds")
     rows = [
         (
             _NAMES[method],
             f"{run['test']['accuracy']:.1%}",
+            f"{run['test']['macro_f1']:.1%}",
             f"{run['memorised']:.1%}",
             f"{run['train_seconds']:.0f}",
         )
         for method, run in runs.items()
     ]
     lines = [*_of_runs(runs, parts.EPOCHS, parts.MAX_LENGTH), *_where_to_look(output)]
-    out.table({"scan": counts, **runs}, "The same model, trained twice", headings, rows, lines)
+    table = table_of("The same model, trained twice", headings, rows)
+    out.tables({"scan": counts, **runs}, [table], lines)
 
 
 def _of_scan(counts: dict[str, int], rate: float) -> list[str]:

@@ -1,6 +1,6 @@
 """``clear-peft evaluate``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,13 @@ from clear_peft.cli.options import (
     TextColumnOption,
     TrustOption,
 )
-from clear_peft.cli.output import Format, Output
+from clear_peft.cli.output import Format, Output, shown, table_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# classes: of a table of all, and of a matrix that a terminal has room for; pairs of classes
+_CLASSES, _OF_MATRIX, _PAIRS = 20, 10, 10
 
 
 def evaluate(
@@ -46,4 +52,57 @@ def evaluate(
     line = (
         f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} on {scores['examples']} rows"
     )
-    out.result(scores, [line])
+    few = len(scores["classes"]) <= _OF_MATRIX
+    tables = [_of_classes(scores["classes"]), _matrix(scores) if few else _confusions(scores)]
+    out.tables(scores, tables, [line, *([] if few else [_what_is_left_out(scores)])])
+
+
+def _of_classes(classes: list[dict[str, Any]]) -> "Table":
+    """Figures of each class, or of the worst ones."""
+    if (many := len(classes)) > _CLASSES:
+        occur = [one for one in classes if one["support"]]
+        classes = sorted(occur, key=lambda one: one["f1"])[:_CLASSES]
+    rows = [
+        (
+            shown(one["label"]),
+            *(f"{one[name]:.3f}" for name in ("precision", "recall", "f1")),
+            str(one["support"]),
+        )
+        for one in classes
+    ]
+    title = "Classes" if many <= _CLASSES else f"The {len(rows)} classes of lowest F1"
+    return table_of(title, ["class", *_right_aligned("precision", "recall", "F1", "rows")], rows)
+
+
+def _matrix(scores: dict[str, Any]) -> "Table":
+    """Rows by right and predicted label."""
+    names = [f"{i} {shown(one['label'])}" for i, one in enumerate(scores["classes"], 1)]
+    rows = [(name, *map(str, row)) for name, row in zip(names, scores["confusion_matrix"], strict=True)]
+    numbers = _right_aligned(*map(str, range(1, len(names) + 1)))
+    return table_of("Confusion matrix", ["right label, by predicted", *numbers], rows)
+
+
+def _confusions(scores: dict[str, Any]) -> "Table":
+    """The pairs of classes that are most often confused."""
+    names = [shown(one["label"]) for one in scores["classes"]]
+    pairs = [
+        (count, names[right], names[predicted])
+        for right, row in enumerate(scores["confusion_matrix"])
+        for predicted, count in enumerate(row)
+        if count and right != predicted
+    ]
+    largest = sorted(pairs, key=lambda pair: -pair[0])[:_PAIRS]
+    rows = [(right, predicted, str(count)) for count, right, predicted in largest]
+    return table_of("Largest confusions", ["right label", "predicted", *_right_aligned("rows")], rows)
+
+
+def _what_is_left_out(scores: dict[str, Any]) -> str:
+    many = len(scores["classes"])
+    worst = "" if many <= _CLASSES else "the classes of lowest F1 and "
+    return f"Of {many} classes, {worst}the largest confusions are shown; --format json has everything."
+
+
+def _right_aligned(*headings: str) -> list[Any]:
+    from rich.table import Column
+
+    return [Column(heading, justify="right") for heading in headings]

@@ -11,7 +11,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-    from rich.table import Column
+    from rich.table import Column, Table
 
 _WIDTH = 60
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -73,6 +73,7 @@ class Output:
         for name, label in (
             ("train_loss", "loss"),
             ("validation_accuracy", "validation accuracy (doubtful labels)"),
+            ("validation_macro_f1", "macro-F1"),
             ("noise_rate", "estimated noise"),
             ("gate_rate", "routed"),
             ("detection_auc", "detection AUC"),
@@ -97,24 +98,12 @@ class Output:
             for line in lines:
                 self._results.print(_encodable(line, sys.stdout), markup=False, soft_wrap=True)
 
-    def table(
-        self,
-        values: dict[str, Any],
-        title: str,
-        headings: Sequence["str | Column"],
-        rows: Sequence[Any],
-        lines: Sequence[str],
-    ) -> None:
-        """The outcome of a command: as JSON, or as a table and lines below it for a person."""
+    def tables(self, values: dict[str, Any], tables: "Sequence[Table]", lines: Sequence[str]) -> None:
+        """The outcome of a command: as JSON, or as tables and lines below them for a person."""
         if self.format is Format.human:
-            from rich.table import Column, Table
-            from rich.text import Text
-
             self._end_bar()
-            table = Table(*headings, title=title, expand=any(isinstance(h, Column) for h in headings))
-            for row in rows:
-                table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
-            self._results.print(table)
+            for table in tables:
+                self._results.print(table)
         self.result(values, lines)
 
     def suspicious(self, values: dict[str, Any], lines: Sequence[str]) -> None:
@@ -133,7 +122,7 @@ class Output:
         ]
         text = Column("text", no_wrap=True, ratio=1)  # one line a row, as wide as there is room
         headings = ("row", "given", "predicted", "right with", text)
-        self.table(values, "Most suspicious rows", headings, rows, lines)
+        self.tables(values, [table_of("Most suspicious rows", headings, rows)], lines)
 
     def note(self, text: str) -> None:
         """What a person should know of a command that goes on: one line of stderr, and once."""
@@ -163,6 +152,20 @@ class Output:
         if self._bar is not None:
             self._bar[0].stop()
             self._bar = None
+
+
+def table_of(
+    title: str, headings: "Sequence[str | Column]", rows: Sequence[Sequence[str]], **style: Any
+) -> "Table":
+    """A table for a terminal, with cells as plain text; as wide as there is room if a column has a ratio."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    wide = any(isinstance(heading, Column) and heading.ratio for heading in headings)
+    table = Table(*headings, title=title, expand=wide, **style)
+    for row in rows:
+        table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
+    return table
 
 
 def shown(text: str) -> str:

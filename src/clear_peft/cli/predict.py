@@ -28,6 +28,22 @@ def predict(
     text_column: TextColumnOption = None,
     encoding: EncodingOption = None,
     trust_remote_code: TrustOption = False,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help="Likeliest classes to write: more than one as predicted_label_2, confidence_2 and so on.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 1,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Write the probability of each class too, as probability_ and its name.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
@@ -42,6 +58,8 @@ def predict(
         str(output),
         text_column=text_column or None,
         encoding=encoding,
+        top=top,
+        probabilities=probabilities,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

@@ -117,12 +117,12 @@ def _parsed(option: Option, written: str) -> Any:
 
 
 def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
+    validation, test = metrics["validation"], metrics["test"]
     lines = [
-        f"Selected epoch {metrics['selected_epoch']}: "
-        f"accuracy {metrics['validation']['accuracy']:.3f} on the validation rows (labels as given)"
+        f"Selected epoch {metrics['selected_epoch']}: accuracy {validation['accuracy']:.3f}, "
+        f"macro-F1 {validation['macro_f1']:.3f} on the validation rows (labels as given)"
     ]
-    if metrics["test"] is not None:
-        test = metrics["test"]
+    if test is not None:
         lines.append(f"Test: accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}")
     lines += [
         f"Leak: {count} of {metrics['rows'][what]} {what} rows are copies of training rows, or nearly"

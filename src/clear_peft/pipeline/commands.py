@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.data import check_output, load_examples, write_table
-from clear_peft.data.checks import row_listing
+from clear_peft.data.checks import listing, row_listing
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.splits import read_tables
 from clear_peft.run_folder import layout
@@ -62,8 +62,8 @@ def evaluate(
     label_column: str | None = None,
     encoding: str | None = None,
     trust_remote_code: bool = False,
-) -> dict[str, float]:
-    """Accuracy and macro-F1 of a finished run on a table with right labels.
+) -> dict[str, Any]:
+    """Measure a finished run on a table with right labels.
 
     Args:
         folder: Run folder.
@@ -74,7 +74,10 @@ def evaluate(
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
-        ``accuracy``, ``macro_f1`` (fractions) and ``examples`` (their number).
+        ``accuracy`` and ``macro_f1`` (the mean over the classes that occur), fractions; ``examples``, the
+        number of rows; ``classes``, of each ``label``, ``precision``, ``recall``, ``f1`` (0 where it is not
+        defined) and ``support``, the number of its rows; ``confusion_matrix``, numbers of rows: a list for
+        each right label, by predicted label, in the order of ``classes``.
 
     Raises:
         InputError: If the folder or the table is not what it should be.
@@ -83,12 +86,12 @@ def evaluate(
     reading = _reading(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
-    from clear_peft.pipeline.metrics import accuracy_and_f1
+    from clear_peft.pipeline.metrics import evaluation
 
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
     predicted = load_run(folder, trust_remote_code=trust_remote_code).logits(examples).argmax(axis=1)
-    return {**accuracy_and_f1(predicted, examples.labels), "examples": len(examples)}
+    return evaluation(predicted, examples.labels, names.names)
 
 
 def predict(
@@ -98,10 +101,12 @@ def predict(
     *,
     text_column: str | list[str] | None = None,
     encoding: str | None = None,
+    top: int = 1,
+    probabilities: bool = False,
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> int:
-    """Write a table with the columns of the input, ``predicted_label`` and ``confidence``.
+    """Write a table with the columns of the input, ``predicted_label`` and ``confidence``, its probability.
 
     Args:
         folder: Run folder.
@@ -109,6 +114,9 @@ def predict(
         output: CSV, TSV, JSONL or Parquet file to write.
         text_column: Column of the texts. Default: as in the run's own table.
         encoding: Of the table. Default: as of the run's own table.
+        top: K, how many of the likeliest classes are written: further ones as ``predicted_label_2``,
+            ``confidence_2`` and so on. Default 1.
+        probabilities: Whether a column ``probability_<class>`` is written for each class. Default False.
         overwrite: Whether it may be there already. Default False.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
@@ -116,29 +124,43 @@ def predict(
         The number of rows that were predicted.
 
     Raises:
-        InputError: If the folder or the table is not what it should be, or the output cannot be written.
+        InputError: If the folder, the table or K is not what it should be, or the output cannot be written.
     """
     check_output(output, [data], overwrite=overwrite)
     config, names = layout.read_finished(folder)
+    if not 1 <= top <= len(names.names):
+        raise InputError(
+            f"top is {top}: give a whole number from 1 to {len(names.names)}, as there are classes."
+        )
     reading = _reading(config, text_column=text_column, encoding=encoding)
     table = load_examples(data, **{**reading, "label_column": None}, empty_texts=True)
-    taken = {"predicted_label", "confidence"} & set(table.frame.columns)
+    places = ["", *(f"_{place}" for place in range(2, top + 1))]
+    of_classes = [f"probability_{name}" for name in names.names] if probabilities else []
+    new = [f"{what}{place}" for place in places for what in ("predicted_label", "confidence")] + of_classes
+    taken = sorted(set(new) & set(table.frame.columns))
     if taken:
-        raise InputError(f"{data} has a column {' and '.join(sorted(taken))} already: rename it there.")
-    from clear_peft.pipeline.inference import load_run  # torch: seconds
+        raise InputError(f"{data!r} has a column {listing(taken)} already: rename it there.")
+    from clear_peft.pipeline.inference import likeliest, load_run  # torch: seconds
 
     frame, rows = table.frame, table.examples.rows
     empty = np.setdiff1d(np.arange(len(frame)), rows)
     if len(empty):
         message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
-    confidence, predicted = load_run(folder, trust_remote_code=trust_remote_code).predictions(table.examples)
-    columns = {
-        "predicted_label": pd.Series([names.names[i] for i in predicted.tolist()], index=rows, dtype="str"),
-        "confidence": pd.Series(confidence.astype(np.float64).round(6), index=rows),
-    }
-    write_table(frame.assign(**columns), output)
+    found = load_run(folder, trust_remote_code=trust_remote_code).probabilities(table.examples)
+    columns: dict[str, pd.Series] = {}
+    for place, confidence, predicted in zip(places, *(best.T for best in likeliest(found, top)), strict=True):
+        labels = [names.names[i] for i in predicted.tolist()]
+        columns[f"predicted_label{place}"] = pd.Series(labels, index=rows, dtype="str")
+        columns[f"confidence{place}"] = _rounded(confidence, rows)
+    if probabilities:
+        columns |= {name: _rounded(column, rows) for name, column in zip(of_classes, found.T, strict=True)}
+    write_table(pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1), output)
     return len(rows)
+
+
+def _rounded(probability: np.ndarray, rows: np.ndarray) -> pd.Series:
+    return pd.Series(probability.astype(np.float64).round(6), index=rows)
 
 
 def _reading(config: RunConfig, **given: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clear_peft.data import Examples, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.label_quality import LabelQuality, label_quality_from_pred_probs
-from clear_peft.pipeline.inference import logits_of, predictions
+from clear_peft.pipeline.inference import logits_of, probabilities_of
 from clear_peft.pipeline.label_issues import what_to_label_next
 from clear_peft.pipeline.metrics import accuracy_and_f1, detection, memorised, peak_memory
 from clear_peft.pipeline.progress import epoch_figures
@@ -108,9 +108,10 @@ def write_outcome(
     layout.save_adapter(folder, write)
     write_table(escape_formulas(issues), folder / layout.LABEL_ISSUES)
     if tables.unlabelled is not None:
-        predicted = predictions(logits_of(model, tokenizer, tables.unlabelled, config.max_length))
-        left = what_to_label_next(tables.unlabelled, *predicted, tables.names)
-        write_table(escape_formulas(left), folder / layout.UNLABELLED)
+        logits = logits_of(model, tokenizer, tables.unlabelled, config.max_length)
+        left = probabilities_of(logits)
+        listed = what_to_label_next(tables.unlabelled, left.max(axis=1), left.argmax(axis=1), tables.names)
+        write_table(escape_formulas(listed), folder / layout.UNLABELLED)
     save_label_quality(folder / layout.LABEL_QUALITY, quality, tables.names.names, noise_found=noise_found)
     write_json(folder / layout.METRICS, metrics)  # last: its presence says that the run is finished
     with suppress(InputError):  # clear-peft report says what is wrong

@@ -39,9 +39,9 @@ class Run:
         say_how_many_are_cut(examples, tokens, self.tokenizer, self.config.max_length, "texts")
         return _logits_of_tokens(self.model, self.tokenizer, tokens)
 
-    def predictions(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-        """Probability (N,) float32 of the most probable class of each example, and the class, (N,) int64."""
-        return predictions(self.logits(examples))
+    def probabilities(self, examples: Examples) -> np.ndarray:
+        """Probabilities (N, C) float32 of the classes of examples, not calibrated; see ``logits``."""
+        return probabilities_of(self.logits(examples))
 
 
 def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Run:
@@ -74,10 +74,15 @@ def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -
     return _logits_of_tokens(model, tokenizer, tokenize(examples, tokenizer, max_length))
 
 
-def predictions(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of logits (N, C): probability (N,) float32 of the most probable class, and the class, (N,) int64."""
-    probability, predicted = torch.softmax(torch.from_numpy(logits), dim=1).max(dim=1)
-    return probability.numpy(), predicted.numpy()
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) float32 of the classes, not calibrated, of logits (N, C) float32."""
+    return torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+
+
+def likeliest(probabilities: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of probabilities (N, C): the largest of each row, (N, top), falling, and their classes, int64."""
+    values, classes = torch.from_numpy(probabilities).topk(top, dim=1)
+    return values.numpy(), classes.numpy()
 
 
 def _logits_of_tokens(model: Any, tokenizer: Any, tokens: Any) -> np.ndarray:

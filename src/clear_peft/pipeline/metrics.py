@@ -1,12 +1,19 @@
-"""Accuracy, macro-F1, the detection of wrong labels, and memory."""
+"""Accuracy, macro-F1, figures of each class, the detection of wrong labels, and memory."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 
 def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -14,6 +21,38 @@ def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, floa
     return {
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
+
+
+def evaluation(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Everything that right labels say of predictions.
+
+    Args:
+        predicted: Class ids, (N,).
+        labels: The right ones, (N,).
+        names: Names of the C classes.
+
+    Returns:
+        ``accuracy`` and ``macro_f1``; ``examples``, N; ``classes``, for each its ``label``, ``precision``,
+        ``recall``, ``f1`` (0 where they are not defined) and ``support``, how many rows have it; and
+        ``confusion_matrix``, C lists of C counts: rows by right label, columns by predicted one.
+    """
+    ids = np.arange(len(names))
+    of_classes = precision_recall_fscore_support(labels, predicted, labels=ids, zero_division=0)
+    return {
+        **accuracy_and_f1(predicted, labels),
+        "examples": len(labels),
+        "classes": [
+            {
+                "label": name,
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+            for name, precision, recall, f1, support in zip(names, *of_classes, strict=True)
+        ],
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=ids).tolist(),
     }
 
 

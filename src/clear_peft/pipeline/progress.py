@@ -13,6 +13,7 @@ _FIGURES = {
     "eval_accuracy": "validation_accuracy",
     "eval_macro_f1": "validation_macro_f1",
     "eval_weighted_accuracy": "validation_weighted_accuracy",
+    "eval_weighted_macro_f1": "validation_weighted_macro_f1",
     "noise_rate": "noise_rate",
     "clean_probability": "clean_probability",
     "gate_rate": "gate_rate",

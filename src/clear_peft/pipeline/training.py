@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-from transformers import PrinterCallback, set_seed
+from transformers import EvalPrediction, PrinterCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from clear_peft.baselines import confident_learning, get_method
@@ -25,6 +25,7 @@ from clear_peft.pipeline.finalize import measured, quality_of_rows, write_outcom
 from clear_peft.pipeline.inference import logits_of
 from clear_peft.pipeline.interrupts import saving_first
 from clear_peft.pipeline.loggers import check_loggers, keep_logs
+from clear_peft.pipeline.metrics import accuracy_and_f1
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, TestCurve
 from clear_peft.pipeline.splits import Tables
@@ -51,6 +52,7 @@ _OPTIONS = {
     "per_device_train_batch_size": "batch_size",
     "learning_rate": "learning_rate",
     "seed": "seed",
+    "class_weights": "class_weights",
 }
 _TYPES = get_type_hints(CleaRConfig)
 _CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
@@ -183,8 +185,10 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
         "per_device_eval_batch_size": 2 * config.batch_size,
         "learning_rate": config.peak_learning_rate,
         "seed": config.seed,
+        "class_weights": config.class_weights,
         "report_to": config.report_to,
         "run_name": Path(config.output).name,
+        **({} if config.select_by is None else {"metric_for_best_model": config.select_by}),
         **config.training,
     }
     unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
@@ -215,11 +219,16 @@ def trainer_of(
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
+        compute_metrics=_measure,  # whatever figure an epoch is chosen by
         callbacks=[ReportTo(reporter)],
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
+
+
+def _measure(prediction: EvalPrediction) -> dict[str, float]:
+    return accuracy_and_f1(prediction.predictions.argmax(axis=1), prediction.label_ids)
 
 
 def _only(tokens: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:

@@ -192,6 +192,21 @@ class RunConfig:
         "and the method.",
         factory=dict,
     )
+    select_by: str | None = _option(
+        _TRAINING,
+        "Figure of the validation rows by which the epoch is chosen. weighted_accuracy and weighted_macro_f1 "
+        "count each row by the probability that its label is right, the others trust the given labels. "
+        "Default: as the preset and the method say.",
+        None,
+        choices=("accuracy", "macro_f1", "weighted_accuracy", "weighted_macro_f1", "loss"),
+    )
+    class_weights: str = _option(
+        _TRAINING,
+        "balanced weighs the loss so that all classes count alike, where targets are the given labels; soft "
+        "labels of the method clear are sampled by class in any case.",
+        "none",
+        choices=("none", "balanced"),
+    )
     epochs: int = _option(
         _TRAINING,
         "Passes over the training rows. The method clear spends up to two of them on finding wrong labels.",
@@ -217,12 +232,23 @@ class RunConfig:
         factory=list,
     )
 
-    @field_validator("peft", "method", "preset")
+    @field_validator("peft", "method", "preset", "select_by", "class_weights")
     @classmethod
-    def _is_known(cls, value: str, info: ValidationInfo) -> str:
+    def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = next(option.choices for option in options() if option.name == info.field_name)
-        if value not in known:
+        if value is not None and value not in known:
             raise InputError(f"There is no {info.field_name} {value!r}: choose from {', '.join(known)}.")
+        return value
+
+    @field_validator("select_by")
+    @classmethod
+    def _is_said_once(cls, value: str | None, info: ValidationInfo) -> str | None:
+        other = info.data.get("training", {}).get("metric_for_best_model", value)
+        if value is not None and other not in (value, f"eval_{value}"):
+            raise InputError(
+                f"select_by is {value!r}, and training sets metric_for_best_model to {other!r}: leave one of "
+                "them out."
+            )
         return value
 
     @field_validator("output")

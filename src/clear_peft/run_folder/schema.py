@@ -115,6 +115,7 @@ class _Epoch(_Figures):
     validation_accuracy: _Share | None = None
     validation_macro_f1: _Share | None = None
     validation_weighted_accuracy: _Share | None = None
+    validation_weighted_macro_f1: _Share | None = None
     noise_rate: _Share | None = None
     clean_probability: _Share | None = None
     gate_rate: _Share | None = None

@@ -17,9 +17,16 @@ from clear_peft.tuners import available_methods
 MIXTURES: dict[str, LossMixture] = {"gaussian": GaussianLossMixture(), "paper": PaperMixture()}
 ESTIMATORS = ("probe", "losses")
 GATES_IN_SCORING = ("open", "random")
-WEIGHTED_ACCURACY = "weighted_accuracy"
-# whether more of it is better, where that is known
-_LARGER = {"loss": False, "accuracy": True, "macro_f1": True, WEIGHTED_ACCURACY: True}
+WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1 = "weighted_accuracy", "weighted_macro_f1"
+CLASS_WEIGHTS = ("none", "balanced")
+# of what we measure, whether more of it is better
+LARGER_IS_BETTER = {
+    "loss": False,
+    "accuracy": True,
+    "macro_f1": True,
+    WEIGHTED_ACCURACY: True,
+    WEIGHTED_MACRO_F1: True,
+}
 # of the epochs, and epochs
 _WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 
@@ -88,6 +95,9 @@ class CleaRConfig(TrainingArguments):
             otherwise targets are the labels, ``loss`` counts, and all are sampled alike.
         class_balance: Of soft labels, how far sampling makes up for classes that are rare or hard, from 0
             (by the confidence of the targets alone) to 1 (all classes alike).
+        class_weights: ``balanced``: where targets are labels, the loss of a row is divided by how frequent
+            its class is in the training set, so that all classes that occur there count alike in an epoch;
+            ``none``: all rows count alike.
         consistency_weight: λ, the weight of the cross entropy to the predictions of the last estimate.
         consistency_temperature: T of both sides of that cross entropy.
         dropout_after_warm_up: Whether there is dropout after the warm-up. The authors' code has none.
@@ -118,6 +128,7 @@ class CleaRConfig(TrainingArguments):
     loss_ema: float = _setting(0.5, "β, weight of the losses before")
     soft_labels: bool = _setting(True, "targets p·label + (1 − p)·prediction")
     class_balance: float = _setting(0.5, "0: sampled by confidence, 1: classes alike")
+    class_weights: str = _setting("none", f"one of {', '.join(CLASS_WEIGHTS)}, where targets are labels")
     consistency_weight: float = _setting(0.0, "λ, weight of the consistency term")
     consistency_temperature: float = _setting(1.0, "T of the consistency term")
     dropout_after_warm_up: bool = _setting(True, "dropout also after the warm-up")
@@ -141,6 +152,7 @@ class CleaRConfig(TrainingArguments):
             ("label_estimator", ESTIMATORS),
             ("loss_mixture", MIXTURES),
             ("scoring_gates", GATES_IN_SCORING),
+            ("class_weights", CLASS_WEIGHTS),
         ):
             if getattr(self, name) not in known:
                 raise InputError(
@@ -151,7 +163,7 @@ class CleaRConfig(TrainingArguments):
                 f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
             )
         metric = self.metric_name.removeprefix("eval_")
-        if metric in _LARGER and self.greater_is_better is not _LARGER[metric]:
+        if metric in LARGER_IS_BETTER and self.greater_is_better is not LARGER_IS_BETTER[metric]:
             raise InputError(
                 f"metric_for_best_model is {metric!r} and greater_is_better {self.greater_is_better}, which "
                 "would keep the worst epoch: leave greater_is_better out."

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from transformers.trainer_utils import PredictionOutput, has_length
 
 from clear_peft.trainer.columns import token_counts
-from clear_peft.trainer.config import WEIGHTED_ACCURACY, CleaRConfig
+from clear_peft.trainer.config import WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1, CleaRConfig
 from clear_peft.trainer.phases import Phase
 
 
@@ -25,12 +25,13 @@ class Selection:
         self._trainer = trainer
 
     def measuring(self, measure: Callable[..., dict]) -> Callable[..., dict]:
-        """A ``compute_metrics`` that adds, in training, the accuracy that counts labels by their p."""
+        """A ``compute_metrics`` that adds, in training, figures that count labels by their p."""
         return partial(self._measured, measure)
 
     def _measured(self, measure: Callable[..., dict], prediction: Any, **more: Any) -> dict[str, float]:
         trainer, metrics, outputs = self._trainer, measure(prediction, **more), prediction.predictions
-        wanted = trainer.args.clean_routing or trainer.args.metric_name == f"eval_{WEIGHTED_ACCURACY}"
+        by_weights = trainer.args.metric_name in (f"eval_{WEIGHTED_ACCURACY}", f"eval_{WEIGHTED_MACRO_F1}")
+        wanted = trainer.args.clean_routing or by_weights
         if more or not (trainer.is_in_train and wanted):
             return metrics
         weights, known = None, trainer.passes.validation is not None and trainer.on_own_validation
@@ -40,8 +41,7 @@ class Selection:
             # others where rows were dropped, or the checkpoint that was resumed had other validation rows
             weights = of_rows[order] if len(of_rows) == len(order) == len(prediction.label_ids) else None
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        value = trainer.task.weighted_accuracy(logits, prediction.label_ids, weights)
-        return metrics if value is None else {**metrics, WEIGHTED_ACCURACY: value}
+        return {**metrics, **trainer.task.weighted_metrics(logits, prediction.label_ids, weights)}
 
     def is_best(self, metrics: dict[str, float]) -> bool | None:
         """Whether an evaluation is the best so far; of equal ones the latest. None: transformers can tell.

@@ -8,7 +8,7 @@ from datasets import Dataset as HubDataset
 from clear_peft.errors import InputError
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
-from clear_peft.trainer.config import WEIGHTED_ACCURACY, CleaRConfig
+from clear_peft.trainer.config import LARGER_IS_BETTER, CleaRConfig
 from clear_peft.trainer.estimate import blocks
 from clear_peft.trainer.head import LinearProbeInit
 from clear_peft.trainer.row_passes import RowPasses
@@ -59,7 +59,7 @@ def router(model: Any, args: CleaRConfig) -> Router | None:
 
 def metrics(given: Callable | None, task: SingleLabel, args: CleaRConfig) -> Callable | None:
     """``compute_metrics``: the task's own where none is given and epochs are compared by one of them."""
-    own = args.metric_name.removeprefix("eval_") in ("accuracy", "macro_f1", WEIGHTED_ACCURACY)
+    own = args.metric_name.removeprefix("eval_") in LARGER_IS_BETTER.keys() - {"loss"}
     return task.metrics if given is None and own else given
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clear_peft.errors import InputError
 from clear_peft.losses import cross_entropy, soft_cross_entropy
+from clear_peft.trainer.config import WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1
 
 
 class SingleLabel:
@@ -54,20 +55,24 @@ class SingleLabel:
             "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
         }
 
-    def weighted_accuracy(
+    def weighted_metrics(
         self,
         logits: Any,
         labels: npt.NDArray[np.integer],
         weights: npt.NDArray[np.floating] | None,
-    ) -> float | None:
-        """Accuracy under the given labels, each weighted by its clean probability.
+    ) -> dict[str, float]:
+        """Accuracy and macro-F1 under the given labels, each weighted by its clean probability.
 
         Args:
-            logits: (M, C); None comes back where it is anything else.
+            logits: (M, C); where it is anything else, nothing is measured.
             labels: Given labels, (M,).
             weights: Their clean probabilities, (M,); where they are not known, or all 0, all count alike.
         """
         if getattr(logits, "shape", None) != (len(labels), self.num_labels):
-            return None
-        hits = logits.argmax(axis=1) == labels
-        return float(np.average(hits, weights=weights if weights is not None and weights.any() else None))
+            return {}
+        predicted, weights = logits.argmax(axis=1), weights if weights is not None and weights.any() else None
+        f1 = f1_score(labels, predicted, average="macro", sample_weight=weights, zero_division=0)
+        return {
+            WEIGHTED_ACCURACY: float(np.average(predicted == labels, weights=weights)),
+            WEIGHTED_MACRO_F1: float(f1),
+        }

@@ -19,7 +19,7 @@ from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.finite import StepGuard
 from clear_peft.trainer.gating import gates_held
-from clear_peft.trainer.objective import per_example_loss
+from clear_peft.trainer.objective import class_weights, per_example_loss
 from clear_peft.trainer.phases import Phase, Schedule, epochs_of
 from clear_peft.trainer.ranks import merged_rows
 from clear_peft.trainer.row_passes import RowPasses
@@ -102,6 +102,7 @@ class CleaRTrainer(Trainer):
             self.passes = RowPasses(self, rows, mixture, self.router)
             self.weights.head = setup.head(self.passes, rows, args)
             self.guard = StepGuard(args.device, rows.row)
+            self.class_weights = class_weights(rows, self.task.num_labels, args)
             self._loss = self.make_loss()
         self.schedule = Schedule.of(args, args.num_train_epochs)
         self.on_own_validation = self.in_training_step = False

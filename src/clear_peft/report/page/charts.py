@@ -14,6 +14,7 @@ _FIGURES = (
     "validation_accuracy",
     "validation_macro_f1",
     "validation_weighted_accuracy",
+    "validation_weighted_macro_f1",
     "test_accuracy",
     "test_macro_f1",
     "memorised",
