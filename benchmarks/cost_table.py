@@ -45,7 +45,7 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
     import torch
     from transformers import BertConfig, BertForSequenceClassification, logging
 
-    from clear_peft.pipeline.models import bf16_pays
+    from clear_peft.hardware import bf16_pays
     from clear_peft.routing import Router
     from clear_peft.tuners import build
 
@@ -65,7 +65,7 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
     labels = torch.randint(0, options.classes, (options.batch_size,))
 
     def forward() -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
             return model(**batch).logits
 
     def step() -> None:

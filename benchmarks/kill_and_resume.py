@@ -66,7 +66,7 @@ def child(words: list[str], moment: str | None, errors: Path) -> None:
     # a shell lets what it starts in the background ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    _everywhere(hardware.bf16_pays, lambda: False)
+    _everywhere(hardware.bf16_pays, lambda device: False)
     if moment:
         place, _, count = moment.partition(":")
         _arm(place, int(count))

@@ -78,8 +78,9 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
     from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
     from clear_peft.data import tokenize
+    from clear_peft.hardware import bf16_pays, choose_device
     from clear_peft.pipeline.metrics import accuracy_and_f1
-    from clear_peft.pipeline.models import bf16_pays, load_classifier, load_tokenizer
+    from clear_peft.pipeline.models import load_classifier, load_tokenizer
     from clear_peft.pipeline.splits import read_tables
     from clear_peft.tuners import build
 
@@ -89,7 +90,7 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
     model = build(load_classifier(config.model, tables.names, tokenizer), "lora", options=config.peft_options)
     switches = {
         "train_sampling_strategy": "group_by_length",
-        "bf16": bf16_pays(),
+        "bf16": bf16_pays(choose_device()),
         "per_device_eval_batch_size": 2 * config.batch_size,
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),

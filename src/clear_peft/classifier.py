@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
 from clear_peft.files import refuse_links_out, replaced_folder, write_json
+from clear_peft.hardware import choose_device
 from clear_peft.label_quality import as_groups
 from clear_peft.pipeline import distributed
 from clear_peft.pipeline.in_memory import program_left_alone, trained
@@ -69,6 +70,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         max_length: Tokens per text; longer texts are cut.
         validation_fraction: Share of the rows held out, above 0 and below 1: by them an epoch is chosen and
             the probabilities are calibrated.
+        device: Where to train and predict: ``auto``, a CUDA GPU if there is one, else the CPU; ``cpu``,
+            ``cuda``, ``mps`` or ``xpu``.
         training: Further settings of ``CleaRConfig`` by name. Default: none.
         trust_remote_code: Whether code that comes with a hub model may run.
         random_state: Seed; the same gives the same classifier. Of a ``RandomState``, or None for NumPy's
@@ -110,6 +113,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float | None = None,
         max_length: int = 128,
         validation_fraction: float = 0.1,
+        device: str = "auto",
         training: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         random_state: int | np.random.RandomState | None = 0,
@@ -125,6 +129,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.max_length = max_length
         self.validation_fraction = validation_fraction
+        self.device = device
         self.training = training
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
@@ -235,6 +240,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         folder: str | os.PathLike[str],
         *,
         model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Self:
         """Read what ``save`` wrote: JSON and safetensors alone, so that a stranger's folder runs no code.
@@ -242,12 +248,14 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         Args:
             folder: The folder.
             model: Where the pretrained model is by now. Default: where it was.
+            device: Where to predict. Default: ``auto``, wherever it was trained.
             trust_remote_code: Whether code that comes with the model may run; what was saved does not count.
 
         Raises:
-            InputError: If the folder holds no classifier, or a damaged one, or the model cannot be loaded.
+            InputError: If the folder holds no classifier, or a damaged one, there is no such device, or the
+                model cannot be loaded.
         """
-        path = Path(folder) / _FILE
+        path, place = Path(folder) / _FILE, choose_device(device)
         if not path.is_file():
             raise InputError(
                 f"{folder} holds no classifier (no {_FILE}): give what CleaRClassifier.save wrote."
@@ -255,7 +263,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         refuse_links_out(folder)
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            given = {"trust_remote_code": trust_remote_code} | ({} if model is None else {"model": model})
+            given = {"device": device, "trust_remote_code": trust_remote_code}
+            given |= {} if model is None else {"model": model}
             made = cls(**{**saved["parameters"], **given})
             made._parameters = {**made.get_params(deep=False), "random_state": _seed(made.random_state)}
             config = _config(made._parameters)
@@ -276,7 +285,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
             names = names_of(classes)
             base = load_classifier(config.model, names, tokenizer, trust_remote_code=trust_remote_code)
-            made.model_, made.tokenizer_ = load_adapter(base, adapter), tokenizer
+            made.model_, made.tokenizer_ = load_adapter(base, adapter).to(place), tokenizer
         check_length(made.model_, config.max_length)
         made.classes_, made.temperature_, made._max_length = classes, temperature, config.max_length
         made.calibration_error_ = {w: math.nan if value is None else value for w, value in errors.items()}

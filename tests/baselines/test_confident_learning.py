@@ -85,7 +85,7 @@ def place(tmp_path_factory):
 def _float32():
     with pytest.MonkeyPatch.context() as patch:
         for module in (inference, trainer_config):
-            patch.setattr(module, "bf16_pays", lambda: False)
+            patch.setattr(module, "bf16_pays", lambda device: False)
         yield
 
 

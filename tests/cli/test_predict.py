@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import classification_report, confusion_matrix
 
 from clear_peft.data import read_table, write_table
@@ -182,3 +183,29 @@ def test_predictions_are_never_overwritten_unasked(cli, finished, place, tmp_pat
     end = cli(*words, "--format", "quiet", "--overwrite")
     assert (end.status, end.out, end.err) == (0, "", "")
     assert len(pd.read_csv(output)) == 30
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "scan", "review", "train"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(
+    cli, finished, place, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    output = tmp_path / "out.csv"
+    words = {
+        "predict": ("--run", finished("clear", "lora"), "--output", output),
+        "evaluate": ("--run", finished("clear", "lora")),
+        "scan": ("--output", output),
+        "review": ("--output", output, "--no-browser"),
+        "train": ("--output", output, "--model", place.model),
+    }
+    end = cli(command, "--data", tmp_path / "nowhere.csv", "--device", "cuda", *words[command])
+    assert (end.status, end.out) == (2, "")
+    assert "device is 'cuda', and torch" in end.err.splitlines()[-1]
+    assert not output.exists()
+    end = cli(command, "--data", tmp_path / "nowhere.csv", "--device", "gpu", *words[command])
+    assert (end.status, "no device 'gpu': choose from auto, cpu, cuda, mps, xpu" in end.err) == (2, True)
+
+
+def test_the_cpu_may_be_named(cli, finished, place):
+    words = ("evaluate", "--run", finished("clear", "lora"), "--data", place.test, "--format", "json")
+    assert cli(*words, "--device", "cpu").out == cli(*words).out

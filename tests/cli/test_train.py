@@ -102,7 +102,7 @@ def test_plain_peft_loads_the_adapter(cli, finished, place, tmp_path, peft):
         with pytest.raises(ValueError, match="does not support past key values"):
             model(**batch)
         return
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays()):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
         probability = model(**batch).logits.float().softmax(1)
     assert ours["predicted_label"].tolist() == [names[i] for i in probability.argmax(1).tolist()]
     # predict takes texts of like length together, which rounds otherwise

@@ -37,7 +37,7 @@ def _interrupt():
 @pytest.fixture
 def config(hostile_place, tmp_path, monkeypatch):
     for module in ("trainer.config", "pipeline.inference"):
-        monkeypatch.setattr(f"clear_peft.{module}.bf16_pays", lambda: False)
+        monkeypatch.setattr(f"clear_peft.{module}.bf16_pays", lambda device: False)
 
     def make(name="run", **more):
         return RunConfig(

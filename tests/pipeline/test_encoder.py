@@ -54,7 +54,7 @@ def forwards(monkeypatch):
 
 @pytest.fixture
 def in_float32(monkeypatch):
-    monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda: False)
+    monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda device: False)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_features_are_means_over_own_tokens_of_three_layers(
 
 def test_bf16_changes_little(model, monkeypatch):
     exact, rough = (
-        (monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda on=on: on), encode(TEXTS, model))[1]
+        (monkeypatch.setattr(frozen_encoder, "bf16_pays", lambda device, on=on: on), encode(TEXTS, model))[1]
         for on in (False, True)
     )
     assert not np.array_equal(exact, rough)

@@ -46,7 +46,7 @@ def place(tmp_path_factory):
 def in_float32(patch):
     """Whatever this machine is good at."""
     for module in ("trainer.config", "pipeline.inference"):
-        patch.setattr(f"clear_peft.{module}.bf16_pays", lambda: False)
+        patch.setattr(f"clear_peft.{module}.bf16_pays", lambda device: False)
 
 
 @pytest.fixture(autouse=True)

@@ -224,13 +224,13 @@ def _every_class_given(labels: np.ndarray, true: np.ndarray) -> np.ndarray:
 def _environment(versions: dict[str, str]) -> dict[str, Any]:
     import torch
 
-    from clear_peft.hardware import bf16_pays
+    from clear_peft.hardware import bf16_pays, choose_device
 
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bf16": bf16_pays(),
+        "bf16": bf16_pays(choose_device()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
         "date": datetime.now(UTC).date().isoformat(),

@@ -6,6 +6,7 @@ import typer
 
 from clear_peft.cli.options import (
     DATA,
+    DeviceOption,
     EncodingOption,
     FormatOption,
     RunOption,
@@ -33,6 +34,7 @@ def evaluate(
         typer.Option(help="Column of the labels (default: as in the run's table).", rich_help_panel=DATA),
     ] = None,
     encoding: EncodingOption = None,
+    device: DeviceOption = "auto",
     trust_remote_code: TrustOption = False,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
@@ -47,6 +49,7 @@ def evaluate(
         text_column=text_column or None,
         label_column=label_column,
         encoding=encoding,
+        device=device,
         trust_remote_code=trust_remote_code,
     )
     line = (

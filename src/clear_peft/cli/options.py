@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from clear_peft.cli.output import Format
+from clear_peft.hardware import DEVICES
 
 # panels of the help pages
 RUN, DATA, JUDGE, OUTPUT = "Run", "Data", "Judge", "Output"
@@ -45,6 +46,14 @@ TrustOption = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code", help="Run code that comes with the run's model.", rich_help_panel=RUN
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help=f"Where the model runs: {', '.join(DEVICES)}. auto is a CUDA GPU if there is one, else the CPU.",
+        autocompletion=lambda: list(DEVICES),
     ),
 ]
 OverwriteOption = Annotated[

@@ -8,6 +8,7 @@ import typer
 from clear_peft.cli.options import (
     DATA,
     OUTPUT,
+    DeviceOption,
     EncodingOption,
     FormatOption,
     OverwriteOption,
@@ -27,6 +28,7 @@ def predict(
     ],
     text_column: TextColumnOption = None,
     encoding: EncodingOption = None,
+    device: DeviceOption = "auto",
     trust_remote_code: TrustOption = False,
     top: Annotated[
         int,
@@ -61,6 +63,7 @@ def predict(
         top=top,
         probabilities=probabilities,
         overwrite=overwrite,
+        device=device,
         trust_remote_code=trust_remote_code,
     )
     out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])

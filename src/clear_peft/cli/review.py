@@ -8,6 +8,7 @@ import typer
 
 from clear_peft.cli.options import (
     DataOption,
+    DeviceOption,
     EmbeddingsOption,
     EncoderOption,
     EncoderTrustOption,
@@ -40,6 +41,7 @@ def review(
     max_length: MaxLengthOption = 128,
     embeddings: EmbeddingsOption = None,
     no_cache: NoCacheOption = False,
+    device: DeviceOption = "auto",
     trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,
@@ -83,6 +85,7 @@ def review(
             output=output,
             max_length=max_length,
             cache=not no_cache,
+            device=device,
             trust_remote_code=trust_remote_code,
         ),
         out,

@@ -9,6 +9,7 @@ from clear_peft.cli.options import (
     JUDGE,
     OUTPUT,
     DataOption,
+    DeviceOption,
     EmbeddingsOption,
     EncoderOption,
     EncoderTrustOption,
@@ -70,6 +71,7 @@ def scan(
     ] = None,
     embeddings: EmbeddingsOption = None,
     no_cache: NoCacheOption = False,
+    device: DeviceOption = "auto",
     trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,
@@ -102,6 +104,7 @@ def scan(
             output=output,
             max_length=max_length,
             cache=not no_cache,
+            device=device,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
         ),

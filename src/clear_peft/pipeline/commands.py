@@ -1,6 +1,7 @@
 """What ``train``, ``predict`` and ``evaluate`` do.
 
-The tables are read and checked first, without torch: what is wrong with them is said within seconds.
+The tables are read and checked first, without torch unless a device is named: what is wrong with them is said
+within seconds.
 """
 
 import os
@@ -13,6 +14,7 @@ import pandas as pd
 from clear_peft.data import check_output, load_examples, write_table
 from clear_peft.data.checks import listing, row_listing
 from clear_peft.errors import ClearWarning, InputError
+from clear_peft.hardware import check_device
 from clear_peft.pipeline.splits import read_tables
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
@@ -46,6 +48,7 @@ def train(
         InputError: If anything given is wrong; the sentence says what and how to mend it.
     """
     layout.check(config, resume=resume, overwrite=overwrite)
+    check_device(config.device)
     if reporter is not None and os.environ.get("RANK", "0") == "0":
         reporter.stage(f"Reading {config.data}")
     tables = read_tables(config)
@@ -61,6 +64,7 @@ def evaluate(
     text_column: str | list[str] | None = None,
     label_column: str | None = None,
     encoding: str | None = None,
+    device: str = "auto",
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Measure a finished run on a table with right labels.
@@ -71,6 +75,7 @@ def evaluate(
         text_column: Column of the texts. Default: as in the run's own table.
         label_column: Column of the labels. Default: as in the run's own table.
         encoding: Of the table. Default: as of the run's own table.
+        device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
@@ -80,9 +85,10 @@ def evaluate(
         each right label, by predicted label, in the order of ``classes``.
 
     Raises:
-        InputError: If the folder or the table is not what it should be.
+        InputError: If the folder or the table is not what it should be, or there is no such device.
     """
     config, names = layout.read_finished(folder)
+    check_device(device)
     reading = _reading(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
@@ -90,8 +96,8 @@ def evaluate(
 
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
-    predicted = load_run(folder, trust_remote_code=trust_remote_code).logits(examples).argmax(axis=1)
-    return evaluation(predicted, examples.labels, names.names)
+    run = load_run(folder, device=device, trust_remote_code=trust_remote_code)
+    return evaluation(run.logits(examples).argmax(axis=1), examples.labels, names.names)
 
 
 def predict(
@@ -104,6 +110,7 @@ def predict(
     top: int = 1,
     probabilities: bool = False,
     overwrite: bool = False,
+    device: str = "auto",
     trust_remote_code: bool = False,
 ) -> int:
     """Write a table with the columns of the input, ``predicted_label`` and ``confidence``, its probability.
@@ -118,13 +125,15 @@ def predict(
             ``confidence_2`` and so on. Default 1.
         probabilities: Whether a column ``probability_<class>`` is written for each class. Default False.
         overwrite: Whether it may be there already. Default False.
+        device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
         The number of rows that were predicted.
 
     Raises:
-        InputError: If the folder, the table or K is not what it should be, or the output cannot be written.
+        InputError: If the folder, the table or K is not what it should be, there is no such device, or the
+            output cannot be written.
     """
     check_output(output, [data], overwrite=overwrite)
     config, names = layout.read_finished(folder)
@@ -132,6 +141,7 @@ def predict(
         raise InputError(
             f"top is {top}: give a whole number from 1 to {len(names.names)}, as there are classes."
         )
+    check_device(device)
     reading = _reading(config, text_column=text_column, encoding=encoding)
     table = load_examples(data, **{**reading, "label_column": None}, empty_texts=True)
     places = ["", *(f"_{place}" for place in range(2, top + 1))]
@@ -147,7 +157,7 @@ def predict(
     if len(empty):
         message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
-    found = load_run(folder, trust_remote_code=trust_remote_code).probabilities(table.examples)
+    found = load_run(folder, device=device, trust_remote_code=trust_remote_code).probabilities(table.examples)
     columns: dict[str, pd.Series] = {}
     for place, confidence, predicted in zip(places, *(best.T for best in likeliest(found, top)), strict=True):
         labels = [names.names[i] for i in predicted.tolist()]

@@ -27,10 +27,11 @@ def encode(
     max_length: int = 128,
     batch_size: int = 64,
     cache: Path | None = None,
+    device: str = "auto",
     trust_remote_code: bool = False,
     step: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Encode texts by a frozen model, without gradients, in evaluation mode, on the GPU if there is one.
+    """Encode texts by a frozen model, without gradients, in evaluation mode.
 
     A text's features are the means over its tokens of the hidden states of a middle layer and the last two,
     not normalised. Equal texts are encoded once, and where all are in the cache torch is not imported.
@@ -45,6 +46,7 @@ def encode(
         batch_size: Texts of a forward at the most, of like length; fewer where texts may be longer than 128
             tokens. Default 64.
         cache: Folder of features that are known. Default: none.
+        device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
         step: Called with how many different texts are done, and of how many.
 
@@ -70,7 +72,9 @@ def encode(
     if len(todo):
         from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
 
-        encoder = FrozenEncoder(model, max_length=max_length, trust_remote_code=trust_remote_code)
+        encoder = FrozenEncoder(
+            model, max_length=max_length, device=device, trust_remote_code=trust_remote_code
+        )
         if cache is not None:
             store = FeatureCache(cache, model, max_length)  # what was downloaded has a version only now
         size = max(1, min(batch_size, _TOKENS // max(max_length, 1)))

@@ -67,7 +67,7 @@ def write_outcome(
     def on(examples: Examples) -> dict[str, float]:
         return measured(model, tokenizer, examples, config.max_length)
 
-    peak = peak_memory()
+    peak = peak_memory(trainer.args.device.type)
     metrics: dict[str, Any] = {
         "test": None if tables.test is None else on(tables.test),
         "validation": on(tables.validation),

@@ -1,6 +1,7 @@
 """Frozen features of texts: what a pretrained model makes of them, without any training."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn.functional import normalize
 
 from clear_peft.data.tokens import are_longer, check_room, token_lists
 from clear_peft.errors import InputError
-from clear_peft.hardware import bf16_pays
+from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
 
 _PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
@@ -59,25 +60,29 @@ def embed(
 
 
 class FrozenEncoder:
-    """A pretrained model and its tokenizer, on the GPU if there is one; of an encoder-decoder, the encoder.
+    """A pretrained model and its tokenizer; of an encoder-decoder, the encoder.
 
     Args:
         name: Hub name or path.
         max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
+        device: Where it runs, as for ``clear_peft.hardware.choose_device``.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: If the model cannot be loaded, or has too few positions for ``max_length``.
+        InputError: If the model cannot be loaded, has too few positions for ``max_length``, or there is no
+            such device.
     """
 
-    def __init__(self, name: str, *, max_length: int, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, name: str, *, max_length: int, device: str = "auto", trust_remote_code: bool = False
+    ) -> None:
         self._name = name
+        self._device = choose_device(device)
         self._tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
         self._max_length = min(max_length, self._tokenizer.model_max_length)
         check_room(self._tokenizer, self._max_length)
         self._model = load_encoder(name, trust_remote_code=trust_remote_code)
         check_length(self._model, self._max_length)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model.to(self._device)
 
     def forwards(
@@ -134,7 +139,7 @@ class FrozenEncoder:
             InputError: If a text has no token, or the model has no hidden states of its tokens.
         """
         places, parts = [], []
-        with torch.autocast(self._device, torch.bfloat16, enabled=bf16_pays()):
+        with torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext():
             for place, outputs, real in self.forwards(texts, rows, batch_size, output_hidden_states=True):
                 count = real.sum(dim=1).float()
                 means = [(h.float() * real).sum(dim=1) / count for h in self._layers(outputs, real)]

@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding
 from clear_peft.baselines import get_method
 from clear_peft.data import Examples, LabelNames, say_how_many_are_cut, tokenize
 from clear_peft.errors import InputError
-from clear_peft.hardware import bf16_pays
+from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import load_classifier, load_tokenizer
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import CONFIG_NAME, RunConfig
@@ -44,17 +44,20 @@ class Run:
         return probabilities_of(self.logits(examples))
 
 
-def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Run:
+def load_run(folder: str | os.PathLike[str], *, device: str = "auto", trust_remote_code: bool = False) -> Run:
     """Load a finished run from its folder.
 
     Args:
         folder: Run folder, which may come from a stranger.
+        device: Where the model is put, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run; what ``config.yaml`` says does not
             count. Default False.
 
     Raises:
-        InputError: If the folder holds no finished run, or its pretrained model cannot be loaded.
+        InputError: If the folder holds no finished run, its pretrained model cannot be loaded, or there is no
+            such device.
     """
+    place = choose_device(device)
     config, names = layout.read_finished(folder)
     adapter = Path(folder) / layout.ADAPTER
     tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
@@ -66,11 +69,11 @@ def load_run(folder: str | os.PathLike[str], *, trust_remote_code: bool = False)
         config_file = Path(folder) / CONFIG_NAME
         hint = f"if the model has moved, write its place into {config_file}."
         raise InputError(f"{str(error).rstrip('.')}; {hint}") from error
-    return Run(config, names, load_adapter(model, adapter) if tuned else model, tokenizer)
+    return Run(config, names, (load_adapter(model, adapter) if tuned else model).to(place), tokenizer)
 
 
 def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> np.ndarray:
-    """Logits (N, C) float32 of examples, in their order, on the best device that there is."""
+    """Logits (N, C) float32 of examples, in their order, on the device that the model is on."""
     return _logits_of_tokens(model, tokenizer, tokenize(examples, tokenizer, max_length))
 
 
@@ -86,12 +89,12 @@ def likeliest(probabilities: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _logits_of_tokens(model: Any, tokenizer: Any, tokens: Any) -> np.ndarray:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = next(model.parameters()).device
     lengths = np.asarray(tokens["length"])
     dataset = with_ids(tokens.remove_columns([c for c in ("labels", "length") if c in tokens.column_names]))
-    with torch.autocast(device, torch.bfloat16) if bf16_pays() else nullcontext():
+    with torch.autocast(device.type, torch.bfloat16) if bf16_pays(device.type) else nullcontext():
         return predict_logits(
-            model.to(device),
+            model,
             dataset,
             IdCollator(DataCollatorWithPadding(tokenizer)),
             batch_size=_BATCH_SIZE,

@@ -12,6 +12,7 @@ import pandas as pd
 from clear_peft.data import Examples, LabelNames, row_groups
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
+from clear_peft.hardware import check_device
 from clear_peft.label_quality import (
     LabelQuality,
     LinearProbe,
@@ -45,6 +46,7 @@ def find_label_issues(
     verified: Sequence[Any] | npt.NDArray[Any] | None = None,
     max_length: int = 128,
     cache: bool = True,
+    device: str = "auto",
     trust_remote_code: bool = False,
 ) -> pd.DataFrame:
     """Find labels that look wrong, without any training.
@@ -69,6 +71,8 @@ def find_label_issues(
             judged by what they tell of how labels go wrong. Not with ``pred_probs``.
         max_length: Tokens per text. Default 128.
         cache: Whether features of texts are kept on disk for the next time. Default True.
+        device: Where the model runs: ``auto``, a CUDA GPU if there is one, else the CPU; ``cpu``, ``cuda``,
+            ``mps`` or ``xpu``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
@@ -80,9 +84,10 @@ def find_label_issues(
 
     Raises:
         InputError: If arrays are not as above, there are fewer than two classes, all rows are in one group,
-            or the model cannot be loaded.
+            there is no such device, or the model cannot be loaded.
     """
     check_sources(model, pred_probs, embeddings)
+    check_device(device)
     if texts is None and pred_probs is None and embeddings is None:
         raise InputError("There are no texts: give texts, pred_probs or embeddings.")
     columns: dict[str, Any] = {"label": column(labels, "labels")}
@@ -123,6 +128,7 @@ def find_label_issues(
         embeddings=embeddings,
         max_length=max_length,
         cache=cache,
+        device=device,
         trust_remote_code=trust_remote_code,
     )
     return listed(quality, examples, names)
@@ -237,6 +243,7 @@ def judge(
     place: str | None = None,
     max_length: int = 128,
     cache: bool = True,
+    device: str = "auto",
     trust_remote_code: bool = False,
     reporter: "Reporter | None" = None,
 ) -> Judged:
@@ -251,6 +258,7 @@ def judge(
         place: Where they come from, for error messages. Default: their name.
         max_length: Tokens per text.
         cache: Whether features are kept on disk.
+        device: Where the model runs.
         trust_remote_code: Whether code that comes with the model may run.
         reporter: Told what is being done. Default: nobody.
 
@@ -269,6 +277,7 @@ def judge(
         model=model,
         max_length=max_length,
         cache=cache,
+        device=device,
         trust_remote_code=trust_remote_code,
         reporter=reporter,
     )
@@ -288,6 +297,7 @@ def _features(
     model: str | None,
     max_length: int,
     cache: bool,
+    device: str,
     trust_remote_code: bool,
     reporter: "Reporter | None",
     **_: Any,
@@ -304,6 +314,7 @@ def _features(
         name,
         max_length=max_length,
         cache=default_folder() if cache else None,
+        device=device,
         trust_remote_code=trust_remote_code,
         step=None if reporter is None else reporter.step,
     )

@@ -40,7 +40,7 @@ def export(
     """
     target = Path(output)
     _check_target(target, overwrite=overwrite)
-    run = load_run(folder, trust_remote_code=trust_remote_code)
+    run = load_run(folder, device="cpu", trust_remote_code=trust_remote_code)
     batch = run.tokenizer(list(run.names.names), padding=True, return_tensors="pt")
     model = run.model.eval()
     with torch.inference_mode():

@@ -15,6 +15,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from clear_peft.hardware import choose_device
+
 
 def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Share of right predictions, and F1 averaged over the classes that occur."""
@@ -94,9 +96,9 @@ def memorised(issues: pd.DataFrame, wrong: np.ndarray) -> float | None:
     return float(repeated.mean()) if len(repeated) else None
 
 
-def peak_memory() -> int:
-    """Most bytes in use so far: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
+def peak_memory(device: str = "auto") -> int:
+    """Most bytes in use so far: of the GPU where the device is one of CUDA, else of the process."""
+    if choose_device(device) == "cuda":
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
         import psutil

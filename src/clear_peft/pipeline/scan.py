@@ -21,6 +21,7 @@ from clear_peft.data.examples import examples_of
 from clear_peft.data.tables import without_empty_end
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
+from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
 from clear_peft.pipeline.label_issues import (
@@ -80,6 +81,7 @@ class ScanOptions:
         output: Folder to write. Default: ``scan-`` and the name of the data.
         max_length: Tokens per text. Default 128.
         cache: Whether features of texts are kept on disk for the next scan. Default True.
+        device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
         overwrite: Whether an earlier scan in the folder is replaced. Default False.
     """
@@ -99,6 +101,7 @@ class ScanOptions:
     output: str | None = None
     max_length: int = 128
     cache: bool = True
+    device: str = "auto"
     trust_remote_code: bool = False
     overwrite: bool = False
 
@@ -129,14 +132,15 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         reporter: Told what is being done.
 
     Raises:
-        InputError: If the table, the model or the arrays are not what they should be, or the folder must not
-            or cannot be written to.
+        InputError: If the table, the model or the arrays are not what they should be, there is no such
+            device, or the folder must not or cannot be written to.
     """
     started = time.perf_counter()
     check_sources(options.model, options.pred_probs, options.embeddings)
     options = with_defaults(options)
     folder = scan_folder(options)
     check_folder(folder, options)
+    check_device(options.device)
     table, has_texts = read_rows(options, reporter)
     examples, names, unlabelled = table.examples, table.names, table.unlabelled
     assert names is not None  # there is a label column
@@ -238,6 +242,7 @@ def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> d
         "place": None if file is None else repr(file),
         "max_length": options.max_length,
         "cache": options.cache,
+        "device": options.device,
         "trust_remote_code": options.trust_remote_code,
         "reporter": reporter,
     }

@@ -165,7 +165,8 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
     """The settings of the trainer.
 
     Raises:
-        InputError: If those in ``training`` are unknown, of another type, or not for a run to set.
+        InputError: If those in ``training`` are unknown, of another type, or not for a run to set, or there
+            is no such device.
     """
     outside = config.training.keys() & _NOT_TRAINING
     if outside:
@@ -177,7 +178,7 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
             check_type(f"training.{name}", value, _TYPES[name])
     method = get_method(config.method)
     settings: dict[str, Any] = {
-        **preset(config.preset, config.peft),
+        **preset(config.preset, config.peft, config.device),
         **method.settings,
         "output_dir": config.output,
         "num_train_epochs": config.epochs,
@@ -195,12 +196,18 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
     if unknown:
         raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")
     try:
-        return CleaRConfig(**settings)
+        arguments = CleaRConfig(**settings)
     except InputError:
         raise
     except (ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".:")
         raise InputError(f"What training holds does not fit ({reason}): mend it there.") from error
+    if config.device not in ("auto", arguments.device.type):
+        raise InputError(
+            f"device is {config.device!r}, and transformers takes {arguments.device.type!r}: leave use_cpu "
+            "out of training, unset ACCELERATE_USE_CPU, or give device auto."
+        )
+    return arguments
 
 
 def trainer_of(

@@ -14,6 +14,7 @@ import pandas as pd
 from clear_peft.audit import read_corrections
 from clear_peft.data import escape_formulas, read_table, write_table
 from clear_peft.errors import InputError
+from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality, noise_rate_from_sample, rows_to_verify
 from clear_peft.pipeline.scan import (
     ScanOptions,
@@ -106,6 +107,7 @@ class Review:
         self.folder = scan_folder(self.options)
         self.path = self.folder / CORRECTIONS
         check_folder(self.folder, self.options)
+        check_device(self.options.device)
         if Path(options.data).resolve() == self.path.resolve():
             raise InputError(f"{options.data} is where answers are kept: give another --output.")
         table, has_texts = read_rows(self.options, reporter)

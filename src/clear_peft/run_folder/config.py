@@ -27,6 +27,7 @@ from pydantic.dataclasses import dataclass
 
 from clear_peft.baselines import METHODS, get_method
 from clear_peft.errors import InputError
+from clear_peft.hardware import DEVICES
 from clear_peft.tuners import available_methods
 
 CONFIG_NAME = "config.yaml"
@@ -224,6 +225,12 @@ class RunConfig:
     seed: int = _option(
         _TRAINING, "Seed of the split, initial weights, batches and gates.", 0, ge=0, le=2**32 - 1
     )
+    device: str = _option(
+        _TRAINING,
+        "Where to train. auto: a CUDA GPU if there is one, else the CPU.",
+        "auto",
+        choices=DEVICES,
+    )
     trust_remote_code: bool = _option(_MODEL, "Run code that comes with a hub model.", False)
     report_to: list[str] = _option(
         _OUTPUT,
@@ -232,7 +239,7 @@ class RunConfig:
         factory=list,
     )
 
-    @field_validator("peft", "method", "preset", "select_by", "class_weights")
+    @field_validator("peft", "method", "preset", "select_by", "class_weights", "device")
     @classmethod
     def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = next(option.choices for option in options() if option.name == info.field_name)

@@ -5,11 +5,10 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-import torch
 from transformers import TrainingArguments
 
 from clear_peft.errors import InputError
-from clear_peft.hardware import bf16_pays
+from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.label_quality import GaussianLossMixture, LossMixture, PaperMixture
 from clear_peft.losses import LOSSES
 from clear_peft.tuners import available_methods
@@ -217,17 +216,22 @@ class _PaperSettings(NamedTuple):
 _PAPER = {"adapter": _PaperSettings(0.7, 0.5, 0.9), "bitfit": _PaperSettings(0.9)}
 
 
-def training_recipe() -> dict[str, Any]:
-    """How the benchmarks train, by every method: the optimizer's schedule, selection and evaluation."""
+def training_recipe(device: str = "auto") -> dict[str, Any]:
+    """How the benchmarks train, by every method: the optimizer's schedule, selection and evaluation.
+
+    Args:
+        device: As for ``preset``.
+    """
+    device = choose_device(device)
     return {
         "num_train_epochs": 10,
         "per_device_train_batch_size": 32,
         "per_device_eval_batch_size": 64,
         "learning_rate": 1e-3,
         "warmup_steps": 0.06,
-        "bf16": bf16_pays(),
-        "use_cpu": not torch.cuda.is_available(),  # transformers refuses bf16 on a CPU that nobody asked for
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "bf16": bf16_pays(device),
+        "use_cpu": device == "cpu",  # transformers refuses bf16 on a CPU that nobody asked for
+        "dataloader_pin_memory": device == "cuda",
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
@@ -239,19 +243,20 @@ def training_recipe() -> dict[str, Any]:
     }
 
 
-def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
+def preset(name: str, peft_method: str = "lora", device: str = "auto") -> dict[str, Any]:
     """A whole recipe, to be passed to ``CleaRConfig``: what the benchmarks and the command line run.
 
     Args:
         name: ``recommended``, or ``paper``: its algorithm, with its γ, T and β for the PEFT method, on the
             same schedule (docs/authors-code.md says what differs from the authors' code).
         peft_method: A name out of ``clear_peft.tuners.available_methods()``. Default ``lora``.
+        device: Where to train, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
 
     Raises:
-        InputError: If there is no such preset or PEFT method.
+        InputError: If there is no such preset, PEFT method or device.
     """
     if name == "recommended":
-        return training_recipe()
+        return training_recipe(device)
     if name != "paper":
         raise InputError(f"There is no preset {name!r}: choose recommended or paper.")
     if peft_method not in available_methods():
@@ -259,7 +264,7 @@ def preset(name: str, peft_method: str = "lora") -> dict[str, Any]:
             f"There is no PEFT method {peft_method!r}: choose from {', '.join(available_methods())}."
         )
     return {
-        **training_recipe(),
+        **training_recipe(device),
         "metric_for_best_model": "accuracy",
         "max_grad_norm": 0.0,
         "warm_up_epochs": 3,
