@@ -56,6 +56,10 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
     takes a classifier: ``Pipeline``, ``GridSearchCV``, ``cross_val_predict``, and in cleanlab's
     ``CleanLearning``, which needs classes numbered from 0 and X as an array or a Series.
 
+    ``score`` is scikit-learn's, accuracy. Where classes are uneven, look at ``sklearn.metrics.f1_score`` with
+    ``average="macro"`` too, and search by ``scoring="f1_macro"``; ``training={"metric_for_best_model":
+    "weighted_macro_f1"}`` chooses the epoch by it.
+
     A fitted classifier is kept by ``save`` and ``load``, not by pickling or copying.
 
     Args:

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from clear_peft.cli.app import app
 from clear_peft.cli.examples import EXAMPLES
-from clear_peft.cli.output import Output
+from clear_peft.cli.output import Output, table_of
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "sklearn"}
 
@@ -80,7 +80,7 @@ def test_square_brackets_are_shown_in_what_a_command_says(capsys):
     out.note(text)
     out.error(text)
     out.result({}, [text])
-    out.table({}, "title", ["text"], [(text,)], [text])
+    out.tables({}, [table_of("title", ["text"], [(text,)])], [text])
     said = capsys.readouterr()
     assert (said.err.count(text), said.out.count(text)) == (3, 3)
 

@@ -28,7 +28,10 @@ EXAMPLES = {
         "clear-peft report --run runs/tickets",
         "clear-peft report --run runs/tickets --plots plots --plot-format png",
     ),
-    "predict": ("clear-peft predict --run runs/tickets --data new.csv --output predicted.csv",),
+    "predict": (
+        "clear-peft predict --run runs/tickets --data new.csv --output predicted.csv",
+        "clear-peft predict --run runs/tickets --data new.csv --top 3 --output predicted.csv",
+    ),
     "evaluate": (
         "clear-peft evaluate --run runs/tickets --data checked.csv",
         "clear-peft evaluate --run runs/tickets --data checked.csv --format json",

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,15 @@ def _set_format(context: typer.Context, value: Format) -> Format:
     # eager, so that what is wrong with the other options is said in this form already
     context.obj.format = value
     return value
+
+
+def _device(panel: str) -> Any:
+    return typer.Option(
+        "--device",
+        help=f"Where the model runs: {', '.join(DEVICES)}. auto is a CUDA GPU if there is one, else the CPU.",
+        autocompletion=lambda: list(DEVICES),
+        rich_help_panel=panel,
+    )
 
 
 FormatOption = Annotated[
@@ -48,14 +57,7 @@ TrustOption = Annotated[
         "--trust-remote-code", help="Run code that comes with the run's model.", rich_help_panel=RUN
     ),
 ]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help=f"Where the model runs: {', '.join(DEVICES)}. auto is a CUDA GPU if there is one, else the CPU.",
-        autocompletion=lambda: list(DEVICES),
-    ),
-]
+DeviceOption = Annotated[str, _device(RUN)]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there already.", rich_help_panel=OUTPUT)
 ]
@@ -142,6 +144,7 @@ NoCacheOption = Annotated[
         rich_help_panel=JUDGE,
     ),
 ]
+EncoderDeviceOption = Annotated[str, _device(JUDGE)]
 EncoderTrustOption = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=JUDGE),

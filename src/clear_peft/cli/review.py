@@ -8,8 +8,8 @@ import typer
 
 from clear_peft.cli.options import (
     DataOption,
-    DeviceOption,
     EmbeddingsOption,
+    EncoderDeviceOption,
     EncoderOption,
     EncoderTrustOption,
     EncodingOption,
@@ -41,7 +41,7 @@ def review(
     max_length: MaxLengthOption = 128,
     embeddings: EmbeddingsOption = None,
     no_cache: NoCacheOption = False,
-    device: DeviceOption = "auto",
+    device: EncoderDeviceOption = "auto",
     trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,

@@ -9,8 +9,8 @@ from clear_peft.cli.options import (
     JUDGE,
     OUTPUT,
     DataOption,
-    DeviceOption,
     EmbeddingsOption,
+    EncoderDeviceOption,
     EncoderOption,
     EncoderTrustOption,
     EncodingOption,
@@ -71,7 +71,7 @@ def scan(
     ] = None,
     embeddings: EmbeddingsOption = None,
     no_cache: NoCacheOption = False,
-    device: DeviceOption = "auto",
+    device: EncoderDeviceOption = "auto",
     trust_remote_code: EncoderTrustOption = False,
     output: Annotated[
         str | None,
