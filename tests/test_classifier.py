@@ -258,6 +258,9 @@ def test_texts_that_cannot_be_classified_are_refused_in_a_sentence(fitted, texts
         ({"training": {"magic": 1}}, "CleaRConfig has no magic"),
         ({"training": {"output_dir": "x"}}, "training cannot set output_dir"),
         ({"peft_options": {"r": 0}}, "peft cannot put lora"),
+        ({"select_by": "f1"}, "There is no select_by 'f1'"),
+        ({"class_weights": "even"}, "There is no class_weights 'even'"),
+        ({"device": "gpu"}, "There is no device 'gpu'"),
         ({"random_state": "x"}, "cannot be used to seed"),
         ({"random_state": -1}, "seed is -1: give a whole number from 0"),
     ],
@@ -266,6 +269,27 @@ def test_parameters_are_refused_by_fit_alone(quick, table, options, words):
     quick.set_params(**options)
     with pytest.raises(ValueError, match=words):
         quick.fit(table["text"], table["label"])
+
+
+def test_selection_weights_and_device_are_those_of_a_run(quick, table, monkeypatch, tmp_path):
+    seen = []
+    trained = in_memory.trained
+
+    def watched(*given, **more):
+        seen.append(trained(*given, **more))
+        return seen[-1]
+
+    monkeypatch.setattr("clear_peft.classifier.trained", watched)
+    quick.set_params(select_by="macro_f1", class_weights="balanced", device="cpu")
+    quick.fit(table["text"], table["label"]).save(tmp_path / "saved")
+    args = seen[0][0].args
+    assert (args.metric_for_best_model, args.class_weights, args.device.type) == (
+        "macro_f1",
+        "balanced",
+        "cpu",
+    )
+    again = CleaRClassifier.load(tmp_path / "saved")
+    assert (again.select_by, again.class_weights, again.device) == ("macro_f1", "balanced", "auto")
 
 
 # Weights

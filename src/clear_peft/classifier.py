@@ -57,8 +57,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
     ``CleanLearning``, which needs classes numbered from 0 and X as an array or a Series.
 
     ``score`` is scikit-learn's, accuracy. Where classes are uneven, look at ``sklearn.metrics.f1_score`` with
-    ``average="macro"`` too, and search by ``scoring="f1_macro"``; ``training={"metric_for_best_model":
-    "weighted_macro_f1"}`` chooses the epoch by it.
+    ``average="macro"`` too, search by ``scoring="f1_macro"``, and choose the epoch by
+    ``select_by="weighted_macro_f1"``.
 
     A fitted classifier is kept by ``save`` and ``load``, not by pickling or copying.
 
@@ -74,6 +74,11 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         max_length: Tokens per text; longer texts are cut.
         validation_fraction: Share of the rows held out, above 0 and below 1: by them an epoch is chosen and
             the probabilities are calibrated.
+        select_by: Figure of the held-out rows by which an epoch is chosen: ``accuracy``, ``macro_f1``,
+            ``loss``, or ``weighted_accuracy`` or ``weighted_macro_f1``, which count each row by the
+            probability that its label is right. Default: as the preset says.
+        class_weights: ``balanced``: until noise is found, and where none is, the loss is weighed so that all
+            classes count alike; ``none``.
         device: Where to train and predict: ``auto``, a CUDA GPU if there is one, else the CPU; ``cpu``,
             ``cuda``, ``mps`` or ``xpu``.
         training: Further settings of ``CleaRConfig`` by name. Default: none.
@@ -117,6 +122,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float | None = None,
         max_length: int = 128,
         validation_fraction: float = 0.1,
+        select_by: str | None = None,
+        class_weights: str = "none",
         device: str = "auto",
         training: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
@@ -133,6 +140,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.max_length = max_length
         self.validation_fraction = validation_fraction
+        self.select_by = select_by
+        self.class_weights = class_weights
         self.device = device
         self.training = training
         self.trust_remote_code = trust_remote_code

@@ -154,15 +154,13 @@ class Output:
             self._bar = None
 
 
-def table_of(
-    title: str, headings: "Sequence[str | Column]", rows: Sequence[Sequence[str]], **style: Any
-) -> "Table":
+def table_of(title: str, headings: "Sequence[str | Column]", rows: Sequence[Sequence[str]]) -> "Table":
     """A table for a terminal, with cells as plain text; as wide as there is room if a column has a ratio."""
     from rich.table import Column, Table
     from rich.text import Text
 
     wide = any(isinstance(heading, Column) and heading.ratio for heading in headings)
-    table = Table(*headings, title=title, expand=wide, **style)
+    table = Table(*headings, title=title, expand=wide)
     for row in rows:
         table.add_row(*(Text(_encodable(cell, sys.stdout)) for cell in row))
     return table
