@@ -149,7 +149,7 @@ def test_predict_refuses_columns_that_are_taken(cli, finished, place, tmp_path, 
     data, output = tmp_path / "in.csv", tmp_path / "out.csv"
     pd.read_csv(place.test).assign(**{column: 1}).to_csv(data, index=False)
     end = cli("predict", "--run", finished("clear", "lora"), "--data", data, "--output", output, *words)
-    assert (end.status, f"has a column '{column}' already: rename it there" in end.err) == (2, True)
+    assert (end.status, f"has '{column}' among its columns already: rename" in end.err) == (2, True)
     assert not output.exists()
 
 

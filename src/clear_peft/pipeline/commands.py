@@ -149,7 +149,7 @@ def predict(
     new = [f"{what}{place}" for place in places for what in ("predicted_label", "confidence")] + of_classes
     taken = sorted(set(new) & set(table.frame.columns))
     if taken:
-        raise InputError(f"{data!r} has a column {listing(taken)} already: rename it there.")
+        raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
     from clear_peft.pipeline.inference import likeliest, load_run  # torch: seconds
 
     frame, rows = table.frame, table.examples.rows
