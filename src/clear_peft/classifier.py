@@ -72,6 +72,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         batch_size: Rows per training step.
         learning_rate: Peak of a linear schedule. Default: 1e-3.
         max_length: Tokens per text; longer texts are cut.
+        long_texts: Which tokens of longer texts are kept, ``head`` or ``tail``.
         validation_fraction: Share of the rows held out, above 0 and below 1: by them an epoch is chosen and
             the probabilities are calibrated.
         select_by: Figure of the held-out rows by which an epoch is chosen: ``accuracy``, ``macro_f1``,
@@ -121,6 +122,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 32,
         learning_rate: float | None = None,
         max_length: int = 128,
+        long_texts: str = "head",
         validation_fraction: float = 0.1,
         select_by: str | None = None,
         class_weights: str = "none",
@@ -139,6 +141,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.max_length = max_length
+        self.long_texts = long_texts
         self.validation_fraction = validation_fraction
         self.select_by = select_by
         self.class_weights = class_weights

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
+from clear_peft.data.tokens import window_lists
 from clear_peft.errors import ClearWarning, InputError
 
 
@@ -107,3 +108,17 @@ def test_no_examples_are_refused():
 def test_a_text_without_tokens_is_refused():
     with pytest.raises(InputError, match=r"no token of the text in 1 row \(1;"):
         tokenize(examples(["a", ""]), byte_tokenizer(special=False), max_length=8)
+
+
+def test_windows_hold_all_of_a_text_and_overlap_by_a_quarter():
+    texts = ["ab", "abcdefgh", "abcdefghi", "x" * 8 + "y" * 40]
+    tokenizer = byte_tokenizer()
+    columns, text_of = window_lists(texts, range(4), tokenizer, 10)  # room for 8 bytes
+    expected = [
+        (row, text[start : start + 8])
+        for row, text in enumerate(texts)
+        for start in range(0, max(len(text) - 2, 1), 6)
+    ]
+    assert text_of.tolist() == [row for row, _ in expected]
+    assert [tokenizer.decode(ids) for ids in columns["input_ids"]] == [f"[CLS]{w}[SEP]" for _, w in expected]
+    assert [len(mask) for mask in columns["attention_mask"]] == [len(w) + 2 for _, w in expected]

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline import frozen_encoder
@@ -158,10 +159,10 @@ def test_a_feature_too_large_for_float16_stays_as_it_is(tmp_path):
     assert stored[0, 0, 0] == np.float32(np.float16(1.0001)) != features[0, 0, 0]
     assert np.array_equal(stored[1], features[1])
     keys = [key_of("a"), key_of("b"), key_of("c")]
-    store = FeatureCache(tmp_path, "model", 128)
+    store = FeatureCache(tmp_path, "model", 128, "head")
     store.add(keys[:2], stored, np.array([True, False]))
     store.add(keys[2:], stored[:1], np.array([True]))
-    known, cut, read = FeatureCache(tmp_path, "model", 128).read([*keys[::-1], key_of("d")])
+    known, cut, read = FeatureCache(tmp_path, "model", 128, "head").read([*keys[::-1], key_of("d")])
     assert known.tolist() == [True, True, True, False]
     assert cut.tolist() == [True, False, True, False]
     assert np.array_equal(read[:3], stored[[0, 1, 0]])
@@ -237,3 +238,40 @@ def test_similarities_are_cosines():
     rows = np.array([[3, 4], [0, 0], [-1, 0]], np.float32)
     found = similarities(rows, np.array([[1, 0], [0, 2]], np.float32))
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [-1, 0]], atol=1e-7)
+
+
+@pytest.mark.parametrize("long_texts", ["head", "tail", "windows"])
+def test_what_is_read_of_long_texts(model, in_float32, tmp_path, long_texts):
+    texts = [*TEXTS, " ".join(TEXTS[:5])]
+    room = 6  # of 8 tokens
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        features = encode(texts, model, max_length=8, long_texts=long_texts, cache=tmp_path)
+        again = encode(texts, model, max_length=8, long_texts=long_texts, cache=tmp_path)
+    assert np.array_equal(features, again)
+    assert [one.category for one in noted] == [ClearWarning] * (0 if long_texts == "windows" else 2)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    whole = AutoModel.from_pretrained(model).eval()
+    for text, row in zip(texts, features, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        read = {
+            "head": [ids[:room]],
+            "tail": [ids[-room:]],
+            "windows": [ids[at : at + room] for at in range(0, max(len(ids) - 1, 1), room - 1)],
+        }[long_texts]
+        tokens = []
+        for part in read:
+            part = torch.tensor([[tokenizer.cls_token_id, *part, tokenizer.sep_token_id]])
+            with torch.no_grad():
+                states = whole(part, output_hidden_states=True).hidden_states
+            tokens.append(torch.stack([states[layer][0] for layer in (1, 2)], dim=1))
+        expected = torch.cat(tokens).mean(dim=0).numpy()
+        np.testing.assert_allclose(row[-2:], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_windows_need_a_fast_tokenizer_and_a_known_word(model, monkeypatch):
+    with pytest.raises(InputError, match="no long_texts 'middle': choose from head, tail, windows"):
+        encode(TEXTS, model, long_texts="middle")
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(InputError, match="makes no windows"):
+        encode(TEXTS, model, long_texts="windows")

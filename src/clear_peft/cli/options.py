@@ -20,6 +20,14 @@ class PlotFormat(StrEnum):
     png = "png"
 
 
+class LongTexts(StrEnum):
+    """What a frozen model reads of texts that are too long."""
+
+    head = "head"
+    tail = "tail"
+    windows = "windows"
+
+
 def _set_format(context: typer.Context, value: Format) -> Format:
     # eager, so that what is wrong with the other options is said in this form already
     context.obj.format = value
@@ -127,6 +135,14 @@ EncoderOption = Annotated[
 ]
 MaxLengthOption = Annotated[
     int, typer.Option("--max-length", help="Tokens per text.", min=1, rich_help_panel=JUDGE)
+]
+LongTextsOption = Annotated[
+    LongTexts,
+    typer.Option(
+        "--long-texts",
+        help="What is read of longer texts: the first tokens, the last, or all in windows, one forward each.",
+        rich_help_panel=JUDGE,
+    ),
 ]
 EmbeddingsOption = Annotated[
     str | None,

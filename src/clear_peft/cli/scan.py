@@ -17,6 +17,8 @@ from clear_peft.cli.options import (
     FormatOption,
     GroupColumnOption,
     LabelColumnOption,
+    LongTexts,
+    LongTextsOption,
     MaxLengthOption,
     NoCacheOption,
     NormalizeLabelsOption,
@@ -61,6 +63,7 @@ def scan(
     ] = None,
     model: EncoderOption = None,
     max_length: MaxLengthOption = 128,
+    long_texts: LongTextsOption = LongTexts.head,
     pred_probs: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +106,7 @@ def scan(
             embeddings=embeddings,
             output=output,
             max_length=max_length,
+            long_texts=long_texts,
             cache=not no_cache,
             device=device,
             trust_remote_code=trust_remote_code,

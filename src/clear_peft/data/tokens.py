@@ -1,7 +1,7 @@
 """Token ids of examples."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,6 +148,44 @@ def token_lists(
         padding=False,
         return_attention_mask=True,
     )
+    return _columns(encoded, rows)
+
+
+def window_lists(
+    texts: Sequence[str],
+    rows: Sequence[int] | np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Tokenise whole texts as lists, in as many windows as they need; neighbours share a quarter.
+
+    Args:
+        texts: N texts.
+        rows: Where they stand in the input, for sentences.
+        tokenizer: Fast tokenizer of the model.
+        max_length: Largest number of tokens of a window, special ones included.
+
+    Returns:
+        Columns of M lists each, as those of :func:`token_lists`, and the text of each window, (M,) int64.
+
+    Raises:
+        InputError: If the tokenizer makes no token of a text.
+    """
+    encoded = tokenizer(
+        [_whole_characters(text) for text in texts],
+        truncation=True,
+        max_length=max_length,
+        stride=(max_length - tokenizer.num_special_tokens_to_add()) // 4,
+        return_overflowing_tokens=True,
+        padding=False,
+        return_attention_mask=True,
+    )
+    text_of = np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+    return _columns(encoded, np.asarray(rows)[text_of]), text_of
+
+
+def _columns(encoded: Mapping[str, Any], rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """What a model reads of encoded texts; one without a token is refused by its row."""
     columns = {name: encoded[name] for name in _COLUMNS if name in encoded}
     empty = [int(row) for row, ids in zip(rows, columns["input_ids"], strict=True) if not ids]
     if empty:

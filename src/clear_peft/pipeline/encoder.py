@@ -17,6 +17,7 @@ _PART = 1 << 13
 # bounds the memory of a forward
 _TOKENS = 1 << 13
 _WORD = re.compile(r"[^\W\d_]{2}")
+LONG_TEXTS = ("head", "tail", "windows")
 _JOINTS = re.compile(r"[_.\-\s]+")
 
 
@@ -25,6 +26,7 @@ def encode(
     model: str,
     *,
     max_length: int = 128,
+    long_texts: str = "head",
     batch_size: int = 64,
     cache: Path | None = None,
     device: str = "auto",
@@ -34,15 +36,17 @@ def encode(
     """Encode texts by a frozen model, without gradients, in evaluation mode.
 
     A text's features are the means over its tokens of the hidden states of a middle layer and the last two,
-    not normalised. Equal texts are encoded once, and where all are in the cache torch is not imported.
-    Features are rounded to float16, unless a text has one that is too large. A warning says how many texts
-    are cut.
+    not normalised; of windows, over the tokens of all. Equal texts are encoded once, and where all are in
+    the cache torch is not imported. Features are rounded to float16, unless a text has one that is too large.
+    A warning says how many texts are cut.
 
     Args:
         texts: N texts, at least one.
         model: Hub name or path of a pretrained model; of an encoder-decoder, the encoder is used.
         max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
             Default 128.
+        long_texts: What is read of longer texts: their ``head``, their ``tail``, or all of them in
+            ``windows`` of that length, which overlap by a quarter. Default ``head``.
         batch_size: Texts of a forward at the most, of like length; fewer where texts may be longer than 128
             tokens. Default 64.
         cache: Folder of features that are known. Default: none.
@@ -59,12 +63,14 @@ def encode(
     """
     if not len(texts):
         raise InputError("There are no texts to encode; give at least one row.")
+    if long_texts not in LONG_TEXTS:
+        raise InputError(f"There is no long_texts {long_texts!r}: choose from {', '.join(LONG_TEXTS)}.")
     every = [key_of(text) for text in texts]
     first: dict[bytes, int] = {}
     for row, key in enumerate(every):
         first.setdefault(key, row)
     keys, rows = list(first), np.fromiter(first.values(), np.int64, len(first))
-    store = None if cache is None else FeatureCache(cache, model, max_length)
+    store = None if cache is None else FeatureCache(cache, model, max_length, long_texts)
     known, cut, features = np.zeros(len(keys), bool), np.zeros(len(keys), bool), None
     if store is not None:
         known, cut, features = store.read(keys)
@@ -73,10 +79,15 @@ def encode(
         from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
 
         encoder = FrozenEncoder(
-            model, max_length=max_length, device=device, trust_remote_code=trust_remote_code
+            model,
+            max_length=max_length,
+            long_texts=long_texts,
+            device=device,
+            trust_remote_code=trust_remote_code,
         )
         if cache is not None:
-            store = FeatureCache(cache, model, max_length)  # what was downloaded has a version only now
+            # what was downloaded has a version only now
+            store = FeatureCache(cache, model, max_length, long_texts)
         size = max(1, min(batch_size, _TOKENS // max(max_length, 1)))
         for start in range(0, len(todo), _PART):
             part = todo[start : start + _PART]

@@ -41,10 +41,11 @@ class FeatureCache:
         folder: Folder of all caches.
         model: Hub name or path of the model.
         max_length: Tokens per text.
+        long_texts: What is read of longer texts.
     """
 
-    def __init__(self, folder: Path, model: str, max_length: int) -> None:
-        identity = json.dumps([_VERSION, _version_of(model), max_length])
+    def __init__(self, folder: Path, model: str, max_length: int, long_texts: str) -> None:
+        identity = json.dumps([_VERSION, _version_of(model), max_length, long_texts])
         self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def read(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clear_peft.data.tokens import are_longer, check_room, token_lists
+from clear_peft.data.tokens import are_longer, check_room, token_lists, window_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
@@ -65,20 +65,37 @@ class FrozenEncoder:
     Args:
         name: Hub name or path.
         max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
+        long_texts: What is read of longer texts: ``head``, ``tail``, or all in ``windows``. Default ``head``.
         device: Where it runs, as for ``clear_peft.hardware.choose_device``.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: If the model cannot be loaded, has too few positions for ``max_length``, or there is no
-            such device.
+        InputError: If the model cannot be loaded, has too few positions for ``max_length``, its tokenizer
+            makes no windows, or there is no such device.
     """
 
     def __init__(
-        self, name: str, *, max_length: int, device: str = "auto", trust_remote_code: bool = False
+        self,
+        name: str,
+        *,
+        max_length: int,
+        long_texts: str = "head",
+        device: str = "auto",
+        trust_remote_code: bool = False,
     ) -> None:
         self._name = name
         self._device = choose_device(device)
-        self._tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+        self._in_windows = long_texts == "windows"
+        self._tokenizer = load_tokenizer(
+            name,
+            trust_remote_code=trust_remote_code,
+            long_texts="head" if self._in_windows else long_texts,
+        )
+        if self._in_windows and not self._tokenizer.is_fast:
+            raise InputError(
+                f"The tokenizer {name!r} is a slow one and makes no windows: read the head or the tail of "
+                "long texts."
+            )
         self._max_length = min(max_length, self._tokenizer.model_max_length)
         check_room(self._tokenizer, self._max_length)
         self._model = load_encoder(name, trust_remote_code=trust_remote_code)
@@ -88,26 +105,30 @@ class FrozenEncoder:
     def forwards(
         self, texts: Sequence[str], rows: Sequence[int] | np.ndarray, batch_size: int, **options: Any
     ) -> Iterator[tuple[np.ndarray, Any, Tensor]]:
-        """Pass texts through the model, those of like length together.
+        """Pass texts, or their windows, through the model, those of like length together.
 
         Args:
             texts: N texts.
             rows: Where they stand in the input, for sentences.
-            batch_size: B, the texts of a forward at the most.
+            batch_size: B, the texts or windows of a forward at the most.
             **options: For the model.
 
         Yields:
-            Positions of the texts (B,), the model's output, and where tokens are real, (B, T, 1).
+            Positions of the texts (B,), one for each window, the model's output, and where tokens are real, (B, T, 1).
 
         Raises:
             InputError: If a text has no token, or the model does not take text alone.
         """
-        columns = token_lists(texts, rows, self._tokenizer, self._max_length)
+        if self._in_windows:
+            columns, text_of = window_lists(texts, rows, self._tokenizer, self._max_length)
+        else:
+            columns = token_lists(texts, rows, self._tokenizer, self._max_length)
+            text_of = np.arange(len(texts))
         order = np.argsort([len(ids) for ids in columns["input_ids"]], kind="stable")
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
+            chosen = order[start : start + batch_size]
             batch = {
-                name: self._padded(name, [lists[i] for i in places.tolist()])
+                name: self._padded(name, [lists[i] for i in chosen.tolist()])
                 for name, lists in columns.items()
             }
             try:
@@ -117,7 +138,7 @@ class FrozenEncoder:
                 raise InputError(
                     f"The model {self._name!r} does not take text alone ({reason}): give a text encoder."
                 ) from error
-            yield places, outputs, batch["attention_mask"].unsqueeze(-1)
+            yield text_of[chosen], outputs, batch["attention_mask"].unsqueeze(-1)
 
     @torch.no_grad()
     def layer_means(
@@ -125,12 +146,12 @@ class FrozenEncoder:
     ) -> np.ndarray:
         """Means over the real tokens of the hidden states of a middle layer and the last two.
 
-        In bf16 where that is faster.
+        Of a text in windows, over the tokens of all; those in an overlap count twice. In bf16 where that is faster.
 
         Args:
             texts: N texts, at least one.
             rows: Where they stand in the input, for sentences.
-            batch_size: Texts of a forward at the most.
+            batch_size: Texts or windows of a forward at the most.
 
         Returns:
             (N, V, D) float32; V is 3, or 2 of a model of one or two layers.
@@ -138,19 +159,21 @@ class FrozenEncoder:
         Raises:
             InputError: If a text has no token, or the model has no hidden states of its tokens.
         """
-        places, parts = [], []
+        sums, counts = np.empty((0, 0, 0), np.float32), np.zeros(len(texts), np.float32)
         with torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext():
             for place, outputs, real in self.forwards(texts, rows, batch_size, output_hidden_states=True):
-                count = real.sum(dim=1).float()
-                means = [(h.float() * real).sum(dim=1) / count for h in self._layers(outputs, real)]
-                places.append(place)
-                parts.append(torch.stack(means, dim=1).float().cpu())
-        features = np.empty((len(texts), *parts[0].shape[1:]), np.float32)
-        features[np.concatenate(places)] = torch.cat(parts).numpy()
-        return features
+                layers = [(h.float() * real).sum(dim=1) for h in self._layers(outputs, real)]
+                part = torch.stack(layers, dim=1).float().cpu().numpy()
+                if not sums.size:
+                    sums = np.zeros((len(texts), *part.shape[1:]), np.float32)
+                np.add.at(sums, place, part)
+                np.add.at(counts, place, real.sum(dim=(1, 2)).float().cpu().numpy())
+        return sums / counts[:, None, None]
 
     def are_longer(self, texts: Sequence[str], rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Whether texts have more tokens than the model reads, (N,) bool."""
+        """Whether texts have tokens that are not read, (N,) bool."""
+        if self._in_windows:
+            return np.zeros(len(texts), bool)
         return are_longer(texts, rows, self._tokenizer, self._max_length)
 
     def _layers(self, outputs: Any, real: Tensor) -> list[Tensor]:

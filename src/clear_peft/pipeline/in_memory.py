@@ -49,7 +49,9 @@ def trained(
     arguments, reporter = arguments_of(config), Lines() if verbose else Silent()
     reporter.stage(f"Loading {config.model}")
     set_seed(config.seed)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(
+        config.model, trust_remote_code=config.trust_remote_code, long_texts=config.long_texts
+    )
     base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)

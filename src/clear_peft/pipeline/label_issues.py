@@ -45,6 +45,7 @@ def find_label_issues(
     embeddings: npt.ArrayLike | None = None,
     verified: Sequence[Any] | npt.NDArray[Any] | None = None,
     max_length: int = 128,
+    long_texts: str = "head",
     cache: bool = True,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -70,6 +71,8 @@ def find_label_issues(
             right, (N,); None, an empty text, NaN or False elsewhere. These rows are believed, and the others
             judged by what they tell of how labels go wrong. Not with ``pred_probs``.
         max_length: Tokens per text. Default 128.
+        long_texts: What is read of longer texts: their ``head``, their ``tail``, or all of them in
+            ``windows`` that overlap. Default ``head``.
         cache: Whether features of texts are kept on disk for the next time. Default True.
         device: Where the model runs: ``auto``, a CUDA GPU if there is one, else the CPU; ``cpu``, ``cuda``,
             ``mps`` or ``xpu``. Default ``auto``.
@@ -127,6 +130,7 @@ def find_label_issues(
         pred_probs=pred_probs,
         embeddings=embeddings,
         max_length=max_length,
+        long_texts=long_texts,
         cache=cache,
         device=device,
         trust_remote_code=trust_remote_code,
@@ -242,6 +246,7 @@ def judge(
     embeddings: npt.ArrayLike | None = None,
     place: str | None = None,
     max_length: int = 128,
+    long_texts: str = "head",
     cache: bool = True,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -257,6 +262,7 @@ def judge(
         embeddings: (N, D) or (N, V, D).
         place: Where they come from, for error messages. Default: their name.
         max_length: Tokens per text.
+        long_texts: What is read of longer texts.
         cache: Whether features are kept on disk.
         device: Where the model runs.
         trust_remote_code: Whether code that comes with the model may run.
@@ -276,6 +282,7 @@ def judge(
         embeddings,
         model=model,
         max_length=max_length,
+        long_texts=long_texts,
         cache=cache,
         device=device,
         trust_remote_code=trust_remote_code,
@@ -296,6 +303,7 @@ def _features(
     *,
     model: str | None,
     max_length: int,
+    long_texts: str,
     cache: bool,
     device: str,
     trust_remote_code: bool,
@@ -313,6 +321,7 @@ def _features(
         [*examples.texts, *words],
         name,
         max_length=max_length,
+        long_texts=long_texts,
         cache=default_folder() if cache else None,
         device=device,
         trust_remote_code=trust_remote_code,

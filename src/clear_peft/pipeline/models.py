@@ -30,8 +30,14 @@ _REFUSALS = (
 _LAYER = re.compile(r"\.\d+\.")  # layers are numbered, heads and poolers are not
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(name: str, *, trust_remote_code: bool = False, long_texts: str | None = None) -> Any:
     """Load a tokenizer; one without a padding token pads with its end of sequence.
+
+    Args:
+        name: Hub name or path.
+        trust_remote_code: Whether code that comes with it may run. Default False.
+        long_texts: Which tokens of a text that is too long it keeps: ``head`` or ``tail``. Default: as it
+            was saved.
 
     Raises:
         InputError: If there is none of that name.
@@ -45,6 +51,8 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         if tokenizer.eos_token is None:
             raise InputError(f"The tokenizer {name!r} has no padding token: choose another model.")
         tokenizer.pad_token = tokenizer.eos_token
+    if long_texts is not None:
+        tokenizer.truncation_side = {"head": "right", "tail": "left"}[long_texts]
     return tokenizer
 
 

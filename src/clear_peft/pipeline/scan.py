@@ -80,6 +80,7 @@ class ScanOptions:
         embeddings: .npy or Parquet file of features, (N, D), instead of a model.
         output: Folder to write. Default: ``scan-`` and the name of the data.
         max_length: Tokens per text. Default 128.
+        long_texts: What is read of longer texts: ``head``, ``tail``, or all in ``windows``. Default ``head``.
         cache: Whether features of texts are kept on disk for the next scan. Default True.
         device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
@@ -100,6 +101,7 @@ class ScanOptions:
     embeddings: str | None = None
     output: str | None = None
     max_length: int = 128
+    long_texts: str = "head"
     cache: bool = True
     device: str = "auto"
     trust_remote_code: bool = False
@@ -241,6 +243,7 @@ def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> d
         "embeddings": read_array(options.embeddings) if options.embeddings else None,
         "place": None if file is None else repr(file),
         "max_length": options.max_length,
+        "long_texts": options.long_texts,
         "cache": options.cache,
         "device": options.device,
         "trust_remote_code": options.trust_remote_code,

@@ -67,7 +67,9 @@ def train_on(
     check_loggers(arguments.report_to)
     reporter.stage(f"Loading {config.model}")
     set_seed(config.seed)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(
+        config.model, trust_remote_code=config.trust_remote_code, long_texts=config.long_texts
+    )
     base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)

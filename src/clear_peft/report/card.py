@@ -136,7 +136,7 @@ def _training(record: RunRecord) -> list[str]:
         "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
         f"Epochs: {_epochs(record)}, epoch {metrics['selected_epoch']} selected on the validation rows",
         f"Rows per step: {config['batch_size']}; seed: {config['seed']}",
-        f"Tokens per text: at most {config['max_length']}{_cut(metrics)}",
+        f"Tokens per text: {_length(config)}{_cut(metrics)}",
     ]
     if config.get("learning_rate") is not None:
         items.append(f"Peak learning rate: {config['learning_rate']:g}")
@@ -144,6 +144,11 @@ def _training(record: RunRecord) -> list[str]:
         if config.get(name):
             items.append(f"{what}: {code_span(json.dumps(config[name], default=str), 500)}")
     return items
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    at_most = f"at most {config['max_length']}"
+    return f"{at_most}, the last of longer texts" if config.get("long_texts") == "tail" else at_most
 
 
 def _cut(metrics: Mapping[str, Any]) -> str:

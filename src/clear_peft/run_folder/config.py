@@ -222,6 +222,9 @@ class RunConfig:
         gt=0,
     )
     max_length: int = _option(_TRAINING, "Tokens per text; longer texts are cut.", 128, ge=1)
+    long_texts: str = _option(
+        _TRAINING, "Which tokens of longer texts are kept.", "head", choices=("head", "tail")
+    )
     seed: int = _option(
         _TRAINING, "Seed of the split, initial weights, batches and gates.", 0, ge=0, le=2**32 - 1
     )
@@ -239,7 +242,7 @@ class RunConfig:
         factory=list,
     )
 
-    @field_validator("peft", "method", "preset", "select_by", "class_weights", "device")
+    @field_validator("peft", "method", "preset", "select_by", "class_weights", "device", "long_texts")
     @classmethod
     def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = next(option.choices for option in options() if option.name == info.field_name)
