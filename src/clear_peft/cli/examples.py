@@ -36,7 +36,10 @@ EXAMPLES = {
         "clear-peft evaluate --run runs/tickets --data checked.csv",
         "clear-peft evaluate --run runs/tickets --data checked.csv --format json",
     ),
-    "export": ("clear-peft export --run runs/tickets --output model",),
+    "export": (
+        "clear-peft export --run runs/tickets --output model",
+        "clear-peft export --run runs/tickets --output model --onnx",
+    ),
     "noise": (
         "clear-peft noise --data clean.csv --kind symmetric --rate 0.4 --output noisy.csv",
         "clear-peft noise --data clean.csv --kind map --map sports=tech --rate 0.4 --output noisy.csv",

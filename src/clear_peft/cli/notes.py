@@ -18,6 +18,8 @@ _NOISE = (
     ("transformers.trainer_utils", "The tokenizer has new PAD/BOS/EOS tokens"),
     # checkpoints are told apart by the numbers in their names
     ("transformers.trainer_utils", "mtime may not be reliable"),
+    # the exporter to ONNX knows operators of models of images, too
+    ("torch.onnx._internal.exporter._registration", "torchvision is not installed"),
 )
 # bars of libraries, which would cut through our own: `Output.step` shows one where it pays
 _BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -114,7 +114,8 @@ class FrozenEncoder:
             **options: For the model.
 
         Yields:
-            Positions of the texts (B,), one for each window, the model's output, and where tokens are real, (B, T, 1).
+            Positions of the texts (B,), one for each window, the model's output, and where tokens are real,
+            (B, T, 1).
 
         Raises:
             InputError: If a text has no token, or the model does not take text alone.
@@ -146,7 +147,8 @@ class FrozenEncoder:
     ) -> np.ndarray:
         """Means over the real tokens of the hidden states of a middle layer and the last two.
 
-        Of a text in windows, over the tokens of all; those in an overlap count twice. In bf16 where that is faster.
+        Of a text in windows, over the tokens of all; those in an overlap count twice. In bf16 where that is
+        faster.
 
         Args:
             texts: N texts, at least one.

@@ -1,6 +1,7 @@
 """A finished run as one transformers model, for whatever serves such models."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,35 +10,52 @@ from clear_peft.baselines import get_method
 from clear_peft.errors import InputError
 from clear_peft.files import replaced_folder
 from clear_peft.pipeline.inference import load_run
+from clear_peft.pipeline.onnx_model import check_onnx_installed, write_onnx
 from clear_peft.run_folder import layout
 
+ONNX = "model.onnx"
 _MADE = {"config.json", layout.LABELS}
-# of the largest logit: merging adds up weights instead of outputs
+# of the largest logit: merging adds up weights instead of outputs, and ONNX adds in another order
 _TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How near an exported model is to its run.
+
+    Attributes:
+        difference: The largest difference of a logit between run and model, on the names of the classes.
+        onnx: The same between model and ONNX model, as a share of the largest logit; None without ONNX.
+    """
+
+    difference: float
+    onnx: float | None
 
 
 def export(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    onnx: bool = False,
     overwrite: bool = False,
     trust_remote_code: bool = False,
-) -> float:
+) -> Exported:
     """Write a run as one model in float32, with tokenizer and names of classes; plain transformers loads it.
 
     Args:
         folder: Run folder.
         output: Folder to write, new or empty.
+        onnx: Whether it is written as ``model.onnx``, too, and compared with torch. Default False.
         overwrite: Whether an earlier export there may be replaced. Default False.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
-    Returns:
-        The largest difference of a logit between the run and the exported model, on the names of the classes.
-
     Raises:
-        InputError: If the run is not finished, its PEFT method adds what is no weight of the model, or the
-            folder must not or cannot be written to.
+        InputError: If the run is not finished, its PEFT method adds what is no weight of the model, the
+            folder must not or cannot be written to, or what was asked for in ONNX needs a package, cannot be
+            exported or is another model. Then nothing is written.
     """
+    if onnx:
+        check_onnx_installed()
     target = Path(output)
     _check_target(target, overwrite=overwrite)
     run = load_run(folder, device="cpu", trust_remote_code=trust_remote_code)
@@ -61,15 +79,24 @@ def export(
             f"The merged model is another one: its logits differ by {error:.2g}. Load "
             f"{Path(folder) / layout.ADAPTER} beside the model instead."
         )
+    onnx_error = None
     try:
         with replaced_folder(target) as part:
             model.save_pretrained(part)
             run.tokenizer.save_pretrained(part)
             run.names.save(part / layout.LABELS)
+            if onnx:
+                names, length = run.names.names, run.config.max_length
+                onnx_error = write_onnx(model, run.tokenizer, names, length, part / ONNX)
+                if not onnx_error <= _TOLERANCE:
+                    raise InputError(
+                        f"The ONNX model is another one: its logits differ by {onnx_error:.2g} of the "
+                        "largest. Leave --onnx out."
+                    )
     except OSError as problem:
         reason = (problem.strerror or str(problem)).lower()
         raise InputError(f"Cannot write {output}: {reason}; give another --output.") from problem
-    return error
+    return Exported(error, onnx_error)
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
