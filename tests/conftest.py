@@ -14,6 +14,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 
+from stand_in_hub import hub  # noqa: F401
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():

@@ -7,6 +7,8 @@ import peft
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import ModelCard
+from peft import PeftModel
 from torch.utils.data import WeightedRandomSampler
 from toy import model, rows, sampled, trained, trainer, weights
 from transformers import (
@@ -22,6 +24,7 @@ from clear_peft.label_quality import fit_linear_head
 from clear_peft.losses import cross_entropy
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, Phase
 from clear_peft.trainer.weights import EMA
+from stand_in_hub import is_private
 from tiny_models import tiny
 
 RECIPE = {
@@ -550,3 +553,16 @@ def test_features_that_say_nothing_make_a_head_that_says_nothing(classes):
         torch.from_numpy(fresh).log(), torch.from_numpy(generator.integers(classes, size=1000))
     )
     assert loss.mean() < 1.1 * np.log(classes)
+
+
+def test_it_pushes_its_adapter_and_a_card(tmp_path, hub):
+    made = trained(tmp_path, hub_model_id="someone/tickets")
+    made.push_to_hub(private=True)
+    assert is_private(hub.repositories["someone/tickets"])
+    names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
+    assert set(hub.files) == names
+    assert ModelCard(hub.files["README.md"].decode()).data.library_name == "peft"
+    assert all(hub.token.encode() not in content for content in hub.files.values())
+    saved = PeftModel.from_pretrained(tiny("bert")[0], tmp_path)
+    for name, weight in made.model.state_dict().items():
+        assert torch.equal(weight, saved.state_dict()[name])

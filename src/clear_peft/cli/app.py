@@ -9,7 +9,20 @@ import typer
 import typer.main
 from rich.markup import escape
 
-from clear_peft.cli import audit, bench, demo, evaluate, export, noise, predict, report, review, scan, train
+from clear_peft.cli import (
+    audit,
+    bench,
+    demo,
+    evaluate,
+    export,
+    noise,
+    predict,
+    push,
+    report,
+    review,
+    scan,
+    train,
+)
 from clear_peft.cli.examples import EXAMPLES
 from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
@@ -29,6 +42,7 @@ for command in (
     predict.predict,
     evaluate.evaluate,
     export.export,
+    push.push,
     noise.noise,
     demo.demo,
 ):

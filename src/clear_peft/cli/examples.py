@@ -40,6 +40,7 @@ EXAMPLES = {
         "clear-peft export --run runs/tickets --output model",
         "clear-peft export --run runs/tickets --output model --onnx",
     ),
+    "push": ("clear-peft push --run runs/tickets --repo-id someone/tickets --private",),
     "noise": (
         "clear-peft noise --data clean.csv --kind symmetric --rate 0.4 --output noisy.csv",
         "clear-peft noise --data clean.csv --kind map --map sports=tech --rate 0.4 --output noisy.csv",

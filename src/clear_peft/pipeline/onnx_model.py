@@ -107,4 +107,4 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *values: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.names, values, strict=True))).logits  # type: ignore[no-any-return]
+        return self.model(**dict(zip(self.names, values, strict=True))).logits

@@ -86,7 +86,7 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
 def _metadata(record: RunRecord) -> ModelCardData:
     """What the hub reads; language and licence are left out, as a run does not know them."""
     config, metrics = record.config, record.metrics or {}
-    peft, base, data = _peft(metrics), _hub_name(config["model"]), _hub_name(config["data"])
+    peft, base, data = _peft(metrics), hub_name(config["model"]), hub_name(config["data"])
     relation = "finetune" if peft is None else "adapter"
     library = "transformers" if peft is None else "peft"
     tags = [] if base is None else [f"base_model:{relation}:{base}"]
@@ -107,7 +107,7 @@ def _eval_results(config: Mapping[str, Any], test: Mapping[str, Any] | None) -> 
     """What was measured on the test table."""
     if not test or not config.get("test"):
         return None
-    table = _hub_name(config["test"]) or _last(config["test"])
+    table = hub_name(config["test"]) or _last(config["test"])
     measured = [("accuracy", "accuracy", test["accuracy"]), ("f1", "macro-F1", test.get("macro_f1"))]
     return [
         EvalResult("text-classification", table, table, kind, value, metric_name=name)
@@ -205,7 +205,7 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
 
 
 def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    peft, base = _peft(metrics), _hub_name(config["model"])
+    peft, base = _peft(metrics), hub_name(config["model"])
     code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
     folder = "adapter" if peft is not None else "model"
     loading = [
@@ -275,7 +275,7 @@ def _peft(metrics: Mapping[str, Any]) -> str | None:
     return metrics.get("peft")
 
 
-def _hub_name(source: str) -> str | None:
+def hub_name(source: str) -> str | None:
     """The name of a model or a data set on the hub; None of a file or folder."""
     match = _HUB_NAME.fullmatch(source)
     if match is None or Path(source).exists() or Path(match[1]).suffix.lower() in _TABLES:
@@ -285,7 +285,7 @@ def _hub_name(source: str) -> str | None:
 
 def _source(name: str) -> str:
     """A model or table by its name on the hub, or by the last part of its path."""
-    if _hub_name(name) is not None:
+    if hub_name(name) is not None:
         return code_span(name)
     return f"{code_span(_last(name))} (a local file or folder)"
 
