@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -817,3 +818,26 @@ def test_what_verified_may_not_be(answers, said):
     examples, classes = labelled(["x", "y", "z"], [1, 0, 1])
     with pytest.raises(InputError, match=said):
         verified_of(answers, examples.labels, classes)
+
+
+def test_its_adapter_has_the_card_of_a_run(fitted, saved, table, tmp_path):
+    text = (saved / "adapter" / "README.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    card = ModelCard(text)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("peft", "text-classification")
+    assert card.data.datasets is None
+    assert card.data.eval_results is None
+    rate = f"{100 * fitted.label_quality_.noise_rate:.1f} %"
+    for said in (
+        "Table: rows in memory; rows: 54 train, 6 validation",
+        "Method: `clear` (clean routing, preset `recommended`)",
+        "Tokens per text: at most 16",
+        "`farming`, `sailing`, `weaving`",
+        f"Estimated share of wrong labels: {rate}",
+        f"{int(fitted.label_issues_['is_label_issue'].sum())} are listed as label issues",
+        "not measured on checked labels",
+    ):
+        assert said in text, said
+    assert not [row for row in table["text"] if row in text]
+    CleaRClassifier.load(saved).save(tmp_path / "again")
+    again = tmp_path / "again" / "adapter" / "README.md"
+    assert again.read_bytes() == (saved / "adapter" / "README.md").read_bytes()

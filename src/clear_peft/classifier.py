@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +17,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from clear_peft.audit import audit
 from clear_peft.data.examples import examples_of
 from clear_peft.errors import InputError
-from clear_peft.files import refuse_links_out, replaced_folder, write_json
+from clear_peft.files import atomic_write, refuse_links_out, replaced_folder, write_json
 from clear_peft.hardware import choose_device
 from clear_peft.label_quality import as_groups
 from clear_peft.pipeline import distributed
+from clear_peft.pipeline.finalize import facts_of, has_found_noise
 from clear_peft.pipeline.in_memory import program_left_alone, trained
 from clear_peft.pipeline.inference import logits_of
 from clear_peft.pipeline.label_issues import default_model, listed
+from clear_peft.pipeline.metrics import accuracy_and_f1
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.temperature import expected_calibration_error, fit_temperature, probabilities
 from clear_peft.pipeline.texts_and_labels import (
@@ -39,6 +42,8 @@ from clear_peft.pipeline.texts_and_labels import (
     verified_of,
     weights_of,
 )
+from clear_peft.report import RunRecord
+from clear_peft.report.card import model_card
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.tuners import load_adapter
@@ -203,6 +208,14 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.label_issues_ = listed(quality, given, tables.names)
         self.classes_, self.model_, self.tokenizer_ = classes, trainer.model, tokenizer
         self._parameters, self._max_length = parameters, config.max_length
+        facts = {
+            "test": None,
+            "validation": accuracy_and_f1(logits.argmax(axis=1), held.labels),
+            **facts_of(config, tables, trainer, quality),
+        }
+        found = audit(self.label_issues_, quality, tables.names.names, noise_found=has_found_noise(trainer))
+        record = RunRecord("CleaRClassifier", {**asdict(config), "data": None}, facts["epochs"], facts, found)
+        self._card = model_card(record, tables.names.names)
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
@@ -222,7 +235,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[likeliest]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``adapter/``, as plain peft reads it, and ``classifier.json``: whole or not at all.
+        """Write ``adapter/``, as plain peft reads it, with its model card, and ``classifier.json``.
+
+        They are written whole or not at all.
 
         Args:
             folder: A new or empty one, or one with a saved classifier, which is replaced.
@@ -245,6 +260,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
                 self.model_.save_pretrained(part / layout.ADAPTER)
                 self.tokenizer_.save_pretrained(part / layout.ADAPTER)
                 names_of(self.classes_).save(part / layout.ADAPTER / layout.LABELS)
+                atomic_write(part / layout.ADAPTER / layout.CARD, self._card)  # over peft's own
                 write_json(part / _FILE, saved)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -304,6 +320,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             made.model_, made.tokenizer_ = load_adapter(base, adapter).to(place), tokenizer
         check_length(made.model_, config.max_length)
         made.classes_, made.temperature_, made._max_length = classes, temperature, config.max_length
+        card = adapter / layout.CARD
+        made._card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         made.calibration_error_ = {w: math.nan if value is None else value for w, value in errors.items()}
         return made
 

@@ -71,16 +71,7 @@ def write_outcome(
     metrics: dict[str, Any] = {
         "test": None if tables.test is None else on(tables.test),
         "validation": on(tables.validation),
-        "selected_epoch": round(_selected_epoch(trainer)),
-        "epochs": epoch_figures(trainer.state.log_history),
-        "noise_rate_estimate": quality.noise_rate,
-        "noise_rate_interval": quality.noise_rate_interval,
-        "rows": {
-            "train": len(tables.train),
-            "validation": len(tables.validation),
-            "test": None if tables.test is None else len(tables.test),
-            **({} if tables.unlabelled is None else {"unlabelled": len(tables.unlabelled)}),
-        },
+        **facts_of(config, tables, trainer, quality),
         "cut_texts": cut,
         "leaks": tables.leaks,
     }
@@ -93,16 +84,8 @@ def write_outcome(
         predicted = logits_of(model, tokenizer, tables.train, config.max_length).argmax(axis=1)
         columns = {"row": tables.train.rows, "given_label": tables.train.labels}
         metrics["memorised"] = memorised(pd.DataFrame({**columns, "predicted_label": predicted}), wrong)
-    metrics |= {
-        "train_seconds": seconds,
-        "peak_memory_bytes": peak,
-        "method": config.method,
-        "peft": config.peft if get_method(config.method).adapter else None,
-        "seed": config.seed,
-        "training": trainer.args.own,
-        "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
-    }
-    noise_found = trainer.phase is Phase.ROBUST and trainer.args.soft_labels
+    metrics |= {"train_seconds": seconds, "peak_memory_bytes": peak}
+    noise_found = has_found_noise(trainer)
     found_wrong = audit(issues, quality, tables.names.names, noise_found=noise_found)
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     layout.save_adapter(folder, write)
@@ -117,6 +100,34 @@ def write_outcome(
     with suppress(InputError):  # clear-peft report says what is wrong
         save_report(record, folder / layout.REPORT)
     return metrics
+
+
+def facts_of(
+    config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: LabelQuality
+) -> dict[str, Any]:
+    """What is known of a training without measuring anything; arguments as for ``write_outcome``."""
+    return {
+        "selected_epoch": round(_selected_epoch(trainer)),
+        "epochs": epoch_figures(trainer.state.log_history),
+        "noise_rate_estimate": quality.noise_rate,
+        "noise_rate_interval": quality.noise_rate_interval,
+        "rows": {
+            "train": len(tables.train),
+            "validation": len(tables.validation),
+            "test": None if tables.test is None else len(tables.test),
+            **({} if tables.unlabelled is None else {"unlabelled": len(tables.unlabelled)}),
+        },
+        "method": config.method,
+        "peft": config.peft if get_method(config.method).adapter else None,
+        "seed": config.seed,
+        "training": trainer.args.own,
+        "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
+    }
+
+
+def has_found_noise(trainer: CleaRTrainer) -> bool:
+    """Whether training went on with soft labels."""
+    return trainer.phase is Phase.ROBUST and trainer.args.soft_labels
 
 
 def measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> dict[str, float]:

@@ -46,7 +46,7 @@ _CITATION = """\
 
 
 def model_card(record: RunRecord, labels: Sequence[str]) -> str:
-    """Make the model card of a finished run.
+    """Make the model card of a finished run, or of a classifier, whose ``data`` is None.
 
     Args:
         record: The run, with metrics; its audit may be missing.
@@ -86,7 +86,7 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
 def _metadata(record: RunRecord) -> ModelCardData:
     """What the hub reads; language and licence are left out, as a run does not know them."""
     config, metrics = record.config, record.metrics or {}
-    peft, base, data = _peft(metrics), hub_name(config["model"]), hub_name(config["data"])
+    peft, base, data = _peft(metrics), hub_name(config["model"]), hub_name(config["data"] or "")
     relation = "finetune" if peft is None else "adapter"
     library = "transformers" if peft is None else "peft"
     tags = [] if base is None else [f"base_model:{relation}:{base}"]
@@ -283,8 +283,10 @@ def hub_name(source: str) -> str | None:
     return match[1]
 
 
-def _source(name: str) -> str:
-    """A model or table by its name on the hub, or by the last part of its path."""
+def _source(name: str | None) -> str:
+    """A model or table by its name on the hub, or by the last part of its path; None is in no file."""
+    if name is None:
+        return "rows in memory"
     if hub_name(name) is not None:
         return code_span(name)
     return f"{code_span(_last(name))} (a local file or folder)"
