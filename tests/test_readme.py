@@ -184,10 +184,16 @@ def test_python_runs(page, place, model):
     code = blocks(page, "python")
     if '"runs/news/' in "".join(code):
         trained("runs/news", model)
+    if '"merged/model.onnx"' in "".join(code):
+        pytest.importorskip("onnxruntime", reason="needs pip install 'clear-peft[onnx]'")
+        from clear_peft.pipeline.merging import export
+
+        export("runs/news", "onnx", onnx=True)
     for block in code:
         run = block.replace(f'"{MODEL}"', repr(str(model)))
         for old, new in QUICKER.items():
             run = run.replace(old, new)
+        run = run.replace('"merged/model.onnx"', '"onnx/model.onnx"')
         exec(compile(run, page.name, "exec"), seen)
     if "issues" in seen:
         assert sorted(seen["issues"]["row"]) == list(range(120))

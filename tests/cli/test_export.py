@@ -27,7 +27,7 @@ def test_plain_transformers_predicts_what_the_run_predicts(cli, finished, place,
     assert said == pd.read_csv(predicted)["predicted_label"].tolist()
 
 
-@pytest.mark.parametrize("peft", ["adapter", "prefix", "bitfit"])
+@pytest.mark.parametrize("peft", ["adapter", "prefix", "apt", "bitfit"])
 def test_what_is_no_weight_of_the_model_is_not_merged(cli, finished, tmp_path, peft):
     refused = cli("export", "--run", finished("clear", peft), "--output", tmp_path / "model")
     assert refused.status == 2
