@@ -39,7 +39,7 @@ def test_adapter_tokenizer_and_card_go_and_nothing_else(cli, hub, run, place):
     assert json.loads(hub.files["adapter_config.json"]) == {**config, "base_model_name_or_path": None}
 
 
-@pytest.mark.parametrize(("method", "peft"), [("clear", "adapter"), ("full", "lora")])
+@pytest.mark.parametrize(("method", "peft"), [("clear", "adapter"), ("clear", "apt"), ("full", "lora")])
 def test_other_formats_go_whole(cli, hub, finished, method, peft):
     run = finished(method, peft)
     assert cli("push", "--run", run, "--repo-id", "someone/tickets").status == 0
