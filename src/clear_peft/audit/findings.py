@@ -21,6 +21,11 @@ _PROBE = (
     "The predictions are those of linear probes on the features of the model, fitted without the row and its "
     "copies. The clean probability weighs them against how labels go wrong in this table. " + _HELD_OUT
 )
+_VOTES = (
+    "The predictions are those of linear probes on the features of the model, fitted without the row and its "
+    "copies, and of all sources of labels: how often each errs was fitted along with the probes. " + _HELD_OUT
+)
+_SEVERAL = "it assumes that the sources of labels err independently of each other"
 _PREDICTIONS = {
     ("final_model", True): (
         "The predictions are the final model's. It was not trained to repeat the given labels: each "
@@ -35,6 +40,7 @@ _PREDICTIONS = {
         "no rate. " + _HELD_OUT
     ),
     **{("probe", doubted): _PROBE for doubted in (True, False)},
+    **{("votes", doubted): _VOTES for doubted in (True, False)},
     **{("out_of_sample", doubted): _UNSEEN for doubted in (True, False)},
 }
 
@@ -57,6 +63,7 @@ class Audit:
         expected_precision: Share of the listed rows whose label is wrong, by their clean probabilities,
             mean(1 − p); None where none is listed.
         predictions: Whose predictions these are, and how fair.
+        votes: Whether several sources of labels were weighed.
     """
 
     issues: pd.DataFrame
@@ -67,6 +74,7 @@ class Audit:
     threshold: float
     expected_precision: float | None
     predictions: str
+    votes: bool = False
 
     def said_interval(self, percent: Callable[[float], str]) -> str:
         """The interval and what it assumes, as follows the noise rate in brackets.
@@ -75,7 +83,7 @@ class Audit:
             percent: Writes a share.
         """
         if self.noise_rate_interval is None:
-            return "no interval: the model was trained on these labels"
+            return f"no interval: {_SEVERAL if self.votes else 'the model was trained on these labels'}"
         low, high = self.noise_rate_interval
         return (
             f"95 % interval {percent(low)} to {percent(high)}; assumes that errors depend on the true class "
@@ -151,4 +159,5 @@ def audit(
         threshold=threshold,
         expected_precision=float(np.mean(1 - p[row][listed])) if listed.any() else None,
         predictions=_PREDICTIONS[quality.source, noise_found],
+        votes=quality.source == "votes",
     )

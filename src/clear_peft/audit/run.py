@@ -142,7 +142,7 @@ def _table(config: RunConfig, data: str | None) -> LoadedTable:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ClearWarning)  # train has said it
-            return load_examples(source, **config.reading, set_apart=True)
+            return load_examples(source, **config.reading, **config.sources, set_apart=True)
     except InputError as error:
         if data is not None:
             raise

@@ -117,6 +117,24 @@ UnlabelledOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+OpinionColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--opinion-column",
+        help="Column of another label for the same rows, by a rule, a model or another person; empty cells "
+        "say nothing. May be repeated. Labels are judged by what all sources say.",
+        rich_help_panel=DATA,
+    ),
+]
+AnnotatorColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--annotator-column",
+        help="Column of an annotator's labels; give two or more in place of --label-column, which then names "
+        "their consensus. Empty cells say nothing.",
+        rich_help_panel=DATA,
+    ),
+]
 GroupColumnOption = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clear_peft.cli.options import (
+    AnnotatorColumnOption,
     DataOption,
     EmbeddingsOption,
     EncoderDeviceOption,
@@ -20,6 +21,7 @@ from clear_peft.cli.options import (
     MaxLengthOption,
     NoCacheOption,
     NormalizeLabelsOption,
+    OpinionColumnOption,
     TextColumnsOption,
     UnlabelledOption,
     names_of,
@@ -38,6 +40,8 @@ def review(
     normalize_labels: NormalizeLabelsOption = False,
     unlabelled: UnlabelledOption = None,
     encoding: EncodingOption = None,
+    opinion_column: OpinionColumnOption = None,
+    annotator_column: AnnotatorColumnOption = None,
     group_column: GroupColumnOption = None,
     model: EncoderOption = None,
     max_length: MaxLengthOption = 128,
@@ -82,6 +86,8 @@ def review(
             normalize_labels=normalize_labels,
             unlabelled=names_of(unlabelled),
             encoding=encoding,
+            opinion_column=opinion_column or (),
+            annotator_column=annotator_column or (),
             group_column=group_column,
             model=model,
             embeddings=embeddings,
@@ -109,6 +115,8 @@ def review(
         table += [word for column in text_column for word in ("--text-column", column)]
     if label_column != "label":
         table += ["--label-column", label_column]
+    for option, columns in (("--opinion-column", opinion_column), ("--annotator-column", annotator_column)):
+        table += [word for column in columns or () for word in (option, column)]
     for option, value in (
         ("--unlabelled", unlabelled),
         ("--encoding", encoding),

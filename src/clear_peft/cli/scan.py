@@ -8,6 +8,7 @@ from clear_peft.cli.options import (
     DATA,
     JUDGE,
     OUTPUT,
+    AnnotatorColumnOption,
     DataOption,
     EmbeddingsOption,
     EncoderDeviceOption,
@@ -22,6 +23,7 @@ from clear_peft.cli.options import (
     MaxLengthOption,
     NoCacheOption,
     NormalizeLabelsOption,
+    OpinionColumnOption,
     OverwriteOption,
     TextColumnsOption,
     UnlabelledOption,
@@ -45,6 +47,8 @@ def scan(
     unlabelled: UnlabelledOption = None,
     encoding: EncodingOption = None,
     group_column: GroupColumnOption = None,
+    opinion_column: OpinionColumnOption = None,
+    annotator_column: AnnotatorColumnOption = None,
     verified_column: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +102,8 @@ def scan(
             normalize_labels=normalize_labels,
             unlabelled=names_of(unlabelled),
             encoding=encoding,
+            opinion_column=opinion_column or (),
+            annotator_column=annotator_column or (),
             group_column=group_column,
             verified_column=verified_column,
             verified=verified,
@@ -148,6 +154,9 @@ def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
         lines.append(f"Rows without a label: {values['unlabelled']}, the least sure first: {values['next']}")
     if values["verified"]:
         lines.append(f"{values['verified']} rows are verified, and the others are judged by them")
+    if "sources" in values:
+        shares = (f"{shown(name)} {share:.1%}" for name, share in values["sources"].items())
+        lines.append(f"Labels that are right, by what all sources say: {', '.join(shares)}")
     if values["confused"]:
         lines.append("Classes most often taken for each other:")
         lines += [

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clear_peft.cli.options import FormatOption, OverwriteOption
-from clear_peft.cli.output import Format, Output
+from clear_peft.cli.output import Format, Output, shown
 from clear_peft.errors import InputError
 from clear_peft.run_folder.config import Option, RunConfig, options, read_yaml
 
@@ -30,7 +30,7 @@ def _with_options_of_a_run(command: Callable[..., None]) -> Callable[..., None]:
 def _parameter(option: Option) -> inspect.Parameter:
     kind, metavar = _WRITTEN.get(option.kind, (option.kind, None))
     choices = f" One of {', '.join(option.choices)}." if option.choices else ""
-    shown = typer.Option(
+    declared = typer.Option(
         option.flag,
         help=f"{option.meaning}{choices}",
         metavar=metavar,
@@ -43,7 +43,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if option.required else default,
-        annotation=Annotated[given if option.required else given | None, shown],
+        annotation=Annotated[given if option.required else given | None, declared],
     )
 
 
@@ -130,6 +130,9 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         if count
     ]
     lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
+    if "sources" in metrics:
+        shares = (f"{shown(name)} {share:.1%}" for name, share in metrics["sources"].items())
+        lines.append(f"Labels that are right, by what all sources say: {', '.join(shares)}")
     if metrics["rows"].get("unlabelled"):
         from clear_peft.run_folder.layout import UNLABELLED
 

@@ -14,6 +14,7 @@ import pandas as pd
 from clear_peft.data.checks import brief, listing, row_listing
 from clear_peft.data.labels import LabelNames, label_text
 from clear_peft.data.tables import name_of, read_table, without_empty_end
+from clear_peft.data.votes import votes_of, with_consensus
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import as_groups
 
@@ -35,6 +36,8 @@ class Examples:
         groups: Group of each row, int64 of shape (N,), where the input has a column of them.
         verified: True label id of each row that a person has looked at and -1 elsewhere, int64 of shape (N,),
             where the input says so.
+        votes: Label ids by each of several sources, -1 where one says nothing, int64 of shape (N, A), where
+            the input has more than one: annotators, or the given label and second opinions.
         pairs: Where there are several text columns, the first of them and all others of each row: what the
             tokenizer may encode as a pair.
     """
@@ -46,6 +49,7 @@ class Examples:
     ids: list[str] | None = None
     groups: np.ndarray | None = None
     verified: np.ndarray | None = None
+    votes: np.ndarray | None = None
     pairs: list[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ def examples_of(
     id_column: str | None = None,
     group_column: str | None = None,
     verified_column: str | None = None,
+    opinion_column: str | Sequence[str] = (),
+    annotator_column: str | Sequence[str] = (),
     names: LabelNames | None = None,
     normalize_labels: bool = False,
     unlabelled: Sequence[str] = (),
@@ -147,6 +153,9 @@ def examples_of(
         verified_column: Column that says which rows a person has looked at: their true label, or true where
             the given one is right. Empty cells, and false, are rows that nobody has looked at. Needs
             ``label_column``.
+        opinion_column: Columns of other labels for the same rows: by a rule, a model, another person.
+        annotator_column: Columns of several annotators. Their consensus is the given label, and becomes the
+            column ``label_column`` of the table.
         names: Classes known from the training data.
         normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
             seen or how Unicode composes letters are one. Default False.
@@ -163,10 +172,12 @@ def examples_of(
         InputError: If a column is missing or named twice, a text or label is missing, an id occurs twice, or
             the classes are not as above; the sentence gives the first rows concerned.
     """
-    several = [text_column] if isinstance(text_column, str) else list(text_column or ())
+    several = _list(text_column)
     roles: list[tuple[str, str | None]] = [("text", wanted) for wanted in several]
     roles += [("label", label_column), ("clean label", clean_label_column), ("id", id_column)]
-    _check_roles([*roles, ("group", group_column), ("verified", verified_column)])
+    roles += [("group", group_column), ("verified", verified_column)]
+    roles += [("opinion", wanted) for wanted in _list(opinion_column)]
+    _check_roles([*roles, *(("annotator", wanted) for wanted in _list(annotator_column))])
 
     def column(wanted: str) -> tuple[pd.Series, str]:
         """The column and, for sentences, where it is."""
@@ -182,10 +193,17 @@ def examples_of(
     ids = None if id_column is None else _ids(*column(id_column))
     groups = None if group_column is None else _groups(*column(group_column))
     labels = clean_labels = verified = None
-    has_label = kept
+    votes, has_label = None, kept
     if label_column is None:
         names = None
     else:
+
+        def labels_in(wanted: str) -> list[str | None]:
+            return _names_in(*column(wanted), "label", kept, unlabelled)
+
+        annotators = {wanted: labels_in(wanted) for wanted in _list(annotator_column)}
+        if annotators:
+            frame = with_consensus(frame, name, annotators, label_column, normalize_labels)
         if label_column not in frame.columns:
             check_column(frame, label_column, name, _if_one_hot(frame))
         series, place = column(label_column)
@@ -209,6 +227,10 @@ def examples_of(
             _check_strange(has_label & (clean_labels < 0), true, names, place, few=False)
         if verified_column is not None:
             verified = _verified(*column(verified_column), labels, names)
+        opinions = {wanted: labels_in(wanted) for wanted in _list(opinion_column)}
+        if opinions or annotators:
+            sources = (annotators or {label_column: given}) | opinions
+            votes = votes_of(sources, names, name, normalize_labels)
     every = Examples(
         ["\n".join(row) for row in lines] if parts else [""] * len(frame),
         labels,
@@ -217,6 +239,7 @@ def examples_of(
         ids,
         groups,
         verified,
+        votes,
         _pairs(parts) if len(parts) > 1 else None,
     )
     if has_label.all():
@@ -225,8 +248,12 @@ def examples_of(
     if (kept & ~has_label).any():
         _warn(f"{name!r}: set apart, as they have no label: {_rows(kept & ~has_label)}.")
         others = every.select(np.flatnonzero(kept & ~has_label))
-        others = replace(others, labels=None, clean_labels=None, verified=None)
+        others = replace(others, labels=None, clean_labels=None, verified=None, votes=None)
     return LoadedTable(frame, examples, names, others)
+
+
+def _list(columns: str | Sequence[str] | None) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns or ())
 
 
 def _pairs(parts: list[list[str]]) -> list[tuple[str, str]]:
@@ -294,6 +321,8 @@ def _check_roles(roles: list[tuple[str, str | None]]) -> None:
                 f"Column {column!r} cannot be both the {taken[column]} and the {role} column; name two."
             )
         taken[column] = role
+    if {"opinion", "annotator"} & set(taken.values()) and "label" not in taken.values():
+        raise InputError("Columns of opinions or annotators need a label column; name it too.")
     if "verified" in taken.values() and "label" not in taken.values():
         raise InputError("A column of verified rows needs a label column; name it too.")
     if "clean label" in taken.values() and "label" not in taken.values():

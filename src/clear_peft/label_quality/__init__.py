@@ -2,6 +2,7 @@
 
 from clear_peft.label_quality.calibration import Calibration, calibrate
 from clear_peft.label_quality.duplicates import duplicate_groups
+from clear_peft.label_quality.evidence import fit_probe, with_verified, with_votes
 from clear_peft.label_quality.folds import stratified_folds
 from clear_peft.label_quality.groups import as_groups, combined, identical_rows
 from clear_peft.label_quality.head import LinearHead, fit_linear_head
@@ -13,13 +14,14 @@ from clear_peft.label_quality.loss_mixture import (
 )
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.pred_probs import label_quality_from_pred_probs
-from clear_peft.label_quality.probe import Judgement, LinearProbe, fit_probe, with_verified
+from clear_peft.label_quality.probe import Judgement, LinearProbe
 from clear_peft.label_quality.propose import Proposed, rows_to_verify
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ranking import rank_label_issues
 from clear_peft.label_quality.sampled_rate import noise_rate_from_sample
 from clear_peft.label_quality.scale import log_odds
 from clear_peft.label_quality.smoothing import smooth
+from clear_peft.label_quality.votes import check_votes, consensus, reliability
 
 __all__ = [
     "Calibration",
@@ -36,7 +38,9 @@ __all__ = [
     "TopProbs",
     "as_groups",
     "calibrate",
+    "check_votes",
     "combined",
+    "consensus",
     "duplicate_groups",
     "fit_linear_head",
     "fit_probe",
@@ -45,8 +49,10 @@ __all__ = [
     "log_odds",
     "noise_rate_from_sample",
     "rank_label_issues",
+    "reliability",
     "rows_to_verify",
     "smooth",
     "stratified_folds",
     "with_verified",
+    "with_votes",
 ]

@@ -7,7 +7,7 @@ weighs these against the given labels (``calibration``).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,11 @@ from clear_peft.errors import InputError
 from clear_peft.label_quality.calibration import Fit, calibrate
 from clear_peft.label_quality.groups import Groups, as_groups, copy_weights
 from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
-from clear_peft.label_quality.opinions import Rows
+from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ridge import PENALTIES, Array, Features, Ridge, one_hot, whole_groups
-from clear_peft.label_quality.sampled_rate import rate_interval
-from clear_peft.label_quality.soft_ridge import Axes
-from clear_peft.label_quality.verified import (
-    VerifiedProbe,
-    check_verified,
-    chosen,
-    fit_verified,
-    rows_to_learn,
-)
+from clear_peft.label_quality.soft_ridge import Axes, Probe
+from clear_peft.label_quality.verified import VerifiedProbe
 
 Labels = npt.NDArray[np.integer]
 
@@ -36,8 +29,6 @@ _PENALTY_CELLS, _FIT_CELLS = 1 << 20, 1 << 19
 _MOST_FIT_ROWS = 1 << 15
 # of standardised features
 _LEAST_SLOPE = 1e-6
-# rows × classes that are judged together
-_JUDGED_CELLS = 1 << 20
 _SEED = 0
 
 
@@ -53,6 +44,20 @@ class Judgement(NamedTuple):
     clean_probability: npt.NDArray[np.floating]
 
 
+class Voted(NamedTuple):
+    """What several sources of labels make of rows without votes.
+
+    Attributes:
+        axes: Of the features.
+        probe: P(true class | row).
+        noise: How given labels come from true ones.
+    """
+
+    axes: Axes
+    probe: Probe
+    noise: NoiseModel
+
+
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
     """Fitted probes, calibration and noise model; made by ``fit_probe``.
@@ -63,6 +68,7 @@ class LinearProbe:
         fit: Calibration and noise model.
         support: Groups of each class that were fitted to, (C,).
         rate: The noise rate among the rows that it was fitted to.
+        voted: What several sources of labels make of it; None where there was one.
         verified: What verified rows make of it; None where no row was verified.
     """
 
@@ -71,6 +77,7 @@ class LinearProbe:
     fit: Fit
     support: npt.NDArray[np.int64]
     rate: float
+    voted: Voted | None = None
     verified: VerifiedProbe | None = None
 
     def judge(
@@ -84,21 +91,23 @@ class LinearProbe:
             prior_scores: As for ``fit_probe``.
         """
         views: list[npt.NDArray[np.floating]] = []
-        rows = _planes(features[:])
+        rows = planes_of(features[:])
         for place, (ridge, penalty) in enumerate(zip(self.ridges, self.penalties, strict=True)):
             slopes, intercepts = ridge.coefficients(penalty)
             views.append(rows[:, place] @ slopes + intercepts)
         if prior_scores is not None:
             views.append(prior_scores)
-        if self.verified is None:
-            return judged(self.fit, views, labels, self.support, self.rate)
-        ignoring = self.fit.calibration(views)
-        pred_probs, posterior = self.verified.judge(rows, labels, ignoring, prior_scores)
-        p = posterior[np.arange(len(labels)), labels]
+        pred_probs, noise = self.fit.calibration(views), self.fit.noise
+        if self.voted is not None:
+            pred_probs, noise = self.voted.probe(self.voted.axes(rows), prior_scores), self.voted.noise
+        p = noise.clean_probability(pred_probs, labels)
+        if self.verified is not None:
+            pred_probs, posterior = self.verified.judge(rows, labels, pred_probs, prior_scores)
+            p = posterior[np.arange(len(labels)), labels]
         return Judgement(pred_probs, shrunk(p, self.support[labels], self.rate))
 
 
-def fit_probe(
+def fit_to_labels(
     features: Features,
     labels: Labels,
     num_classes: int,
@@ -106,44 +115,19 @@ def fit_probe(
     groups: npt.ArrayLike | None = None,
     copies: npt.ArrayLike | None = None,
     prior_scores: npt.NDArray[np.floating] | None = None,
-    verified: npt.ArrayLike | None = None,
 ) -> tuple[LinearProbe, LabelQuality]:
-    """Fit probes to doubtful labels, and judge each label by fits that have not seen it.
-
-    Ridge regression of one-hot labels predicts every row without the rows of its group, in closed form, for
-    all strengths of the penalty out of one decomposition; the strength with the least squared error on the
-    groups left out is taken, so that it grows with the noise. Copies of a text count together as one row. How
-    scores become probabilities of *true* classes is fitted together with the noise (``calibrate``). In
-    small classes p is shrunk towards the table's mean: where the class has m other groups, with weight
-    1/(m + 1)².
-
-    Verified rows are evidence for all others (``clear_peft.label_quality.verified``).
-
-    O(V·(N·D² + D³)) time. Beside the features, O(N·K) memory, where K is C for up to 64 classes and 32 for
-    more.
+    """``fit_probe`` where the given labels are all that is known.
 
     Args:
-        features: What a model makes of the rows, on any scale: (N, D), or (N, V, D) for V representations of
-            each, such as layers.
-        labels: Given labels, (N,) in [0, C).
+        features: As for ``fit_probe``, and so are the others.
+        labels: (N,).
         num_classes: C.
-        groups: Of each row, (N,): rows of one group are left out together. Default: every row is alone.
-        copies: Of each row, (N,): rows with the same text, which count together as one row; they should be
-            in one of ``groups`` too. Default: ``groups``.
-        prior_scores: Scores that no label has had a part in, such as the similarity of a text to the names
-            of the classes, (N, C). Default: none.
-        verified: The true class of each row that a person has looked at and -1 elsewhere, (N,). Default: no
-            row is verified.
-
-    Returns:
-        The probe, for other rows, and the quality of the labels.
-
-    Raises:
-        InputError: If arrays have other shapes, a feature is not finite or a label is out of range.
+        groups: (N,).
+        copies: (N,).
+        prior_scores: (N, C).
     """
     size = len(labels)
     _check(features, labels, num_classes)
-    answers = check_verified(verified, size, num_classes)
     left_out = None if groups is None else as_groups(groups, size)
     same = left_out if copies is None else as_groups(copies, size)
     weights = None if same is None else copy_weights(same)
@@ -167,83 +151,10 @@ def fit_probe(
     rate = rate_of(fit, views, labels[rows], counted)
     quality = _quality(scored, fit, labels, left_out, support, rate)
     probe = LinearProbe(ridges, penalties, fit, support, rate)
-    if answers is not None:
-        return with_verified(probe, quality, features, answers, copies=same, prior_scores=prior_scores)
     error = rate_error(fit, views, labels[rows], counted, None if left_out is None else left_out[rows])
     interval = noise_rate_interval(quality.noise_rate, error)
     interval = widened(interval, fit, views, labels[rows], counted)
     return probe, replace(quality, noise_rate_interval=interval)
-
-
-def with_verified(
-    probe: LinearProbe,
-    quality: LabelQuality,
-    features: Features,
-    verified: npt.ArrayLike,
-    *,
-    copies: npt.ArrayLike | None = None,
-    prior_scores: npt.NDArray[np.floating] | None = None,
-) -> tuple[LinearProbe, LabelQuality]:
-    """Judge labels anew by what some rows truly are: ``fit_probe`` with ``verified``, but for its first part.
-
-    That first part ignores verified rows, and is the same in every round of a review.
-
-    Args:
-        probe: Of ``fit_probe`` without verified rows.
-        quality: Of the same.
-        features: As for ``fit_probe``, and so are the others.
-        verified: The true class of each row that a person has looked at and -1 elsewhere, (N,).
-        copies: Of each row, (N,). Default: the groups of ``quality``.
-        prior_scores: (N, C). Default: none.
-
-    Raises:
-        InputError: If verified is not of that shape, or names a class that there is not.
-    """
-    size, classes = len(quality), quality.pred_probs.num_classes
-    answers = check_verified(verified, size, classes)
-    if answers is None or quality.noise is None:
-        return probe, quality
-    counted = copy_weights(quality.groups if copies is None else as_groups(copies, size))
-
-    def known(rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.float32], Array, Any]:
-        views = _planes(_rows_of(features, rows))
-        ignoring = quality.pred_probs[rows].dense().astype(np.float64)
-        return views, ignoring, None if prior_scores is None else prior_scores[rows]
-
-    fitted = chosen(quality.groups, answers, rows_to_learn(classes))
-    views, ignoring, prior = known(fitted)
-    axes = Axes.of(views, classes)
-    of_fitted = (quality.given[fitted], answers[fitted], quality.groups[fitted], counted[fitted])
-    verdict = fit_verified(Rows(axes(views), *of_fitted, ignoring, quality.noise.transition, prior), axes)
-    parts = [(fitted, verdict.pred_probs, verdict.posterior)]
-    others = np.setdiff1d(np.arange(size), fitted)
-    step = max(_JUDGED_CELLS // classes, 256)
-    for start in range(0, len(others), step):
-        rows = others[start : start + step]
-        views, ignoring, prior = known(rows)
-        parts.append((rows, *verdict.probe.judge(views, quality.given[rows], ignoring, prior)))
-    blind, own, tops = np.empty(size), np.empty(size, np.float32), []
-    for rows, pred_probs, posterior in parts:
-        places, answered = np.arange(len(rows)), np.flatnonzero(answers[rows] >= 0)
-        blind[rows] = posterior[places, quality.given[rows]]
-        pred_probs[answered] = one_hot(answers[rows[answered]], classes)
-        own[rows] = pred_probs[places, quality.given[rows]]
-        tops.append(TopProbs.of(pred_probs))
-    order = np.argsort(np.concatenate([rows for rows, *_ in parts]))
-    rate = float(1 - np.average(blind, weights=counted))
-    blind = shrunk(blind, probe.support[quality.given] - 1, rate)
-    p = np.where(answers < 0, blind, answers == quality.given).astype(np.float32)
-    believed = replace(
-        quality,
-        pred_probs=TopProbs.concatenate(tops)[order],
-        self_confidence=own,
-        clean_probability=p,
-        noise=verdict.noise,
-        verified=answers,
-        blind_probability=blind.astype(np.float32),
-    )
-    interval = rate_interval(blind, answers, quality.given, believed.noise_rate)
-    return replace(probe, rate=rate, verified=verdict.probe), replace(believed, noise_rate_interval=interval)
 
 
 def rows_to_fit(num_classes: int) -> int:
@@ -292,7 +203,7 @@ class _Scores:
         views: list[npt.NDArray[np.floating]] = [
             told
             * ridge.left_out(
-                ridge.project(_rows_of(plane, rows)), self.labels[rows], group_size, penalty, weights
+                ridge.project(rows_of(plane, rows)), self.labels[rows], group_size, penalty, weights
             )
             for ridge, plane, penalty, told in zip(
                 self.ridges, self.planes, self.penalties, self.told, strict=True
@@ -318,7 +229,7 @@ def _tells_apart(ridge: Ridge, penalty: float) -> bool:
     return bool(np.abs(slopes).max() * ridge.scale > _LEAST_SLOPE)
 
 
-def _rows_of(features: Features, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
+def rows_of(features: Features, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
     """Index contiguous rows by a slice, which memory-mapped files read fastest."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
         return features[int(rows[0]) : int(rows[-1]) + 1]
@@ -349,7 +260,7 @@ def best_penalty(
     classes, errors = ridge.products.shape[1], np.zeros(len(PENALTIES))
     for places, each in whole_groups(None if groups is None else groups[some], len(some)):
         rows = some[places]
-        projected, given = ridge.project(_rows_of(plane, rows)), one_hot(labels[rows], classes)
+        projected, given = ridge.project(rows_of(plane, rows)), one_hot(labels[rows], classes)
         counted = None if weights is None else weights[rows]
         for place, penalty in enumerate(PENALTIES):
             missed = ((ridge.left_out(projected, labels[rows], each, penalty, counted) - given) ** 2).sum(
@@ -421,7 +332,7 @@ def _quality(
     return LabelQuality(labels.astype(np.int64), top, own, p, fit.noise, (0.0, 1.0), every)
 
 
-def _planes(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def planes_of(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Rows as (B, V, D)."""
     rows = np.asarray(features, np.float32)
     return rows[:, None] if rows.ndim == 2 else rows

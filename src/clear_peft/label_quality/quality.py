@@ -11,7 +11,7 @@ import pandas as pd
 from clear_peft.label_quality.noise_model import NoiseKind, NoiseModel
 from clear_peft.label_quality.ranking import rank_label_issues
 
-Source = Literal["probe", "out_of_sample", "final_model"]
+Source = Literal["probe", "votes", "out_of_sample", "final_model"]
 
 # of more than twice as many classes, so many probabilities of a row are kept
 TOP_CLASSES = 32

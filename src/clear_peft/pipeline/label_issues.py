@@ -1,7 +1,7 @@
 """Which labels of texts look wrong, by a frozen model, or by supplied predictions or embeddings."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from clear_peft.label_quality import (
     fit_probe,
     identical_rows,
     label_quality_from_pred_probs,
+    reliability,
     with_verified,
 )
 from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
@@ -44,6 +45,7 @@ def find_label_issues(
     pred_probs: npt.ArrayLike | None = None,
     embeddings: npt.ArrayLike | None = None,
     verified: Sequence[Any] | npt.NDArray[Any] | None = None,
+    opinions: Mapping[str, Sequence[Any] | npt.NDArray[Any]] | None = None,
     max_length: int = 128,
     long_texts: str = "head",
     cache: bool = True,
@@ -70,6 +72,9 @@ def find_label_issues(
         verified: The true label of each row that a person has looked at, or True where the given one is
             right, (N,); None, an empty text, NaN or False elsewhere. These rows are believed, and the others
             judged by what they tell of how labels go wrong. Not with ``pred_probs``.
+        opinions: Other labels for the same rows by the name of their source, such as a rule, a model or
+            another person, each (N,); None, NaN or an empty text where it says nothing. Labels are judged by
+            all sources. Not with ``pred_probs``.
         max_length: Tokens per text. Default 128.
         long_texts: What is read of longer texts: their ``head``, their ``tail``, or all of them in
             ``windows`` that overlap. Default ``head``.
@@ -102,12 +107,9 @@ def find_label_issues(
                 "for each text."
             )
     if verified is not None:
-        columns["verified"] = column(verified, "verified")
-        if len(columns["verified"]) != len(columns["label"]):
-            raise InputError(
-                f"There are {len(columns['label'])} labels, but verified has {len(columns['verified'])} "
-                "entries: give one for each row, None where nobody has looked."
-            )
+        columns["verified"] = _as_long(column(verified, "verified"), columns["label"], "verified")
+    for name, said in (opinions or {}).items():
+        columns[name] = _as_long(column(said, name), columns["label"], name)
     if not columns["label"]:
         raise InputError("There are no rows: give texts and their labels.")
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
@@ -117,6 +119,7 @@ def find_label_issues(
         "find_label_issues",
         text_column=text_column,
         verified_column=None if verified is None else "verified",
+        opinion_column=list(opinions or ()),
     )
     examples, names = table.examples, table.names
     assert names is not None  # there is a label column
@@ -138,12 +141,42 @@ def find_label_issues(
     return listed(quality, examples, names)
 
 
+def _as_long(values: list[Any], labels: list[Any], name: str) -> list[Any]:
+    if len(values) != len(labels):
+        raise InputError(
+            f"There are {len(labels)} labels, but {name} has {len(values)} entries: give one for each row, "
+            "None where there is none."
+        )
+    return values
+
+
 def listed(quality: LabelQuality, examples: Examples, names: LabelNames) -> pd.DataFrame:
     """``LabelQuality.issues`` with the texts."""
     issues = quality.issues(names.names)
     places = np.searchsorted(examples.rows, issues["row"].to_numpy())
     issues.insert(1, "text", pd.Series([examples.texts[place] for place in places], dtype=object))
     return issues
+
+
+def sources_of(
+    examples: Examples, quality: LabelQuality, labels: str | Sequence[str], opinions: str | Sequence[str]
+) -> dict[str, Any]:
+    """For ``metrics.json``: of each source of labels, what share of its labels is right, as is expected.
+
+    Args:
+        examples: N rows.
+        quality: Of their labels.
+        labels: Column of the given labels, or columns of the annotators.
+        opinions: Columns of second opinions.
+
+    Returns:
+        ``sources``: a share by the name of a column; nothing where the given labels are all that is said.
+    """
+    if examples.votes is None:
+        return {}
+    columns = [name for part in (labels, opinions) for name in ([part] if isinstance(part, str) else part)]
+    shares = reliability(examples.votes, quality.pred_probs)
+    return {"sources": dict(zip(columns, shares.tolist(), strict=True))}
 
 
 def what_to_label_next(
@@ -291,7 +324,13 @@ def judge(
     if reporter is not None:
         reporter.stage("Judging the labels")
     probe, quality = fit_probe(
-        features, labels, len(names.names), groups=groups, copies=copies, prior_scores=prior
+        features,
+        labels,
+        len(names.names),
+        groups=groups,
+        copies=copies,
+        prior_scores=prior,
+        votes=examples.votes,
     )
     return Judged(probe, quality, features, copies, prior)
 
@@ -359,6 +398,11 @@ def assess(
     assert examples.labels is not None  # a label column was asked for
     pred_probs = checked_pred_probs(pred_probs, len(examples), names.names, place or "pred_probs")
     _, groups = _copies_and_groups(examples, has_texts, None)
+    if examples.votes is not None:
+        raise InputError(
+            "Several sources of labels need a probe, and pred_probs are final: give a model or embeddings "
+            "instead."
+        )
     if examples.verified is not None:
         raise InputError(
             "Verified rows teach a probe, and pred_probs are final: give a model or embeddings instead."

@@ -31,6 +31,7 @@ from clear_peft.pipeline.label_issues import (
     default_model,
     judge,
     listed,
+    sources_of,
     what_to_label_next,
 )
 from clear_peft.pipeline.splits import say_which_are_rare
@@ -51,6 +52,9 @@ _PREDICTIONS = {
     "trained further, each fitted without the row, its copies and its group." + _WEIGHED,
     "embeddings": "The predictions are those of linear probes on the embeddings that were given, each fitted "
     "without the row, its copies and its group." + _WEIGHED,
+    "votes": "The predictions are those of linear probes on the features of the rows, each fitted without "
+    "the row, its copies and its group, and of all sources of labels. How often each source errs was fitted "
+    "along with the probes.",
     "pred_probs": "The predictions are those that were given; they are taken to be by models that have not "
     "seen the row." + _WEIGHED,
 }
@@ -71,6 +75,10 @@ class ScanOptions:
         encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.
         group_column: Column that says which rows belong together, such as a customer or a document. Default:
             copies of a text alone are grouped.
+        opinion_column: Columns of other labels for the same rows, by a rule, a model or another person.
+            Default: there are none.
+        annotator_column: Columns of several annotators, in place of a column of labels, which then is their
+            consensus. Default: there are none.
         verified_column: Column that says which rows a person has looked at: their true label, or true where
             the given one is right. Default: nobody has looked at any.
         verified: A ``corrections.csv`` of a review or a report, instead, or several: rows that were kept or
@@ -94,6 +102,8 @@ class ScanOptions:
     unlabelled: Sequence[str] = ()
     encoding: str | None = None
     group_column: str | None = None
+    opinion_column: Sequence[str] = ()
+    annotator_column: Sequence[str] = ()
     verified_column: str | None = None
     verified: str | Sequence[str] | None = None
     model: str | None = None
@@ -224,6 +234,8 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
         label_column=options.label_column,
         group_column=options.group_column,
         verified_column=options.verified_column,
+        opinion_column=options.opinion_column,
+        annotator_column=options.annotator_column,
         normalize_labels=options.normalize_labels,
         unlabelled=options.unlabelled,
         set_apart=True,
@@ -308,7 +320,7 @@ def write_scan(
     quality = replace(quality, row=examples.rows)
     issues = listed(quality, examples, names)
     found = audit(issues, quality, names.names, noise_found=False)
-    found = replace(found, predictions=_PREDICTIONS[source])
+    found = replace(found, predictions=_PREDICTIONS["votes" if quality.source == "votes" else source])
     packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
     counts = np.bincount(quality.given, minlength=len(names.names))
     metrics = {
@@ -317,6 +329,9 @@ def write_scan(
         "noise_rate_estimate": quality.noise_rate,
         "noise_rate_interval": quality.noise_rate_interval,
         "noise": None if quality.noise is None else quality.noise.kind,
+        **sources_of(
+            examples, quality, options.annotator_column or options.label_column, options.opinion_column
+        ),
         "unlabelled": 0 if unlabelled is None else len(unlabelled),
         "listed": int(quality.is_label_issue.sum()),
         "verified": 0 if quality.verified is None else int((quality.verified >= 0).sum()),

@@ -34,6 +34,8 @@ class Tables:
     def digest(self) -> str:
         """Of what training keeps by the position of a row: another one, and a run cannot be carried on."""
         digest = hashlib.sha256(json.dumps(self.names.names).encode())
+        if self.train.votes is not None:
+            digest.update(np.ascontiguousarray(self.train.votes).tobytes())
         looked = _looked_at(self.rows)
         if len(looked) and self.rows.verified is not None:
             digest.update(json.dumps([looked.tolist(), self.rows.verified[looked].tolist()]).encode())
@@ -63,6 +65,7 @@ def read_tables(config: RunConfig) -> Tables:
         id_column=config.id_column,
         group_column=config.group_column,
         verified_column=config.verified_column,
+        **config.sources,
         set_apart=True,
     )
     names = table.names

@@ -33,7 +33,13 @@ from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig, check_type
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
-from clear_peft.trainer.columns import CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN
+from clear_peft.trainer.columns import (
+    CLEAN_LABEL_COLUMN,
+    GROUP_COLUMN,
+    ROW_COLUMN,
+    VERIFIED_COLUMN,
+    VOTES_COLUMN,
+)
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
@@ -121,6 +127,8 @@ def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, An
         known = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
         for column, values in known.items():
             tokens[name] = tokens[name].add_column(column, values)
+    if tables.train.votes is not None:
+        tokens["train"] = tokens["train"].add_column(VOTES_COLUMN, tables.train.votes.tolist())
     if tables.train.verified is not None:
         tokens["train"] = _believing(tokens["train"], tables.train, arguments_of(config))
     return tokens

@@ -150,6 +150,18 @@ class RunConfig:
         "a whole.",
         None,
     )
+    opinion_column: str | list[str] = _option(
+        _DATA,
+        "Column of another label for the same rows, by a rule, a model or another person; empty cells say "
+        "nothing. May be repeated. Labels are judged by what all sources say.",
+        factory=list,
+    )
+    annotator_column: str | list[str] = _option(
+        _DATA,
+        "Column of an annotator's labels; give two or more in place of a label column, which then is their "
+        "consensus. Empty cells say nothing.",
+        factory=list,
+    )
     verified_column: str | None = _option(
         _DATA,
         "Column that says which rows a person has looked at: their true label, or true where the given one "
@@ -280,6 +292,11 @@ class RunConfig:
         """How every table of the run is read: arguments of ``clear_peft.data.load_examples``."""
         names = ("text_column", "label_column", "normalize_labels", "unlabelled", "encoding")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Columns in which several sources label the training table, of ``load_examples`` too."""
+        return {"opinion_column": self.opinion_column, "annotator_column": self.annotator_column}
 
     @property
     def peak_learning_rate(self) -> float:

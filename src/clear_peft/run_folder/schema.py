@@ -142,6 +142,7 @@ class _Metrics(_Figures):
     selected_epoch: _Count | None = None
     noise_rate_estimate: _Share | None = None
     rows: dict[str, _Count | None] | None = None
+    sources: dict[str, _Share] | None = None
     cut_texts: dict[str, _Count | None] | None = None
     detection: _Detection | None = None
     memorised: _Share | None = None

@@ -11,15 +11,16 @@ from torch.utils.data import Dataset, IterableDataset
 
 from clear_peft.data import hold_out
 from clear_peft.errors import InputError
-from clear_peft.label_quality import as_groups, combined
+from clear_peft.label_quality import as_groups, check_votes, combined
 
 ID_COLUMN = "clear_example_id"
 CLEAN_LABEL_COLUMN = "clean_label"
 GROUP_COLUMN = "group"
 ROW_COLUMN = "row"
 VERIFIED_COLUMN = "verified"
+VOTES_COLUMN = "votes"
 # columns of the training set that no model is given
-_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN)
+_OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN, VOTES_COLUMN)
 _LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
@@ -163,6 +164,19 @@ def verified_of(dataset: Any, num_labels: int) -> np.ndarray | None:
             "has looked: encode it as the labels."
         )
     return given.astype(np.int64) if (given >= 0).any() else None
+
+
+def votes_of(dataset: Any, num_labels: int) -> np.ndarray | None:
+    """What several sources say of each row, -1 where one says nothing, (N, A) int64; None without the column.
+
+    Raises:
+        InputError: If the column ``votes`` holds anything else.
+    """
+    try:
+        given = column(dataset, VOTES_COLUMN)
+    except ValueError:  # ragged
+        raise InputError("The column votes must hold as many label ids for each row: pad with -1.") from None
+    return None if given is None else check_votes(given, len(given), num_labels)
 
 
 def has_labels(dataset: Any) -> bool:

@@ -47,6 +47,7 @@ class Rows(Protocol):
     copies: npt.NDArray[np.integer]
     row: npt.NDArray[np.int64]
     verified: npt.NDArray[np.int64] | None
+    votes: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +195,7 @@ def estimate_by_probe(
             num_classes,
             groups=rows.groups[first],
             copies=rows.copies[first],
+            votes=None if rows.votes is None else rows.votes[first],
             verified=None if rows.verified is None else rows.verified[first],
         )
         fitted = Judgement(quality.pred_probs.dense(), quality.clean_probability)
@@ -216,7 +218,7 @@ def estimate_by_probe(
         quality.noise,
         quality.noise_rate_interval,
         rows.groups,
-        "probe",
+        quality.source,
         rows.row,
         rows.verified,
         None if rows.verified is None else _blind(quality, first, np.concatenate(clean)[order]),

@@ -35,6 +35,8 @@ class Rows:
         clean_labels: True labels, (N,), where a column ``clean_label`` has them: for the log alone.
         verified: True class of each row that a person has looked at, -1 elsewhere, (N,) int64, by its column
             ``verified``; None where nobody has looked at any.
+        votes: What several sources say of each row, -1 where one says nothing, (N, A) int64, by its column
+            ``votes``; None where the given labels are all that is said.
 
     Raises:
         InputError: If the labels are none that a classifier of so many classes can be trained on.
@@ -51,6 +53,7 @@ class Rows:
         self.row = np.arange(len(self.labels)) if row is None else row.astype(np.int64)
         self.clean_labels = columns.numbers(dataset, columns.CLEAN_LABEL_COLUMN)
         self.verified = columns.verified_of(dataset, num_labels)
+        self.votes = columns.votes_of(dataset, num_labels)
 
     def __len__(self) -> int:
         return len(self.labels)

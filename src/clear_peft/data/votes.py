@@ -1,0 +1,86 @@
+"""Columns in which several sources label the same rows: annotators, rules, models."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from clear_peft.data.checks import listing
+from clear_peft.data.labels import LabelNames
+from clear_peft.errors import ClearWarning, InputError
+from clear_peft.label_quality import consensus
+
+Cells = Sequence[str | None]
+
+
+def with_consensus(
+    frame: pd.DataFrame,
+    name: str,
+    columns: Mapping[str, Cells],
+    label_column: str,
+    normalize: bool,
+) -> pd.DataFrame:
+    """A table with the consensus of its annotators as its column of labels, missing where nobody has one.
+
+    Args:
+        frame: The table, N rows.
+        name: Where it comes from, for sentences.
+        columns: Labels of each annotator by the name of the column, None where there is none, N each.
+        label_column: Name of the new column.
+        normalize: Whether labels that look alike are one.
+
+    Raises:
+        InputError: If there is only one annotator, nobody has a label, or the table has such a column.
+    """
+    if len(columns) < 2:
+        raise InputError(f"{name!r}: there is one annotator alone: give two or more, or a label column.")
+    if label_column in frame.columns:
+        raise InputError(
+            f"{name!r} has a column {label_column!r}, and the consensus of the annotators would be another: "
+            "give another label column, or no annotators."
+        )
+    given = [label for cells in columns.values() for label in cells if label is not None]
+    if not given:
+        raise InputError(f"{name!r}: no annotator has a label: name other columns.")
+    names = LabelNames.fit(given, normalize=normalize)
+    found = consensus(_ids(list(columns.values()), names, normalize), len(names.names))
+    labels = [names.names[i] if i >= 0 else None for i in found.tolist()]
+    return frame.assign(**{label_column: pd.Series(labels, index=frame.index, dtype=object)})
+
+
+def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normalize: bool) -> np.ndarray:
+    """What each source says of N rows: class ids, -1 where it says nothing, (N, A) int64.
+
+    Labels that are no class count as nothing said, with a warning.
+
+    Args:
+        columns: As for ``with_consensus``.
+        names: The classes.
+        name: Where the table comes from, for sentences.
+        normalize: Whether labels that look alike are one.
+
+    Raises:
+        InputError: If a source says nothing of any row.
+    """
+    votes = _ids(list(columns.values()), names, normalize)
+    for (column, cells), ids in zip(columns.items(), votes.T, strict=True):
+        if (ids < 0).all():
+            raise InputError(
+                f"{name!r}, column {column!r}: no label is among {listing(names.names)}: name another one."
+            )
+        strange = [label for label, i in zip(cells, ids, strict=True) if label is not None and i < 0]
+        if strange:
+            warnings.warn(
+                f"{name!r}, column {column!r}: {len(strange)} labels are no class of the table and count as "
+                f"nothing said ({listing(list(dict.fromkeys(strange)), shown=20)}).",
+                ClearWarning,
+                stacklevel=2,
+            )
+    return votes
+
+
+def _ids(columns: Sequence[Cells], names: LabelNames, normalize: bool) -> np.ndarray:
+    """Class ids of labels, -1 where there is none, (N, A)."""
+    ids = [names.find([label or "" for label in cells], normalize=normalize) for cells in columns]
+    return np.stack(ids, axis=1)
