@@ -1,4 +1,4 @@
-"""Several sources of labels: how often each errs, what follows for a row, and errors that the text explains."""
+"""Several sources of labels: how often each errs, and errors that the text explains."""
 
 import numpy as np
 import pytest

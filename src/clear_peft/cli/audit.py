@@ -74,10 +74,14 @@ def _correct(
     out: Output, run: Path, data: str | None, corrections: Path, output: Path, *, overwrite: bool
 ) -> None:
     from clear_peft.audit.run import apply_corrections
+    from clear_peft.run_folder import RunConfig
 
     out.stage(f"Correcting the table of {run}")
     made = apply_corrections(run, corrections, output, data=data, overwrite=overwrite)
-    trained = ["--data", str(output), "--output", f"{run if run.name else run.resolve()}-corrected"]
+    # corrected labels stand in a column that the run made of its annotators
+    made_of = RunConfig.load(run).annotator_column
+    table = ["--verified", str(corrections)] if made_of else ["--data", str(output)]
+    trained = [*table, "--output", f"{run if run.name else run.resolve()}-corrected"]
     again = shlex.join(["clear-peft", "train", "--config", str(run / "config.yaml"), *trained])
     counts = f"{made['relabelled']} relabelled, {made['dropped']} dropped, {made['kept']} kept as they were"
     lines = [f"{made['rows']} rows: {output} ({counts})", f"Train on them: {again}"]

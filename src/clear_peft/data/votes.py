@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from clear_peft.data.checks import listing
+from clear_peft.data.checks import listing, row_listing
 from clear_peft.data.labels import LabelNames
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import consensus
@@ -69,11 +69,12 @@ def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normali
             raise InputError(
                 f"{name!r}, column {column!r}: no label is among {listing(names.names)}: name another one."
             )
-        strange = [label for label, i in zip(cells, ids, strict=True) if label is not None and i < 0]
+        strange = [row for row, label in enumerate(cells) if label is not None and ids[row] < 0]
         if strange:
+            others = listing(list(dict.fromkeys(cells[row] for row in strange)), shown=20)
             warnings.warn(
-                f"{name!r}, column {column!r}: {len(strange)} labels are no class of the table and count as "
-                f"nothing said ({listing(list(dict.fromkeys(strange)), shown=20)}).",
+                f"{name!r}, column {column!r}: {others} is no class of the table and counts as nothing said, "
+                f"in {row_listing(strange)}.",
                 ClearWarning,
                 stacklevel=2,
             )
