@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/second_opinions.py --data-dir DATA --cache FOLDER
 
 The given labels are real ones, wrong for a reason. Second opinions: the class whose name is most like the
-text (where names are words); one or two that are wrong by chance in 30 % (and 50 %) of the rows; one such that
-has an opinion on 30 % of the rows alone; and two that are not independent of the given labels: predictions by
-11 nearest neighbours, learnt from them, and the given labels with half of their errors set right.
+text (where names are words); one or two that are wrong by chance in 30 % (and 50 %) of the rows; one such
+that says something of 30 % of the rows alone; and two that are not independent of the given labels:
+predictions by 11 nearest neighbours, learnt from them, and the given labels with half of their errors set
+right.
 
 Prints, as means over seeds, the accuracy on true test labels of a probe on the given labels alone, on the
 best opinion alone, and on all together; the average precision of the list without and with opinions; and the
