@@ -188,6 +188,17 @@ def test_a_source_may_say_very_little(few):
     assert (quality.predicted == world.true).mean() > 0.9
 
 
+def test_a_source_that_says_nothing_changes_nothing():
+    world, votes = annotators((0.2, 0.4), size=200)
+    silent = np.full((200, 1), -1)
+    _, before = judged(world.features, world.true, votes)
+    _, after = judged(world.features, world.true, np.hstack([votes, silent]))
+    np.testing.assert_array_equal(before.clean_probability, after.clean_probability)
+    _, alone = fit_probe(world.features, world.true, CLASSES)
+    _, nobody = judged(world.features, world.true, silent)
+    np.testing.assert_array_equal(alone.clean_probability, nobody.clean_probability)
+
+
 def test_the_share_of_votes_is_even_where_there_are_none():
     shares = share_of_votes(np.array([[-1, -1], [2, -1], [2, 0]]), 3)
     np.testing.assert_allclose(shares[0], 1 / 3)
@@ -204,7 +215,6 @@ def test_the_share_of_votes_is_even_where_there_are_none():
         (np.zeros((5, 2)), "whole numbers from -1 to 2"),
         (np.full((5, 1), 3), "whole numbers from -1 to 2"),
         (np.full((5, 1), -2), "whole numbers from -1 to 2"),
-        (np.array([[0, -1]] * 5), "Source 1 of the votes says nothing"),
     ],
 )
 def test_what_is_no_table_of_votes_is_refused(votes, said):

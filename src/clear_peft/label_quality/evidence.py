@@ -107,10 +107,13 @@ def with_votes(
         nothing more, and its ``noise`` says so.
 
     Raises:
-        InputError: If votes are not of that shape, name a class that there is not, or a source is silent.
+        InputError: If votes are not of that shape, or name a class that there is not.
     """
     size, classes = len(quality), quality.pred_probs.num_classes
     labels = check_votes(votes, size, classes)
+    labels = labels[:, (labels >= 0).any(axis=0)]  # a part of a table may lack what a source has said
+    if not labels.shape[1]:
+        return probe, quality
     same = quality.groups if copies is None else as_groups(copies, size)
     counted = copy_weights(same)
     fitted = chosen(quality.groups, np.full(size, -1), rows_to_learn(classes))

@@ -71,7 +71,7 @@ def check_votes(votes: npt.ArrayLike, size: int, num_classes: int) -> Labels:
     """Labels of several sources, (N, A) int64.
 
     Raises:
-        InputError: If they are not of that shape, name a class that there is not, or a source says nothing.
+        InputError: If they are not of that shape, or name a class that there is not.
     """
     values = np.asarray(votes)
     if values.ndim != 2 or len(values) != size or not values.shape[1]:
@@ -81,9 +81,6 @@ def check_votes(votes: npt.ArrayLike, size: int, num_classes: int) -> Labels:
             f"votes hold other values than whole numbers from -1 to {num_classes - 1}: give class ids, and "
             "-1 where a source says nothing."
         )
-    silent = np.flatnonzero((values < 0).all(axis=0))
-    if len(silent):
-        raise InputError(f"Source {silent[0]} of the votes says nothing of any row: leave it out.")
     return values.astype(np.int64)
 
 
