@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from sklearn.utils import estimator_checks
 from clear_peft import CleaRClassifier, InputError
 from clear_peft.pipeline import in_memory, training
 from clear_peft.pipeline.temperature import expected_calibration_error, fit_temperature, probabilities
-from clear_peft.pipeline.texts_and_labels import labelled, verified_of
+from clear_peft.pipeline.texts_and_labels import counting, labelled, verified_of, votes_of
 from tiny_text import KEYWORDS, keyword_table, tiny_checkpoint
 
 ROWS = 60
@@ -841,3 +842,27 @@ def test_its_adapter_has_the_card_of_a_run(fitted, saved, table, tmp_path):
     CleaRClassifier.load(saved).save(tmp_path / "again")
     again = tmp_path / "again" / "adapter" / "README.md"
     assert again.read_bytes() == (saved / "adapter" / "README.md").read_bytes()
+
+
+def test_opinions_are_weighed_with_the_labels(quick, table):
+    rng = np.random.default_rng(1)
+    rule = np.where(rng.random(ROWS) < 0.6, table["clean_label"], "")
+    quick.fit(table["text"], table["label"], opinions={"rule": rule})
+    quality = quick.label_quality_
+    assert quality.source == "votes"
+    contradicted = ((rule != "") & (rule != table["label"])).to_numpy()[quality.rows]
+    p = quality.clean_probability
+    assert p[contradicted].mean() < p[~contradicted].mean()
+
+
+def test_opinions_follow_the_classes_that_count():
+    given, classes = labelled(["x"] * 6, ["a", "b", "c", "a", "b", "c"])
+    votes = votes_of({"rule": ["b", None, "a", "zebra", 3, "c"]}, given.labels, classes)
+    assert votes[:, 1].tolist() == [1, -1, 0, -1, -1, 2]
+    rows, left = counting(replace(given, votes=votes), classes, np.array([1, 1, 0, 1, 1, 0], bool))
+    assert left.tolist() == ["a", "b"]
+    assert rows.votes.tolist() == [[0, 1], [1, -1], [0, -1], [1, -1]]
+    with pytest.raises(InputError, match="No opinion of rule"):
+        votes_of({"rule": [None] * 6}, given.labels, classes)
+    with pytest.raises(InputError, match="rule has 2 entries"):
+        votes_of({"rule": ["a", "b"]}, given.labels, classes)

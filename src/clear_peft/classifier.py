@@ -40,6 +40,7 @@ from clear_peft.pipeline.texts_and_labels import (
     tables_of,
     type_of,
     verified_of,
+    votes_of,
     weights_of,
 )
 from clear_peft.report import RunRecord
@@ -157,7 +158,14 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None, verified: Any = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        verified: Any = None,
+        opinions: Mapping[str, Any] | None = None,
     ) -> Self:
         """Train on texts and their labels.
 
@@ -173,6 +181,8 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             verified: The true label of each row that a person has looked at, (N,), or True where the given
                 one is right; None elsewhere. These rows are believed, and the others judged by what they
                 tell of how labels go wrong. They are never held out. Default: nobody has looked at any.
+            opinions: Other labels for the same rows by the name of their source, such as a rule, (N,) each;
+                None where it says nothing. Labels are judged by all sources. Default: none.
 
         Raises:
             InputError: A ``ValueError``; rows or parameters are not as above, or there is no such model.
@@ -186,6 +196,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         if verified is not None:
             assert given.labels is not None  # as they are read
             given = replace(given, verified=verified_of(verified, given.labels, classes))
+        if opinions:
+            assert given.labels is not None  # as they are read
+            given = replace(given, votes=votes_of(opinions, given.labels, classes))
         rows, classes = counting(given, classes, weights > 0)
         with (
             tempfile.TemporaryDirectory(prefix="clear-peft-") as scratch,

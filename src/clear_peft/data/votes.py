@@ -37,8 +37,8 @@ def with_consensus(
         raise InputError(f"{name!r}: there is one annotator alone: give two or more, or a label column.")
     if label_column in frame.columns:
         raise InputError(
-            f"{name!r} has a column {label_column!r}, and the consensus of the annotators would be another: "
-            "give another label column, or no annotators."
+            f"{name!r} has a column {label_column!r}, which the consensus of the annotators would be called: "
+            "give another name by --label-column, or give the annotators as --opinion-column."
         )
     given = [label for cells in columns.values() for label in cells if label is not None]
     if not given:

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.label_quality.groups import as_groups, copy_weights
+from clear_peft.label_quality.joint_fits import Rows, counted_by_class
 from clear_peft.label_quality.noise_model import NoiseModel
-from clear_peft.label_quality.opinions import Rows, counted_by_class
 from clear_peft.label_quality.probe import LinearProbe, Voted, fit_to_labels, planes_of, rows_of, shrunk
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ridge import Array, Features, one_hot
@@ -111,7 +111,8 @@ def with_votes(
     """
     size, classes = len(quality), quality.pred_probs.num_classes
     labels = check_votes(votes, size, classes)
-    labels = labels[:, (labels >= 0).any(axis=0)]  # a part of a table may lack what a source has said
+    heard = np.asarray((labels >= 0).any(axis=0))  # a part of a table may lack what a source has said
+    labels = labels[:, heard]
     if not labels.shape[1]:
         return probe, quality
     same = quality.groups if copies is None else as_groups(copies, size)
@@ -148,7 +149,7 @@ def with_votes(
         source="votes",
     )
     noise = NoiseModel("class_conditional", counts / counts.sum(axis=1, keepdims=True))
-    return replace(probe, rate=rate, voted=Voted(axes, voted.probe, noise)), judged
+    return replace(probe, rate=rate, voted=Voted(axes, voted, heard, noise)), judged
 
 
 def _blocks(rows: npt.NDArray[np.integer], num_classes: int) -> list[npt.NDArray[np.integer]]:

@@ -19,8 +19,9 @@ from clear_peft.label_quality.interval import noise_rate_interval, rate_error, w
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
 from clear_peft.label_quality.ridge import PENALTIES, Array, Features, Ridge, one_hot, whole_groups
-from clear_peft.label_quality.soft_ridge import Axes, Probe
+from clear_peft.label_quality.soft_ridge import Axes
 from clear_peft.label_quality.verified import VerifiedProbe
+from clear_peft.label_quality.votes import VotedProbe
 
 Labels = npt.NDArray[np.integer]
 
@@ -45,16 +46,18 @@ class Judgement(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """What several sources of labels make of rows without votes.
+    """What several sources of labels make of rows.
 
     Attributes:
         axes: Of the features.
-        probe: P(true class | row).
-        noise: How given labels come from true ones.
+        probe: By what the sources say.
+        heard: Which of all sources said something, (A,) bool.
+        noise: How given labels come from true ones, for rows without votes.
     """
 
     axes: Axes
-    probe: Probe
+    probe: VotedProbe
+    heard: npt.NDArray[np.bool_]
     noise: NoiseModel
 
 
@@ -81,7 +84,11 @@ class LinearProbe:
     verified: VerifiedProbe | None = None
 
     def judge(
-        self, features: Features, labels: Labels, prior_scores: npt.NDArray[np.floating] | None = None
+        self,
+        features: Features,
+        labels: Labels,
+        prior_scores: npt.NDArray[np.floating] | None = None,
+        votes: Labels | None = None,
     ) -> Judgement:
         """Judge rows that it was not fitted to.
 
@@ -89,6 +96,7 @@ class LinearProbe:
             features: (M, D) or (M, V, D), on the scale of those that it was fitted to.
             labels: Given labels, (M,).
             prior_scores: As for ``fit_probe``.
+            votes: As for ``fit_probe``, of as many sources. Default: the given labels are all that is said.
         """
         views: list[npt.NDArray[np.floating]] = []
         rows = planes_of(features[:])
@@ -98,9 +106,15 @@ class LinearProbe:
         if prior_scores is not None:
             views.append(prior_scores)
         pred_probs, noise = self.fit.calibration(views), self.fit.noise
-        if self.voted is not None:
-            pred_probs, noise = self.voted.probe(self.voted.axes(rows), prior_scores), self.voted.noise
         p = noise.clean_probability(pred_probs, labels)
+        if self.voted is not None:
+            places = self.voted.axes(rows)
+            if votes is None:
+                pred_probs = self.voted.probe.probe(places, prior_scores)
+                p = self.voted.noise.clean_probability(pred_probs, labels)
+            else:
+                _, pred_probs = self.voted.probe.judge(places, votes[:, self.voted.heard], prior_scores)
+                p = pred_probs[np.arange(len(labels)), labels]
         if self.verified is not None:
             pred_probs, posterior = self.verified.judge(rows, labels, pred_probs, prior_scores)
             p = posterior[np.arange(len(labels)), labels]

@@ -2,9 +2,9 @@
 
 A wrong label that follows from the text looks right to a fit that has learnt from such labels. What a person
 knows of some rows says otherwise. How much it may say against the given labels is not known beforehand. So
-there are several opinions (``opinions``): the fit that ignores verified rows, and joint fits in which they
+there are several fits (``joint_fits``): the fit that ignores verified rows, and joint fits in which they
 count little or much. Each is asked for the verified rows that it has not seen, by cross-validation; by these
-answers a logarithmic pool weighs the opinions, and what a given label is worth beside them (Genest and Zidek
+answers a logarithmic pool weighs the fits, and what a given label is worth beside them (Genest and Zidek
 1986). A last probe is fitted to what the pool says of all rows. What is predicted without the given label is
 a mean of it and of the fit that ignores verified rows, again by answers that neither has seen.
 """
@@ -20,24 +20,24 @@ from scipy.special import softmax
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.calibration import single_threaded
-from clear_peft.label_quality.noise_model import NoiseModel
-from clear_peft.label_quality.opinions import (
+from clear_peft.label_quality.joint_fits import (
     FEWEST,
-    Opinion,
+    JointFit,
     Rows,
     counted_by_class,
-    opinions,
+    joint_fits,
     posterior,
 )
+from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.ridge import Array, one_hot
 from clear_peft.label_quality.soft_ridge import Axes, Labels, Probe, SoftRidge
 from clear_peft.label_quality.transition import prior_counts
 
 _FOLDS = 5
-# rows × classes that the last probe is fitted to, that opinions are formed on, and those of each fold
+# rows × classes that the last probe is fitted to, that fits are made to, and those of each fold
 _LAST_CELLS, _FIT_CELLS, _FOLD_CELLS = 1 << 21, 1 << 17, 1 << 14
 _LAST_ROWS, _MOST_ROWS, _FEWEST_ROWS = 1 << 14, 1 << 13, 1500
-# Gaussian priors: log weights of opinions, and the weight of the given label
+# Gaussian priors: log weights of fits, and the weight of the given label
 _WEIGHT_PRECISION, _LABEL_PRECISION = 2.0, 1.0
 # share of reviewers' answers
 _MISTAKEN = 0.05
@@ -67,16 +67,16 @@ def check_verified(verified: npt.ArrayLike | None, size: int, num_classes: int) 
 
 
 class Pool(NamedTuple):
-    """Opinions and what they weigh.
+    """Fits and what they weigh.
 
     Attributes:
-        opinions: The first ignores the verified rows.
-        weights: Of the opinions, (M,), and of the given label itself, last.
+        fits: The first ignores the verified rows.
+        weights: Of the fits, (M,), and of the given label itself, last.
         share: Of the last probe, in what is predicted without the given label; the rest is that of the first
-            opinion.
+            fit.
     """
 
-    opinions: tuple[Opinion, ...]
+    fits: tuple[JointFit, ...]
     weights: Array
     share: float
 
@@ -87,12 +87,12 @@ class Pool(NamedTuple):
         ignoring: Array,
         prior_scores: npt.NDArray[np.floating] | None,
     ) -> Array:
-        """P(true class | row, given label) of rows that no opinion was formed on, (B, C)."""
+        """P(true class | row, given label) of rows that nothing was fitted to, (B, C)."""
         said = [
             posterior(
                 ignoring if one.probe is None else one.probe(places, prior_scores), one.transition, labels
             )
-            for one in self.opinions
+            for one in self.fits
         ]
         return pooled(said, labels, self.weights)
 
@@ -103,7 +103,7 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VerifiedProbe:
-    """The pool of opinions, and the last probe; made by ``fit_verified``.
+    """The pool of fits, and the last probe; made by ``fit_verified``.
 
     Attributes:
         axes: Of the features.
@@ -122,7 +122,7 @@ class VerifiedProbe:
         ignoring: Array,
         prior_scores: npt.NDArray[np.floating] | None,
     ) -> tuple[Array, Array]:
-        """Judge rows that no opinion was formed on.
+        """Judge rows that nothing was fitted to.
 
         Args:
             features: (B, V, D).
@@ -156,10 +156,10 @@ class Verdict(NamedTuple):
 
 @single_threaded
 def fit_verified(rows: Rows, axes: Axes) -> Verdict:
-    """Form opinions, pool them, and fit the last probe.
+    """Make fits, pool them, and fit the last probe.
 
     Args:
-        rows: With verified ones among them; fewer than five are too few to weigh opinions by.
+        rows: With verified ones among them; fewer than five are too few to weigh fits by.
         axes: That the rows are placed in.
     """
     classes = rows.num_classes
@@ -179,13 +179,13 @@ def fit_verified(rows: Rows, axes: Axes) -> Verdict:
 
 
 def _pool(rows: Rows) -> tuple[Pool, Array]:
-    """Form opinions and weigh them.
+    """Make fits and weigh them.
 
     Returns:
         Their pool, and P(true class | row, given label) of the rows, (N, C); of a verified one without its
         answer.
     """
-    formed, answered, classes = opinions(rows), rows.answered, rows.num_classes
+    formed, answered, classes = joint_fits(rows), rows.answered, rows.num_classes
     unseen = np.full((len(formed), len(answered), classes), 1 / classes)
     most = max(_FOLD_CELLS // classes, _FEWEST_ROWS, 2 * int(rows.asked.sum()))
     kept = chosen(rows.groups, rows.verified, most)
@@ -195,7 +195,7 @@ def _pool(rows: Rows) -> tuple[Pool, Array]:
         verified[answered[fold]] = -1
         some = replace(rows, verified=verified)[kept]
         asked = np.searchsorted(kept, answered[fold])
-        said = [posterior(one.pred_probs, one.transition, some.labels) for one in opinions(some)]
+        said = [posterior(one.pred_probs, one.transition, some.labels) for one in joint_fits(some)]
         for place, one in enumerate(said):
             unseen[place, fold] = one[asked]
         if len(said) == len(formed):
@@ -218,7 +218,7 @@ def _share(
 
     Args:
         rows: All verified ones among them.
-        heard: Answers that were left out, by their places, and what opinions without them say of the rows.
+        heard: Answers that were left out, by their places, and what fits without them say of the rows.
         unseen: What these say of the answers, (M, K, C).
     """
     if not heard:
@@ -280,7 +280,7 @@ def chosen(groups: Labels | None, verified: Labels, most: int) -> npt.NDArray[np
 
 
 def pooled(said: Sequence[Array], labels: Labels, weights: Array) -> Array:
-    """The logarithmic pool of opinions (N, C), softmax(Σ w_m log q_m + w · one-hot label)."""
+    """The logarithmic pool of fits (N, C), softmax(Σ w_m log q_m + w · one-hot label)."""
     logits = sum(
         w * np.log(np.maximum(one, _LEAST)) for w, one in zip(weights[:-1], said, strict=True)
     ) + weights[-1] * one_hot(labels, said[0].shape[1])
@@ -305,17 +305,17 @@ def _folds(rows: Rows) -> Iterator[npt.NDArray[np.integer]]:
 
 
 def _pool_weights(unseen: Array, labels: Labels, answers: Labels) -> Array:
-    """Weights of opinions (M, K, C) and of the given label that make the answers likeliest, (M + 1,).
+    """Weights of fits (M, K, C) and of the given label that make the answers likeliest, (M + 1,).
 
     An answer may be any other class by mistake, so that no single one decides.
 
-    Before anything is known, ignoring the verified rows is as good as all other opinions together, and the
+    Before anything is known, ignoring the verified rows is as good as all other fits together, and the
     weights sum to 1.
     """
-    opinions, _, classes = unseen.shape
-    mean = np.full(opinions, 0.5 / max(opinions - 1, 1))
-    mean[0] = 0.5 if opinions > 1 else 1.0
-    if opinions == 1:
+    fits, _, classes = unseen.shape
+    mean = np.full(fits, 0.5 / max(fits - 1, 1))
+    mean[0] = 0.5 if fits > 1 else 1.0
+    if fits == 1:
         return np.append(mean, 0.0)
     logs, given, right = (
         np.log(np.maximum(unseen, _LEAST)),
@@ -323,7 +323,7 @@ def _pool_weights(unseen: Array, labels: Labels, answers: Labels) -> Array:
         one_hot(answers, classes),
     )
     low = _mistaken_for(classes)
-    precision = np.append(np.full(opinions, _WEIGHT_PRECISION), _LABEL_PRECISION)
+    precision = np.append(np.full(fits, _WEIGHT_PRECISION), _LABEL_PRECISION)
 
     def negative(theta: Array) -> tuple[float, Array]:
         weights = mean * np.exp(theta[:-1])
@@ -336,5 +336,5 @@ def _pool_weights(unseen: Array, labels: Labels, answers: Labels) -> Array:
         prior = 0.5 * float(precision @ theta**2)
         return prior - float(np.log(likelihoods).sum()), precision * theta - gradient
 
-    theta = minimize(negative, np.zeros(opinions + 1), jac=True, method="L-BFGS-B").x
+    theta = minimize(negative, np.zeros(fits + 1), jac=True, method="L-BFGS-B").x
     return np.append(mean * np.exp(theta[:-1]), theta[-1])

@@ -30,14 +30,14 @@ from clear_peft.label_quality.transition import prior_counts
 
 Places = npt.NDArray[np.floating]
 
-# votes that every class has of each row to begin with
+# of a vote: what every class has to begin with
 _SMOOTHING = 0.3
-# labels that a probe can be fitted to
+# labels of a source that has a probe of its own
 _FEWEST = 10
 _STEPS, _PENALTY_STEPS = 20, (0, 2)
 _FIRST_SHARE = 0.3
-# of a source's labels, so many more are counted as ones that depend on the true class: where the text tells
-# the class, both parts explain labels as well
+# keeps λ small, which is not determined where the text tells the class: as if so many more labels, as a share
+# of all, depended on the true class
 _PRIOR_BY_CLASS = 0.05
 _CONSENSUS_STEPS = 30
 
@@ -49,22 +49,26 @@ class Source:
     Attributes:
         transition: T, (C, C).
         share: λ, the share of its labels that follows from the text alone.
-        text: R, a probe on its labels; None where they are too few for one, and R is even.
+        text_probe: R, a probe on its labels; None where they are too few for one, and R is even.
     """
 
     transition: Array
     share: float
-    text: Probe | None
+    text_probe: Probe | None
 
     def by_text(self, places: Places, labels: Labels, prior_scores: Places | None) -> Array:
         """R of labels of rows that the probe was not fitted to, (B,)."""
-        if self.text is None:
+        if self.text_probe is None:
             return np.full(len(labels), 1 / len(self.transition))
-        return self.text(places, prior_scores)[np.arange(len(labels)), labels]
+        return self.text_probe(places, prior_scores)[np.arange(len(labels)), labels]
 
-    def parts(self, labels: Labels, by_text: Array) -> tuple[Array, Array]:
-        """The two parts of P(y | z, x) for labels (B,) and R of each: (B, C) and (B, 1)."""
-        return (1 - self.share) * self.transition[:, labels].T, self.share * by_text[:, None]
+    def by_class(self, labels: Labels) -> Array:
+        """The part of P(y | z, x) that depends on z, for labels (B,): (B, C)."""
+        return (1 - self.share) * self.transition[:, labels].T
+
+    def likelihood(self, labels: Labels, by_text: Array) -> Array:
+        """P(y | z, x) for labels (B,) and R of each: (B, C)."""
+        return np.maximum(self.by_class(labels) + self.share * by_text[:, None], TINY)
 
 
 def check_votes(votes: npt.ArrayLike, size: int, num_classes: int) -> Labels:
@@ -116,7 +120,7 @@ class VotedProbe:
         Returns:
             P(true class | row) and P(true class | row, votes), (B, C) each.
         """
-        by_text = np.ones(votes.shape)
+        by_text = np.full(votes.shape, 1 / self.probe.slopes.shape[1])
         for a, source in enumerate(self.sources):
             said = np.flatnonzero(votes[:, a] >= 0)
             by_text[said, a] = source.by_text(places[said], votes[said, a], _part(prior_scores, said))
@@ -147,22 +151,22 @@ def fit_votes(
         The probe for other rows; P(true class | row) by a fit without its group and P(true class | row,
         votes), (N, C) each.
     """
-    by_text, texts = np.full(votes.shape, 1 / num_classes), []
+    by_text, text_probes = np.full(votes.shape, 1 / num_classes), []
     for a, labels in enumerate(votes.T):
         said = np.flatnonzero(labels >= 0)
         together = None if groups is None else as_groups(groups[said], len(said))
-        text = None
+        text_probe = None
         if len(said) >= _FEWEST and (together is None or together.max() > 0):
             ridge = SoftRidge(places[said], together, counted[said], _part(prior_scores, said))
             targets = one_hot(labels[said], num_classes)
-            text, own = ridge.probe(targets, ridge.best_penalty(targets))
+            text_probe, own = ridge.probe(targets, ridge.best_penalty(targets))
             by_text[said, a] = own[np.arange(len(said)), labels[said]]
-        texts.append(text)
+        text_probes.append(text_probe)
     ridge = SoftRidge(places, groups, counted, prior_scores)
     beliefs, penalty, start = share_of_votes(votes, num_classes), 0.0, None
     sources = [
-        Source(_transition(beliefs * counted[:, None], labels), _FIRST_SHARE, text)
-        for labels, text in zip(votes.T, texts, strict=True)
+        Source(_transition(beliefs * counted[:, None], labels), _FIRST_SHARE, text_probe)
+        for labels, text_probe in zip(votes.T, text_probes, strict=True)
     ]
     for step in range(_STEPS):
         if step in _PENALTY_STEPS:
@@ -182,15 +186,14 @@ def _informed(pred_probs: Array, votes: Labels, by_text: Array, sources: Sequenc
     logs = np.log(np.maximum(pred_probs, TINY))
     for source, labels, own in zip(sources, votes.T, by_text.T, strict=True):
         said = np.flatnonzero(labels >= 0)
-        logs[said] += np.log(np.maximum(sum(source.parts(labels[said], own[said])), TINY))
+        logs[said] += np.log(source.likelihood(labels[said], own[said]))
     return softmax(logs, axis=1)
 
 
 def _fitted(source: Source, beliefs: Array, counted: Array, labels: Labels, by_text: Array) -> Source:
     """The M-step of one source."""
     said = np.flatnonzero(labels >= 0)
-    by_class, alone = source.parts(labels[said], by_text[said])
-    of_class = beliefs[said] * by_class / np.maximum(by_class + alone, TINY)
+    of_class = beliefs[said] * source.by_class(labels[said]) / source.likelihood(labels[said], by_text[said])
     by_true_class = float(np.average(of_class.sum(axis=1), weights=counted[said]))
     share = 1 - (by_true_class + _PRIOR_BY_CLASS) / (1 + _PRIOR_BY_CLASS)
     return replace(source, transition=_transition(of_class * counted[said, None], labels[said]), share=share)
@@ -237,5 +240,5 @@ def reliability(votes: Labels, beliefs: TopProbs) -> Array:
     for source, labels in enumerate(votes.T):
         said = np.flatnonzero(labels >= 0)
         dense = beliefs[said].dense()
-        right[source] = dense[np.arange(len(said)), labels[said]].mean() if len(said) else np.nan
+        right[source] = dense[np.arange(len(said)), labels[said]].mean()
     return right

@@ -170,9 +170,9 @@ def sources_of(
         opinions: Columns of second opinions.
 
     Returns:
-        ``sources``: a share by the name of a column; nothing where the given labels are all that is said.
+        ``sources``: a share by the name of a column; nothing where labels were judged without them.
     """
-    if examples.votes is None:
+    if examples.votes is None or quality.source != "votes":
         return {}
     columns = [name for part in (labels, opinions) for name in ([part] if isinstance(part, str) else part)]
     shares = reliability(examples.votes, quality.pred_probs)

@@ -328,7 +328,7 @@ def write_scan(
         "classes": len(names.names),
         "noise_rate_estimate": quality.noise_rate,
         "noise_rate_interval": quality.noise_rate_interval,
-        "noise": None if quality.noise is None else quality.noise.kind,
+        "noise": None if quality.noise is None or quality.source == "votes" else quality.noise.kind,
         **sources_of(
             examples, quality, options.annotator_column or options.label_column, options.opinion_column
         ),

@@ -124,7 +124,7 @@ def leaked(rows: Examples, config: RunConfig, **tables: Examples | None) -> dict
             which = row_listing(parts[what].rows[copies].tolist())
             _warn(
                 f"Leak: the {what} table {getattr(config, what)!r} has copies, or near copies, of training "
-                f"texts in {which}: what is measured on them says nothing about new texts; remove them from "
+                f"texts in {which}: figures are better on them than on new texts; remove them from "
                 "one of the tables."
             )
     return leaks

@@ -112,6 +112,38 @@ def verified_of(
     return found
 
 
+def votes_of(
+    opinions: Mapping[str, Any], labels: npt.NDArray[np.integer], classes: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """What each source says of N rows, the given labels first: class ids, -1 where it says nothing, (N, A).
+
+    Args:
+        opinions: Labels by the name of their source, (N,) each; None, NaN or an empty text where it says
+            nothing. A label that is no class counts as nothing said.
+        labels: Class ids of the given labels, (N,).
+        classes: The C labels, sorted.
+
+    Raises:
+        InputError: If a source has not one entry for each row, or none that is a class.
+    """
+    known = {value: i for i, value in enumerate(classes.tolist())}
+    votes = [labels]
+    for name, values in opinions.items():
+        given = column(values, name)
+        if len(given) != len(labels):
+            raise InputError(
+                f"There are {len(labels)} labels, but {name} has {len(given)} entries: give one for each "
+                "row, None where it says nothing."
+            )
+        alike = [_kind(value) is _kind(classes[0]) for value in given]
+        votes.append(
+            np.array([known.get(v, -1) if same else -1 for v, same in zip(given, alike, strict=True)])
+        )
+        if (votes[-1] < 0).all():
+            raise InputError(f"No opinion of {name} is one of the labels: give labels as in y.")
+    return np.stack(votes, axis=1).astype(np.int64)
+
+
 def type_of(labels: npt.NDArray[Any]) -> str | None:
     """What labels are, by the name that ``classes_of`` takes; None where labels cannot be that."""
     name = "str" if labels.dtype.kind == "U" else labels.dtype.name
@@ -187,7 +219,10 @@ def counting(
                 "this label: give such a row."
             )
         verified = np.where(verified < 0, -1, np.searchsorted(found, verified))
-    return replace(rows, labels=ids.astype(np.int64), verified=verified), classes[found]
+    votes = rows.votes
+    if votes is not None:
+        votes = np.where(np.isin(votes, found), np.searchsorted(found, votes), -1)
+    return replace(rows, labels=ids.astype(np.int64), verified=verified, votes=votes), classes[found]
 
 
 def tables_of(config: RunConfig, rows: Examples, classes: npt.NDArray[Any], size: int) -> Tables:

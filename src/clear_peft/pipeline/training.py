@@ -124,11 +124,11 @@ def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, An
         tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
     of_table = {"train": tables.train} | ({} if tables.held_out is None else {"validation": tables.held_out})
     for name, examples in of_table.items():
-        known = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
+        known: dict[str, Any] = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
+        if examples.votes is not None:
+            known[VOTES_COLUMN] = examples.votes.tolist()
         for column, values in known.items():
             tokens[name] = tokens[name].add_column(column, values)
-    if tables.train.votes is not None:
-        tokens["train"] = tokens["train"].add_column(VOTES_COLUMN, tables.train.votes.tolist())
     if tables.train.verified is not None:
         tokens["train"] = _believing(tokens["train"], tables.train, arguments_of(config))
     return tokens

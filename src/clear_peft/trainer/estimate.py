@@ -203,7 +203,8 @@ def estimate_by_probe(
     for block in others:
         features = features_of(block)
         if probe is not None and features is not None:
-            judgement = probe.judge(finite(features), rows.labels[block])
+            votes = None if rows.votes is None else rows.votes[block]
+            judgement = probe.judge(finite(features), rows.labels[block], votes=votes)
             parts.append((block, judgement, TopProbs.of(judgement.pred_probs)))
     if probe is None:
         return None
@@ -257,16 +258,18 @@ def _weights(validation: LabelQuality | None) -> npt.NDArray[np.float32]:
 def _judged(probe: LinearProbe, features: Tensor | None, rows: Rows, fitted: LabelQuality) -> LabelQuality:
     """Rows that a probe was not fitted to, by its own noise model."""
     assert features is not None  # of the validation rows that there are
-    judgement = probe.judge(finite(features), rows.labels)
+    judgement = probe.judge(finite(features), rows.labels, votes=rows.votes)
+    # fitted along with votes, it is no noise model of rows without any
+    noise = probe.voted.noise if probe.voted is not None and rows.votes is None else fitted.noise
     return LabelQuality(
         rows.labels,
         TopProbs.of(judgement.pred_probs),
         judgement.pred_probs[np.arange(len(rows.labels)), rows.labels].astype(np.float32),
         judgement.clean_probability.astype(np.float32),
-        fitted.noise,
+        noise,
         fitted.noise_rate_interval,
         rows.groups,
-        "probe",
+        "probe" if rows.votes is None else fitted.source,
         rows.row,
     )
 

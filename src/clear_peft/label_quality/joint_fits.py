@@ -1,4 +1,4 @@
-"""Opinions on which class is the true one, some of which make little of verified rows and some much.
+"""Fits of which class is the true one, some of which make little of verified rows and some much.
 
 The joint ones are fitted by EM (semi-supervised: Nigam et al. 2000): a probe P(true class z | features x) and
 a transition matrix P(given label y | z), in turn, to
@@ -21,7 +21,7 @@ from clear_peft.label_quality.ridge import Array, one_hot
 from clear_peft.label_quality.soft_ridge import Labels, Probe, SoftRidge
 from clear_peft.label_quality.transition import prior_counts
 
-# verified rows that an opinion can be formed by
+# verified rows that a joint fit can be made by
 FEWEST = 4
 _STEPS, _PENALTY_STEPS = 6, (0, 2)
 # where a joint fit starts, and what the verified rows count there, all together, beside all given labels
@@ -33,7 +33,7 @@ _LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What opinions are formed on.
+    """What fits are made to.
 
     Attributes:
         places: Rows in their principal axes, (N, R).
@@ -87,7 +87,7 @@ class Rows:
         return self.ignoring.shape[1]
 
 
-class Opinion(NamedTuple):
+class JointFit(NamedTuple):
     """What one fit says.
 
     Attributes:
@@ -113,11 +113,11 @@ def counted_by_class(beliefs: Array, labels: Labels) -> Array:
     return sums.T
 
 
-def opinions(rows: Rows) -> list[Opinion]:
+def joint_fits(rows: Rows) -> list[JointFit]:
     """The one that ignores verified rows in all but T, and joint fits."""
     answered = rows.answered
     counts = counted_by_class(one_hot(rows.verified[answered], rows.num_classes), rows.labels[answered])
-    ignoring = Opinion(None, rows.ignoring, _shrunk(counts, rows.transition))
+    ignoring = JointFit(None, rows.ignoring, _shrunk(counts, rows.transition))
     if len(answered) < FEWEST:
         return [ignoring]
     starts = {"few": _few_shot(rows), "ignoring": rows.ignoring}
@@ -150,7 +150,7 @@ def _few_shot(rows: Rows) -> Array:
     return pred_probs
 
 
-def _joint(rows: Rows, pred_probs: Array, share: float) -> Opinion:
+def _joint(rows: Rows, pred_probs: Array, share: float) -> JointFit:
     """Probe and T by EM; verified rows count ``share`` times as much as all others."""
     answered, classes = rows.answered, rows.num_classes
     answers = one_hot(rows.verified[answered], classes)
@@ -169,4 +169,4 @@ def _joint(rows: Rows, pred_probs: Array, share: float) -> Opinion:
         probe, pred_probs = fitted.probe(beliefs, penalty, start=calibration)
         calibration = probe.calibration
         seen = counted_by_class(beliefs * rows.counted[:, None], rows.labels)
-    return Opinion(probe, pred_probs, transition)
+    return JointFit(probe, pred_probs, transition)
