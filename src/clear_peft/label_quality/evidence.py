@@ -124,10 +124,10 @@ def with_votes(
     def prior(rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating] | None:
         return None if prior_scores is None else prior_scores[rows]
 
-    voted, *first = fit_votes(
+    voted, pred_probs, beliefs = fit_votes(
         axes(views), quality.groups[fitted], counted[fitted], labels[fitted], classes, prior(fitted)
     )
-    parts = [(fitted, *first)]
+    parts = [(fitted, pred_probs, beliefs)]
     for rows in _blocks(np.setdiff1d(np.arange(size), fitted), classes):
         places = axes(planes_of(rows_of(features, rows)))
         parts.append((rows, *voted.judge(places, labels[rows], prior(rows))))
@@ -219,7 +219,8 @@ def with_verified(
         pred_probs=TopProbs.concatenate(tops)[order],
         self_confidence=own,
         clean_probability=p,
-        noise=verdict.noise,
+        # votes know the given label already
+        noise=quality.noise if quality.source == "votes" else verdict.noise,
         verified=answers,
         blind_probability=blind.astype(np.float32),
     )
