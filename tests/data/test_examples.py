@@ -201,7 +201,7 @@ def test_several_text_columns_are_one_text_and_a_pair(tmp_path):
     assert loaded.examples.pairs == [("t", "b\nc\nn"), ("", "d"), ("u", "o")]
     assert loaded.examples.select([2]).pairs == [("u", "o")]
     assert load_examples(path, text_column=["body"], empty_texts=True).examples.rows.tolist() == [0, 1]
-    with pytest.raises(InputError, match="both the text and the text column"):
+    with pytest.raises(InputError, match="is named twice as the text column"):
         load_examples(path, text_column=["title", "title"])
 
 

@@ -1,5 +1,7 @@
 """Models as they are loaded, and how long their texts may be."""
 
+import json
+import logging
 import warnings
 
 import pytest
@@ -53,6 +55,21 @@ def test_a_new_head_is_as_it_should_be(tmp_path):
         warnings.simplefilter("error", ClearWarning)
         _classifier(folder)
         load_encoder(str(folder))
+
+
+def test_the_classes_of_an_earlier_head_are_not_spoken_of(tmp_path, caplog):
+    folder = tiny_checkpoint(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    earlier = dict(enumerate(["entailment", "neutral", "contradiction", "none"]))
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": earlier}))
+    monitored = logging.getLogger("transformers")
+    monitored.addHandler(caplog.handler)
+    try:
+        model = _classifier(folder)
+    finally:
+        monitored.removeHandler(caplog.handler)
+    assert "num_labels" not in caplog.text
+    assert (model.config.num_labels, model.config.label2id) == (3, {"a": 0, "b": 1, "c": 2})
 
 
 def test_layers_that_begin_at_random_are_told(tmp_path):

@@ -207,12 +207,18 @@ def examples_of(
         if label_column not in frame.columns:
             check_column(frame, label_column, name, _if_one_hot(frame))
         series, place = column(label_column)
+        if annotators:
+            place = f"{name!r}, consensus of {listing(list(annotators))}"
         given = _names_in(series, place, "label", kept, unlabelled)
         blank = kept & np.array([label is None for label in given])
         if blank.any() and not (set_apart and (kept & ~blank).any()):
             _refuse_missing(blank, place, "label")
         if names is None:
-            names = _training_names([label for label in given if label is not None], place, normalize_labels)
+            with warnings.catch_warnings():
+                if annotators:  # what is odd about their labels has been said
+                    warnings.simplefilter("ignore", ClearWarning)
+                named = [label for label in given if label is not None]
+                names = _training_names(named, place, normalize_labels)
         labels = names.find([label or "" for label in given], normalize=normalize_labels)
         has_label = kept & (labels >= 0)
         _check_strange(
@@ -316,6 +322,8 @@ def _check_roles(roles: list[tuple[str, str | None]]) -> None:
     for role, column in roles:
         if column is None:
             continue
+        if taken.get(column) == role:
+            raise InputError(f"Column {column!r} is named twice as the {role} column; name it once.")
         if column in taken:
             raise InputError(
                 f"Column {column!r} cannot be both the {taken[column]} and the {role} column; name two."

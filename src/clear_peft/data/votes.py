@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import consensus
 
 Cells = Sequence[str | None]
+
+# rows that two sources label alike, without an exception, before they look like copies
+_LIKE_COPIES = 20
 
 
 def with_consensus(
@@ -52,7 +56,8 @@ def with_consensus(
 def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normalize: bool) -> np.ndarray:
     """What each source says of N rows: class ids, -1 where it says nothing, (N, A) int64.
 
-    Labels that are no class count as nothing said, with a warning.
+    Labels that are no class count as nothing said, with a warning. Another one names sources that look like
+    copies of each other.
 
     Args:
         columns: As for ``with_consensus``.
@@ -65,20 +70,35 @@ def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normali
     """
     votes = _ids(list(columns.values()), names, normalize)
     for (column, cells), ids in zip(columns.items(), votes.T, strict=True):
-        if (ids < 0).all():
-            raise InputError(
-                f"{name!r}, column {column!r}: no label is among {listing(names.names)}: name another one."
-            )
+        place = f"{name!r}, column {column!r}"
         strange = [row for row, label in enumerate(cells) if label is not None and ids[row] < 0]
-        if strange:
-            others = listing(list(dict.fromkeys(cells[row] for row in strange)), shown=20)
-            warnings.warn(
-                f"{name!r}, column {column!r}: {others} is no class of the table and counts as nothing said, "
-                f"in {row_listing(strange)}.",
-                ClearWarning,
-                stacklevel=2,
+        what = listing(list(dict.fromkeys(cells[row] for row in strange)), shown=20)
+        if (ids < 0).all():
+            found = (
+                f"no label is among {listing(names.names)}, but {what}" if strange else "no row has a label"
             )
+            raise InputError(f"{place}: {found}; name another column, or leave it out.")
+        if strange:
+            _warn(
+                f"{place}: {what} is no class of the table and counts as nothing said, in {row_listing(strange)}."
+            )
+    _say_which_agree(list(columns), votes, name)
     return votes
+
+
+def _say_which_agree(columns: Sequence[str], votes: np.ndarray, name: str) -> None:
+    """Warn of sources that never disagree: what one takes from another confirms it without a reason."""
+    for a, b in combinations(range(len(columns)), 2):
+        both = (votes[:, [a, b]] >= 0).all(axis=1)
+        if both.sum() >= _LIKE_COPIES and (votes[both, a] == votes[both, b]).all():
+            _warn(
+                f"{name!r}: {columns[a]!r} and {columns[b]!r} agree in all {both.sum()} rows that both "
+                "label: if one was made from the other, leave it out, as sources count as independent."
+            )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ClearWarning, stacklevel=3)
 
 
 def _ids(columns: Sequence[Cells], names: LabelNames, normalize: bool) -> np.ndarray:

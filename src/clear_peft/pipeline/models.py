@@ -77,7 +77,6 @@ def load_classifier(
             name,
             id2label=labels,
             label2id={label: i for i, label in labels.items()},
-            num_labels=len(labels),
             trust_remote_code=trust_remote_code,
         )
         if type(config) not in AutoModelForSequenceClassification._model_mapping and not trust_remote_code:
