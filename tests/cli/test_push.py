@@ -65,11 +65,11 @@ def test_without_a_token_it_is_one_sentence(cli, hub, run, monkeypatch):
 def test_what_the_hub_refuses_is_one_sentence(cli, hub, run, monkeypatch):
     wrong = cli("push", "--run", run, "--repo-id", "some one/tickets")
     assert wrong.status == 2
-    assert "Cannot push to some one/tickets (" in wrong.err
+    assert "Cannot push to 'some one/tickets' (" in wrong.err
     monkeypatch.setenv("HF_TOKEN", "hf_of_another")
     refused = cli("push", "--run", run, "--repo-id", "someone/tickets")
     assert refused.status == 2
-    assert "Cannot push to someone/tickets (" in refused.err
+    assert "Cannot push to 'someone/tickets' (" in refused.err
     assert "401" in refused.err
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
     gone = cli("push", "--run", run, "--repo-id", "someone/tickets")

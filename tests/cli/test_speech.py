@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clear_peft.cli.output import Output
+from clear_peft.cli.output import Output, counted
 from clear_peft.errors import RunFailedError
 
 
@@ -167,3 +167,18 @@ def test_what_only_another_process_finds_wrong_is_said_too(cli, monkeypatch):
     end = cli("train", "--nonsense")
     assert (end.status, len(waited)) == (2, 1)
     assert "No such option" in end.err
+
+
+def test_long_names_of_classes_leave_room_for_the_text(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"row": 7, "clean_probability": 0.25, "text": "the parcel never came"}
+    labels = {"given_label": "shipping " * 5, "predicted_label": "billing " * 5}
+    Output().suspicious({"most_suspicious": [row | labels]}, [])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " 7 " in line]
+    assert "shipping shippin…" in line
+    assert "the parcel never…" in line
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 rows"), (1, "1 row"), (0.6, "1 row"), (2.4, "2 rows")])
+def test_numbers_of_things(number, said):
+    assert counted(number, "row") == said

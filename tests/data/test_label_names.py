@@ -55,7 +55,7 @@ def test_encoding_and_the_file_keep_the_names(tmp_path, values):
             ["Bug", "bug", "bug", "x"],
             r"'Bug' \(1×\), 'bug' \(2×\) differ only in case: .* --normalize",
         ),
-        (["a", "A", "b", "B"], "differ only in case, and so do 1 more"),
+        (["a", "A", "b", "B"], "differ only in case, and so does 1 more"),
         (["007", "7"], "differ only in zeros before a number: they are classes of their own"),
         (["a;b", "b;c", "a; c", "a;b;c"], r"look like lists of labels \('a; c'\)"),
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clear_peft.cli.options import OUTPUT, RUN, FormatOption, OverwriteOption, RunOption
-from clear_peft.cli.output import Format, Output, shown
+from clear_peft.cli.output import Format, Output, counted, shown
 from clear_peft.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,14 +127,14 @@ def _lines(found: "Audit", values: dict[str, Any]) -> list[str]:
     if values["confused"]:
         lines.append("Classes most often taken for each other:")
         lines += [
-            f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {pair['rows']:.0f} rows"
+            f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {counted(pair['rows'], 'row')}"
             for pair in values["confused"]
         ]
     doubles = values["duplicates"]
     rows = doubles["conflicting_rows"]
     lines.append(
-        f"{doubles['groups']} groups of texts that are alike, {doubles['conflicting_groups']} of them with "
-        f"different labels{': rows ' + ', '.join(map(str, rows[:_TOP])) if rows else ''}"
+        f"{counted(doubles['groups'], 'group')} of texts that are alike, {doubles['conflicting_groups']} of "
+        f"them with different labels{': rows ' + ', '.join(map(str, rows[:_TOP])) if rows else ''}"
         f"{' …' if len(rows) > _TOP else ''}"
     )
     return lines

@@ -13,7 +13,7 @@ from clear_peft.cli.options import (
     TextColumnOption,
     TrustOption,
 )
-from clear_peft.cli.output import Format, Output, shown, table_of
+from clear_peft.cli.output import Format, Output, counted, shown, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +53,8 @@ def evaluate(
         trust_remote_code=trust_remote_code,
     )
     line = (
-        f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} on {scores['examples']} rows"
+        f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} "
+        f"on {counted(scores['examples'], 'row')}"
     )
     few = len(scores["classes"]) <= _OF_MATRIX
     tables = [_of_classes(scores["classes"]), _matrix(scores) if few else _confusions(scores)]

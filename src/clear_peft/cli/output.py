@@ -110,11 +110,12 @@ class Output:
         """The outcome of a command that ranks rows, which ``values`` has as ``most_suspicious``."""
         from rich.table import Column
 
+        most = min(max(self._results.width // 3 - 9, 8), _WIDTH)  # of a label: the text needs as much
         rows = [
             (
                 str(row["row"]),
-                shown(row["given_label"]),
-                shown(row["predicted_label"]),
+                shown(row["given_label"], most),
+                shown(row["predicted_label"], most),
                 chance(row["clean_probability"]),
                 shown(row["text"]),
             )
@@ -166,10 +167,15 @@ def table_of(title: str, headings: "Sequence[str | Column]", rows: Sequence[Sequ
     return table
 
 
-def shown(text: str) -> str:
-    """Text from data, on one short line and without what could steer a terminal."""
-    brief = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+def shown(text: str, most: int = _WIDTH) -> str:
+    """Text from data, on one line of so many characters and without what could steer a terminal."""
+    brief = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in brief)
+
+
+def counted(number: float, noun: str) -> str:
+    """A number of things, as in ``1 row`` and ``2 rows``."""
+    return f"{number:.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

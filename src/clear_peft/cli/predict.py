@@ -16,7 +16,7 @@ from clear_peft.cli.options import (
     TextColumnOption,
     TrustOption,
 )
-from clear_peft.cli.output import Format, Output
+from clear_peft.cli.output import Format, Output, counted
 
 
 def predict(
@@ -66,4 +66,4 @@ def predict(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    out.result({"rows": rows, "output": str(output)}, [f"{rows} predictions: {output}"])
+    out.result({"rows": rows, "output": str(output)}, [f"{counted(rows, 'prediction')}: {output}"])

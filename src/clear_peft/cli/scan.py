@@ -30,7 +30,7 @@ from clear_peft.cli.options import (
     names_of,
     one_or_more,
 )
-from clear_peft.cli.output import Format, Output, shown
+from clear_peft.cli.output import Format, Output, counted, shown
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.scan import ScanResult
@@ -148,19 +148,19 @@ def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
         f"{values['rows']} rows, {values['classes']} classes",
         f"Estimated share of wrong labels: {found.audit.noise_rate:.1%} "
         f"({found.audit.said_interval('{:.1%}'.format)})",
-        f"{values['listed']} rows are more likely wrong than right",
+        f"Rows whose label is more likely wrong than right: {values['listed']}",
     ]
     if values["unlabelled"]:
         lines.append(f"Rows without a label: {values['unlabelled']}, the least sure first: {values['next']}")
     if values["verified"]:
-        lines.append(f"{values['verified']} rows are verified, and the others are judged by them")
+        lines.append(f"Verified rows: {values['verified']}; the others are judged by them")
     if "sources" in values:
         shares = (f"{shown(name)} {share:.1%}" for name, share in values["sources"].items())
         lines.append(f"Labels that are right, by what all sources say: {', '.join(shares)}")
     if values["confused"]:
         lines.append("Classes most often taken for each other:")
         lines += [
-            f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {pair['rows']:.0f} rows"
+            f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {counted(pair['rows'], 'row')}"
             for pair in values["confused"]
         ]
     from clear_peft.audit import TABLE_ISSUES

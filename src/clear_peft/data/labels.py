@@ -234,7 +234,8 @@ def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
             alike.setdefault(spelled(name), []).append(name)
         several = [group for group in alike.values() if len(group) > 1]
         if several:
-            more = f", and so do {len(several) - 1} more" if len(several) > 1 else ""
+            do = "does" if len(several) == 2 else "do"
+            more = f", and so {do} {len(several) - 1} more" if len(several) > 1 else ""
             message = f"Labels {shown(several[0], brief)} differ only in {what}{more}"
             warnings.warn(f"{message}: they are classes of their own{mend}.", ClearWarning, stacklevel=3)
     for sign in ";|,":

@@ -76,7 +76,7 @@ def push(folder: str | os.PathLike[str], repo_id: str, *, private: bool = False)
     except (HTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".:")
         raise InputError(
-            f"Cannot push to {repo_id} ({reason}): check the name, your token and the network."
+            f"Cannot push to {repo_id!r} ({reason}): check the name, your token and the network."
         ) from error
     return str(made), names
 
