@@ -253,6 +253,14 @@ def test_parquet_mistakes(tmp_path):
     assert "more than one column" in refused(path, path.read_bytes())
 
 
+def test_whole_numbers_beside_missing_ones_are_written_whole(tmp_path):
+    frame = pd.DataFrame({"text": ["a", "b"], "twin": pd.Series([7, None], dtype="Int64")})
+    write_table(frame, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "text,twin\na,7\nb,\n"
+    write_table(frame, tmp_path / "t.jsonl")
+    assert (tmp_path / "t.jsonl").read_text() == '{"text": "a", "twin": 7}\n{"text": "b", "twin": null}\n'
+
+
 def test_numbers_are_written_short_and_missing_values_empty(tmp_path):
     frame = pd.DataFrame(
         {

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from reprlib import Repr
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from clear_peft.errors import InputError
 
 _SHOWN = 5
@@ -41,6 +44,13 @@ def without_empty_columns(
     empty = {i for i in unnamed if all(row[i] in ("", None) for row in rows)} if len(unnamed) > 1 else set()
     kept = [i for i in range(len(names)) if i not in empty]
     return [names[i] for i in kept], [[row[i] for i in kept] for row in rows] if empty else list(rows)
+
+
+def values_of(column: pd.Series) -> np.ndarray:
+    """Values of a column, (N,); whole numbers beside missing ones stay whole numbers."""
+    # of such columns to_numpy alone makes floats; of float32 an array of objects would be of float64
+    extended = isinstance(column.dtype, pd.api.extensions.ExtensionDtype)
+    return column.to_numpy(dtype=object if extended else None)
 
 
 def decode(data: bytes, source: str, encoding: str | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from clear_peft.data.checks import check_columns, without_empty_columns
+from clear_peft.data.checks import check_columns, values_of, without_empty_columns
 from clear_peft.errors import InputError
 from clear_peft.files import plain_json
 
@@ -176,7 +176,7 @@ def _any_field_size(size: int) -> Iterator[None]:
 
 def _cells(column: pd.Series) -> list[str]:
     missing = column.isna().to_numpy()
-    return ["" if gone else _cell(value) for value, gone in zip(column.to_numpy(), missing, strict=True)]
+    return ["" if gone else _cell(value) for value, gone in zip(values_of(column), missing, strict=True)]
 
 
 def _cell(value: object) -> str:

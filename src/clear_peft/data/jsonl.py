@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from clear_peft.data.checks import listing
+from clear_peft.data.checks import listing, values_of
 from clear_peft.errors import InputError
 from clear_peft.files import plain_json
 
@@ -113,5 +113,5 @@ def _record(value: Any, where: str) -> dict[str, Any]:
 def _values(column: pd.Series) -> list[Any]:
     missing = column.isna().to_numpy()
     return [
-        None if gone else plain_json(value) for value, gone in zip(column.to_numpy(), missing, strict=True)
+        None if gone else plain_json(value) for value, gone in zip(values_of(column), missing, strict=True)
     ]
