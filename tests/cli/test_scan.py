@@ -58,6 +58,17 @@ def test_a_person_is_told_the_result_and_where_it_is(scan, tmp_path):
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == FILES
 
 
+def test_an_estimate_no_better_than_chance_is_called_one(scan, tmp_path):
+    table = _rows(tmp_path, label=["x", "y"] * 6)
+    by_label = np.tile(np.eye(2), (6, 1))
+    other_class = np.flip(by_label, axis=1)
+    words = "is what labels drawn at random would have"
+    end = scan(data=table, model=None, pred_probs=_write(tmp_path, "other.npy", 0.8 * other_class + 0.1))
+    assert words in " ".join(end.err.split())
+    again = _write(tmp_path, "same.npy", 0.8 * by_label + 0.1)
+    assert words not in " ".join(scan("--overwrite", data=table, model=None, pred_probs=again).err.split())
+
+
 def test_other_issues_are_listed(scan, tmp_path):
     table = keyword_table(40, seed=0)
     table.loc[39, "text"] = table.loc[3, "text"]

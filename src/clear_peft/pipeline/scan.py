@@ -168,6 +168,7 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     else:
         judged, next_rows = judge_rows(options, table, has_texts, reporter)
         quality = judged.believing(examples.verified)
+    _say_if_no_better_than_chance(quality, len(names.names))
     others = other_issues(examples, names, judged, has_texts, reporter)
     reporter.stage(f"Writing {folder}")
     return write_scan(options, examples, names, quality, time.perf_counter() - started, next_rows, others)
@@ -244,6 +245,17 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
     assert table.examples.labels is not None
     say_which_are_rare(table.examples.labels, table.names)
     return table, has_texts
+
+
+def _say_if_no_better_than_chance(quality: LabelQuality, num_classes: int) -> None:
+    """Warn of an estimate that labels drawn at random would have: features that say nothing end there."""
+    if quality.noise_rate > 1 - 1 / num_classes:
+        warnings.warn(
+            f"A share of {quality.noise_rate:.1%} wrong labels is what labels drawn at random would have: "
+            "what the rows are judged by says too little of their classes, and the list is of no use.",
+            ClearWarning,
+            stacklevel=2,
+        )
 
 
 def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> dict[str, Any]:
