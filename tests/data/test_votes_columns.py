@@ -63,7 +63,7 @@ def test_labels_of_several_columns_are_read_as_those_of_one():
         ({"annotator_column": ["ann", "gone"]}, "no column 'gone'"),
         ({"annotator_column": ["ann", "bob"], "label_column": "label"}, "has a column 'label'"),
         ({"annotator_column": ["none", "blank"], "label_column": "topic"}, "no annotator has a label"),
-        ({"opinion_column": "none"}, "column 'none': no label is among"),
+        ({"opinion_column": "none"}, "column 'none': no row has a label"),
         ({"opinion_column": "label"}, "cannot be both"),
         ({"opinion_column": "ann", "label_column": None}, "need a label column"),
     ],

@@ -79,9 +79,8 @@ def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normali
             )
             raise InputError(f"{place}: {found}; name another column, or leave it out.")
         if strange:
-            _warn(
-                f"{place}: {what} is no class of the table and counts as nothing said, in {row_listing(strange)}."
-            )
+            rows = row_listing(strange)
+            _warn(f"{place}: {what} is no class of the table and counts as nothing said, in {rows}.")
     _say_which_agree(list(columns), votes, name)
     return votes
 
