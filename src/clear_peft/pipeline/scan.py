@@ -248,10 +248,10 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
 
 
 def _say_if_no_better_than_chance(quality: LabelQuality, num_classes: int) -> None:
-    """Warn of an estimate that labels drawn at random would have: features that say nothing end there."""
+    """Warn where labels drawn at random would be right as often: features that say nothing end there."""
     if quality.noise_rate > 1 - 1 / num_classes:
         warnings.warn(
-            f"A share of {quality.noise_rate:.1%} wrong labels is what labels drawn at random would have: "
+            f"The estimated share of wrong labels, {quality.noise_rate:.1%}, is no better than chance: "
             "what the rows are judged by says too little of their classes, and the list is of no use.",
             ClearWarning,
             stacklevel=2,
