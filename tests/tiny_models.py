@@ -52,6 +52,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {**_ENCODER, "image_size": 16, "patch_size": 8, "num_channels": 3},
 }
 ARCHITECTURES = tuple(CONFIGS)
+# peft's defaults are sized for real models: options for tiny ones
+SMALL = {
+    "adalora": {"total_step": 10},
+    "adamss": {"r": 4, "num_subspaces": 2},
+    "boft": {"boft_block_size": 4},
+    "c3a": {"block_size": 4},
+    "fourierft": {"n_frequency": 8},
+    "miss": {"r": 4},
+    "oft": {"oft_block_size": 4},
+    "psoft": {"r": 4},
+    "randlora": {"r": 4},
+    "road": {"group_size": 4},
+    "shira": {"r": 2},
+    "supertuning": {"sparsity": 0.5},
+    "vblora": {"vector_length": 16, "num_vectors": 8, "topk": 2},
+    "waveft": {"n_frequency": 8},
+}
 # the field of TrainingArguments, which transformers 5.23 has renamed
 CHECKPOINTING = next(
     f"{kind}_checkpointing"

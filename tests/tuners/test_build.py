@@ -5,26 +5,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 from clear_peft import InputError
 from clear_peft.tuners import available_methods, build, load_adapter
 from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, projection_names
-from tiny_models import ARCHITECTURES, tiny
+from tiny_models import ARCHITECTURES, SMALL, tiny
 
 LABELS = torch.tensor([0, 1, 2, 0])
-# peft's defaults are sized for real models.
-SMALL = {
-    "adalora": {"total_step": 10},
-    "adamss": {"r": 4, "num_subspaces": 2},
-    "boft": {"boft_block_size": 4},
-    "c3a": {"block_size": 4},
-    "fourierft": {"n_frequency": 8},
-    "miss": {"r": 4},
-    "oft": {"oft_block_size": 4},
-    "psoft": {"r": 4},
-    "randlora": {"r": 4},
-    "road": {"group_size": 4},
-    "shira": {"r": 2},
-    "supertuning": {"sparsity": 0.5},
-    "vblora": {"vector_length": 16, "num_vectors": 8, "topk": 2},
-    "waveft": {"n_frequency": 8},
-}
 PREFIX = {"bert", "roberta", "electra", "gpt2", "llama", "qwen3", "opt"}
 BITFIT = {"bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "opt", "vit"}
 HEADS = {

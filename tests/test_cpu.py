@@ -1,0 +1,180 @@
+"""What is computed in another way on a CPU, against torch."""
+
+import math
+from contextlib import nullcontext
+
+import peft
+import pytest
+import torch
+from torch.nn import functional
+
+from clear_peft import cpu
+from clear_peft.cpu import FasterCPU, attention, dropped, faster, in_training
+from clear_peft.tuners import available_methods, build
+from tiny_models import ARCHITECTURES, SMALL, tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def tuned(architecture="bert", method="lora"):
+    model, batch = tiny(architecture)
+    torch.manual_seed(1)
+    return build(model, method, options=SMALL.get(method)), batch
+
+
+def step(model, batch):
+    """Logits and gradients of a step in bf16."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(**batch).logits
+    functional.cross_entropy(logits.float(), torch.arange(len(logits)) % logits.shape[1]).backward()
+    return {"logits": logits, **{name: p.grad for name, p in model.named_parameters() if p.grad is not None}}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [(architecture, "lora") for architecture in ARCHITECTURES if architecture != "vit"]
+    + [("bert", method) for method in available_methods() if method != "lora"],
+)
+def test_frozen_weights_that_are_rounded_once_change_no_bit(monkeypatch, architecture, method):
+    monkeypatch.setattr(cpu, "_LONGEST", 0)  # attention is torch's
+    model, batch = tuned(architecture, method)
+    model.eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    expected, quick = step(model, batch), FasterCPU()
+    for _ in range(2):
+        with quick:
+            assert_same(step(model, batch), expected)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert_same(dict(model.named_parameters()), before)
+
+
+def test_a_weight_that_changes_or_is_trained_is_rounded_anew(monkeypatch):
+    monkeypatch.setattr(cpu, "_LONGEST", 0)
+    model, batch = tuned()
+    model.eval()
+    weight = next(m for m in model.modules() if isinstance(m, peft.tuners.lora.Linear)).base_layer.weight
+    quick = FasterCPU()
+    with quick:
+        step(model, batch)
+    with torch.no_grad():
+        weight *= 2
+    expected = step(model, batch)
+    with quick:
+        assert_same(step(model, batch), expected)
+    weight.requires_grad_(True)
+    expected = step(model, batch)
+    with quick:
+        found = step(model, batch)
+    assert_same(found, expected)
+    assert any(gradient is weight.grad for gradient in found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_its_share_and_scales_the_rest(dtype, p):
+    torch.manual_seed(0)
+    inputs = torch.randn(333, 301).to(dtype).requires_grad_()
+    found = dropped(inputs, p)
+    found.sum().backward()
+    kept, size = inputs.grad != 0, inputs.numel()
+    assert abs(kept.sum().item() - (1 - p) * size) < 5 * math.sqrt(p * (1 - p) * size)
+    assert torch.equal(found == 0, ~kept)
+    scale = functional.dropout(torch.ones(99, dtype=dtype), p).max().expand_as(inputs[kept])
+    torch.testing.assert_close(inputs.grad[kept], scale, atol=0, rtol=2e-4)
+    torch.testing.assert_close(found, inputs * inputs.grad, atol=0, rtol=0)
+    # neighbours, and rows, are independent
+    for shift in (1, 4, 301):
+        both = (kept.flatten()[shift:] & kept.flatten()[:-shift]).double().mean()
+        assert abs(both - (1 - p) ** 2) < 0.01
+
+
+def test_dropout_is_a_function_of_the_state_of_torchs_generator():
+    inputs = torch.ones(5, 7)
+    state = torch.get_rng_state()
+    first, second = dropped(inputs, 0.5), dropped(inputs, 0.5)
+    torch.set_rng_state(state)
+    assert torch.equal(dropped(inputs, 0.5), first)
+    assert torch.equal(dropped(inputs, 0.5), second)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_attention_is_that_of_torch(dtype, error, masked):
+    torch.manual_seed(0)
+    parts = [torch.randn(3, 2, 6, 8) for _ in range(3)]
+    mask = torch.ones(3, 1, 6, 6, dtype=torch.bool)
+    mask[1, ..., 4:] = False
+    mask = mask if masked else None
+
+    def with_gradients(function, dtype):
+        made = [part.detach().to(dtype, copy=True).requires_grad_() for part in parts]
+        out = function(*made, attn_mask=mask)
+        out.float().square().sum().backward()
+        return [out, *(tensor.grad for tensor in made)]
+
+    expected = with_gradients(functional.scaled_dot_product_attention, torch.float32)
+    for found, right in zip(with_gradients(attention, dtype), expected, strict=True):
+        assert found.dtype == dtype
+        assert (found.float() - right).norm() < error * right.norm()
+
+
+def test_attention_where_no_key_is_seen_is_finite():
+    parts = [torch.randn(1, 1, 2, 4).bfloat16() for _ in range(3)]
+    found = attention(*parts, attn_mask=torch.zeros(1, 1, 2, 2, dtype=torch.bool))
+    torch.testing.assert_close(
+        found, parts[2].mean(dim=2, keepdim=True).expand_as(found), atol=0.02, rtol=0.02
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_drops_weights(dtype):
+    query, key, value = (torch.randn(2, 2, 5, 4).to(dtype) for _ in range(3))
+    torch.manual_seed(3)
+    with FasterCPU():
+        found = functional.scaled_dot_product_attention(query, key, value, dropout_p=0.5)
+    torch.manual_seed(3)
+    weights = ((query * 0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
+    assert torch.equal(found, dropped(weights, 0.5) @ value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"is_causal": True, "dropout_p": 0.5},
+        {"attn_mask": torch.zeros(5, 5), "dropout_p": 0.5},
+        {"enable_gqa": True},
+        {},
+    ],
+)
+def test_what_it_does_not_know_is_left_to_torch(options):
+    parts = [torch.randn(2, 2, 5, 4) for _ in range(3)]
+    torch.manual_seed(0)
+    expected = functional.scaled_dot_product_attention(*parts, **options), functional.dropout(parts[0], 0.0)
+    torch.manual_seed(0)
+    with FasterCPU():
+        found = functional.scaled_dot_product_attention(*parts, **options), functional.dropout(parts[0], 0.0)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_a_checkpointed_model_is_left_to_torch():
+    model, batch = tuned()
+    model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    found = []
+    for quick in (nullcontext(), FasterCPU()):
+        torch.manual_seed(5)
+        with in_training(quick, model):
+            found.append(step(model, batch))
+    assert_same(found[1], found[0])
+
+
+def test_is_for_the_cpu_alone():
+    assert isinstance(faster("cpu"), FasterCPU)
+    assert not isinstance(faster("cuda"), FasterCPU)
