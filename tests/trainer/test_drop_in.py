@@ -1,6 +1,7 @@
 """What transformers' Trainer takes and does, this one takes and does too."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import peft
@@ -9,8 +10,9 @@ import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from peft import PeftModel
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.data import WeightedRandomSampler
-from toy import model, rows, sampled, trained, trainer, weights
+from toy import model, model_without_dropout, rows, sampled, trained, trainer, weights
 from transformers import (
     AutoModelForTokenClassification,
     DataCollatorWithPadding,
@@ -19,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from clear_peft.cpu import FasterCPU
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import fit_linear_head
 from clear_peft.losses import cross_entropy
@@ -566,3 +569,33 @@ def test_it_pushes_its_adapter_and_a_card(tmp_path, hub):
     saved = PeftModel.from_pretrained(tiny("bert")[0], tmp_path)
     for name, weight in made.model.state_dict().items():
         assert torch.equal(weight, saved.state_dict()[name])
+
+
+def test_frozen_weights_that_are_rounded_once_change_no_bit_of_a_training(monkeypatch, tmp_path):
+    monkeypatch.setattr("clear_peft.cpu._LONGEST", 0)  # attention is torch's
+    start, settings = model_without_dropout(), {"bf16": True, "num_train_epochs": 1, "logging_steps": 1}
+    made = trained(tmp_path / "a", start=start, **settings)
+    frozen = {name: p for name, p in made.model.named_parameters() if not p.requires_grad}
+    assert all(torch.equal(frozen[name], p) for name, p in start.named_parameters() if name in frozen)
+    monkeypatch.setattr("clear_peft.trainer.trainer.faster", nullcontext)
+    other = trained(tmp_path / "b", start=start, **settings)
+    assert all(torch.equal(weights(other)[name], weight) for name, weight in weights(made).items())
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (made, other)]
+    assert losses[0] == losses[1]
+
+
+def test_a_step_that_fails_leaves_torch_as_it_was(tmp_path):
+    class Failing(CleaRTrainer):
+        def per_example_loss(self, *_):
+            assert is_faster()
+            raise RuntimeError("no more")
+
+    made = trainer(tmp_path)
+    made.__class__ = Failing
+    with pytest.raises(RuntimeError, match="no more"):
+        made.train()
+    assert not is_faster()
+
+
+def is_faster():
+    return any(isinstance(mode, FasterCPU) for mode in _get_current_function_mode_stack())
