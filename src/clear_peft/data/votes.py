@@ -1,6 +1,5 @@
 """Columns in which several sources label the same rows: annotators, rules, models."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -8,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.data.checks import listing, row_listing
+from clear_peft.data.columns import warn
 from clear_peft.data.labels import LabelNames
-from clear_peft.errors import ClearWarning, InputError
+from clear_peft.errors import InputError
 from clear_peft.label_quality import consensus
 
 Cells = Sequence[str | None]
@@ -80,7 +80,7 @@ def votes_of(columns: Mapping[str, Cells], names: LabelNames, name: str, normali
             raise InputError(f"{place}: {found}; name another column, or leave it out.")
         if strange:
             rows = row_listing(strange)
-            _warn(f"{place}: {what} is no class of the table and counts as nothing said, in {rows}.")
+            warn(f"{place}: {what} is no class of the table and counts as nothing said, in {rows}.")
     _say_which_agree(list(columns), votes, name)
     return votes
 
@@ -90,14 +90,10 @@ def _say_which_agree(columns: Sequence[str], votes: np.ndarray, name: str) -> No
     for a, b in combinations(range(len(columns)), 2):
         both = (votes[:, [a, b]] >= 0).all(axis=1)
         if both.sum() >= _LIKE_COPIES and (votes[both, a] == votes[both, b]).all():
-            _warn(
+            warn(
                 f"{name!r}: {columns[a]!r} and {columns[b]!r} agree in all {both.sum()} rows that both "
                 "label: if one was made from the other, leave it out, as sources count as independent."
             )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, ClearWarning, stacklevel=3)
 
 
 def _ids(columns: Sequence[Cells], names: LabelNames, normalize: bool) -> np.ndarray:
