@@ -86,6 +86,8 @@ def hub(monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.url = f"http://127.0.0.1:{server.server_port}"
+    # first: it remembers the hub as it is imported
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", made.url)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", made.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", made.token)

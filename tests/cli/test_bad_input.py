@@ -339,4 +339,4 @@ def test_predict_refuses_an_output_before_it_works(cli, finished, place, tmp_pat
 def test_predict_refuses_a_table_that_has_its_columns(cli, finished, tmp_path):
     data = _table(tmp_path, _rows(confidence=1))
     words = ("predict", "--run", finished("clear", "lora"), "--data", data, "--format", "quiet")
-    _refused(cli(*words, "--output", tmp_path / "out.csv"), "has a column confidence")
+    _refused(cli(*words, "--output", tmp_path / "out.csv"), "has 'confidence' among its columns")

@@ -1,5 +1,7 @@
 """Steps that are not finite stop training, and no step waits for its device to say so."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,7 @@ def test_no_step_waits_for_its_device(tmp_path, monkeypatch, settings):
         self._patience = 10**6  # as on an accelerator between two looks
 
     monkeypatch.setattr(NonFiniteGuard, "__init__", patient_for_long)
+    monkeypatch.setattr("clear_peft.trainer.trainer.faster", nullcontext)  # as on an accelerator
     made = trainer(tmp_path, train_dataset=rows(40), by=Constant(0.5), **settings)
     made.__class__ = Counted
     made.train()
