@@ -112,6 +112,8 @@ def test_python_takes_opinions_by_name(sources):
     first = wrong.sum()
     assert wrong[alone["row"][:first]].mean() < 0.7 < 0.85 < wrong[both["row"][:first]].mean()
     texts = sources["text"]
+    with pytest.raises(InputError, match="called 'label', as another column"):
+        find_label_issues(texts, labels, opinions={"label": sources["rule"]})
     with pytest.raises(InputError, match="rule has 3 entries"):
         find_label_issues(texts, labels, opinions={"rule": ["farming"] * 3})
     with pytest.raises(InputError, match="Several sources of labels need a probe"):

@@ -109,6 +109,8 @@ def find_label_issues(
     if verified is not None:
         columns["verified"] = _as_long(column(verified, "verified"), columns["label"], "verified")
     for name, said in (opinions or {}).items():
+        if name in ("text", "label", "verified"):
+            raise InputError(f"An opinion is called {name!r}, as another column is: give it another name.")
         columns[name] = _as_long(column(said, name), columns["label"], name)
     if not columns["label"]:
         raise InputError("There are no rows: give texts and their labels.")
