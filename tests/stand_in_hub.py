@@ -89,6 +89,8 @@ def hub(monkeypatch):
     # first: it remembers the hub as it is imported
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", made.url)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", made.url)
+    # newer releases keep the one that another test may have made
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", made.token)
     thread = Thread(target=server.serve_forever, daemon=True)
