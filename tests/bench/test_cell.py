@@ -74,6 +74,23 @@ def test_a_cell_from_end_to_end(place, tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_some_rows_are_verified(place, tmp_path):
+    source = {**NAMES, "train_rows": 90, "verified_rows": 20}
+    record = run_cell(cell(place, "given", source=source), tmp_path, place)
+    table = pd.read_csv(tmp_path / "train.csv")
+    shown = table["verified"].notna()
+    assert shown.sum() == 20
+    assert (table["verified"] == table["clean_label"])[shown].all()
+    assert not (table["label"] == table["clean_label"])[shown].all()
+    wrong = table["label"] != table["clean_label"]
+    assert record["noise"]["rate"] == pytest.approx(wrong.mean(), abs=1e-6)
+    with pytest.raises(InputError, match="90 training rows, and 91 are to be verified"):
+        run_cell(cell(place, source={**source, "verified_rows": 91}), tmp_path, place)
+    unknown = {"train": "train.csv", "test": "test.csv", "verified_rows": 20}
+    with pytest.raises(InputError, match="not known, so none of its rows can be verified"):
+        run_cell(cell(place, "given", source=unknown), tmp_path, place)
+
+
 def test_the_noise_rate_must_be_known_to_be_told(place, tmp_path):
     source = {"train": "train.csv", "test": "test.csv"}
     of = cell(place, "given", source=source, training={"loss_options": {"noise_rate": "true noise rate"}})

@@ -65,7 +65,12 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
     made_of = digests(cell.data_source, data_dir)
     tables = load_tables(cell.data_source, data_dir)
     given, noise = noisy_labels(cell, tables, model)
-    write_table(tables.train.assign(label=given), folder / "train.csv")
+    train_table = tables.train.assign(label=given)
+    verified = {}
+    if count := cell.data_source.get("verified_rows"):
+        train_table["verified"] = _verified(tables, count, cell)
+        verified = {"verified_column": "verified"}
+    write_table(train_table, folder / "train.csv")
     write_table(tables.test, folder / "test.csv")
     settings = {**cell.train, **cell.method_settings}
     if noise["rate"] is not None:
@@ -85,6 +90,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
             peft=cell.peft,
             seed=cell.seed,
             test_every_epoch=True,
+            **verified,
             **settings,
         )
     )
@@ -209,6 +215,22 @@ def noisy_labels(cell: Cell, tables: Tables, model: str) -> tuple[np.ndarray, di
     known = tables.truth_known or cell.noise != GIVEN_LABELS
     rate = made.rate if known else None
     return np.asarray(names.names, dtype=object)[made.labels], {"rate": rate, **counts}
+
+
+def _verified(tables: Tables, count: int, cell: Cell) -> pd.Series:
+    """True labels of ``count`` random rows, and empty cells elsewhere: what a person would have said."""
+    if not tables.truth_known and cell.noise == GIVEN_LABELS:
+        raise InputError(
+            f"The true labels of {cell.data} are not known, so none of its rows can be verified: give the "
+            "data a clean_label_column, or leave out verified_rows."
+        )
+    if count > len(tables.train):
+        raise InputError(
+            f"{cell.data} has {len(tables.train)} training rows, and {count} are to be verified: lower "
+            "verified_rows."
+        )
+    shown = np.random.default_rng(cell.seed).permutation(len(tables.train))[:count]
+    return tables.train["clean_label"].where(tables.train.index.isin(shown), "")
 
 
 def _every_class_given(labels: np.ndarray, true: np.ndarray) -> np.ndarray:

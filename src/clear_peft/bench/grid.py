@@ -32,6 +32,7 @@ _SOURCE_KEYS = {
     "text_column": str,
     "label_column": str,
     "clean_label_column": str,
+    "verified_rows": int,
 }
 # what a cell sets itself
 _SET_BY_CELL = {
@@ -43,6 +44,7 @@ _SET_BY_CELL = {
     "text_column",
     "label_column",
     "clean_label_column",
+    "verified_column",
     "id_column",
     "peft",
     "seed",
@@ -219,7 +221,7 @@ def _check_source(value: Any, where: str) -> None:
     if "package" in source:
         if source["package"] not in PACKAGED:
             raise InputError(f"{where}.package is {source['package']!r}: choose from {', '.join(PACKAGED)}.")
-        surplus = sorted(set(source) - {"package", "train_rows", "test_rows"})
+        surplus = sorted(set(source) - {"package", "train_rows", "test_rows", "verified_rows"})
         if surplus:
             raise InputError(f"{where}.{surplus[0]} cannot be set for packaged data: remove it.")
     elif "train" not in source:

@@ -43,7 +43,7 @@ def run(
         str,
         typer.Option(
             help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
-            "rebuilt, relatives, settings, smoke, unseen.",
+            "rates, rebuilt, relatives, settings, smoke, unseen, verified.",
             rich_help_panel=_GRID,
         ),
     ],
