@@ -10,6 +10,7 @@ ignores them. Features are those of the packaged MiniLM, without class names unl
 Prints, as mean ± standard deviation over seeds, the accuracy on true test labels and the average precision of
 the list (rows that are not verified), for each data set and k; what it is compared with; the noise rate, and
 how often intervals for it cover; and in how many cells the verified rows made the list or the probe worse.
+--plot FOLDER draws the accuracy by the number of answers, and by minutes at six seconds an answer.
 """
 
 import time
@@ -17,7 +18,7 @@ from argparse import Namespace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from clear_peft.label_quality.ridge import one_hot
 from clear_peft.label_quality.soft_ridge import Axes, SoftRidge
 from clear_peft.pipeline.encoder import encode
 from clear_peft.pipeline.packages import minilm
+from clear_peft.report.drawing import COLOURS, legend, panels, write_drawn
 from label_noise_cells import (
     Table,
     arguments,
@@ -48,10 +50,15 @@ from label_noise_cells import (
     tables,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _GIVEN = ("trec_weak", "semeval_llm", "hausa_news", "yoruba_news", "noisyagnews")
 _PUT_IN = {"trec6": (("symmetric", 0.6), ("pair", 0.4)), "banking77": (("symmetric", 0.6),)}
 _KEYS = ("data", "noise", "choose", "errs", "k", "seed")
 _MOST_TEST_ROWS = 2000
+# nobody was timed
+_SECONDS_PER_ANSWER = 6
 OURS, IGNORING, RIGHT, ALONE = "ours", "ignoring", "set right", "k alone"
 
 
@@ -64,6 +71,7 @@ def main() -> None:
     parser.add_argument("--reviewer-errors", type=float, nargs="+", default=[0.0], help="of their answers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--names", action="store_true", help="use the names of the classes too")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="folder for verified_rows.svg")
     parser.add_argument("--output", type=Path, help="JSON lines, one a cell; what is there is not done again")
     options = parser.parse_args()
     known = known_cells(options.output, _KEYS)
@@ -87,6 +95,8 @@ def main() -> None:
     print_compared(cells)
     print_rates(cells)
     print_losses(cells)
+    if options.plot:
+        write_drawn({"verified_rows": lambda: drawn(cells)}, options.plot, "svg")
 
 
 class Round(NamedTuple):
@@ -265,6 +275,37 @@ def print_rates(cells: list[dict[str, Any]]) -> None:
             f"| {mean['width']:.2f} | {mean['sample']:.0f} | {sample_off:.2f} "
             f"| {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} |"
         )
+
+
+def drawn(cells: list[dict[str, Any]]) -> "Figure":
+    """Accuracy of the probe by the number of right answers, a panel for each data set."""
+    right = _by_data([cell for cell in cells if not cell["errs"]])
+    figure, axes = panels([name for name, _ in right])
+    lines = (
+        ("random", OURS, "verified, random rows"),
+        ("proposed", OURS, "verified, proposed rows"),
+        ("random", RIGHT, "labels set right"),
+        ("random", ALONE, "these rows alone"),
+    )
+    for panel, (_, some) in zip(axes, right, strict=True):
+        start = float(np.mean([cell[IGNORING][1] for cell in some]))
+        for colour, (choose, judge, label) in zip(COLOURS, lines, strict=False):
+            points = {} if judge == ALONE else {0: start}
+            for k in sorted({cell["k"] for cell in some if cell["choose"] == choose}):
+                points[k] = float(
+                    np.mean([c[judge][1] for c in some if (c["choose"], c["k"]) == (choose, k)])
+                )
+            panel.plot(
+                list(points), list(points.values()), color=colour, marker="o", markersize=3, label=label
+            )
+        panel.set_xscale("symlog", linthresh=5)
+        ticks = [0, *sorted({cell["k"] for cell in some})]
+        panel.set_xticks(ticks, [f"{k}\n{k * _SECONDS_PER_ANSWER / 60:g}" for k in ticks], fontsize=7)
+        panel.minorticks_off()
+        panel.set_xlabel("answers, and minutes", fontsize=8)
+        panel.set_ylabel("accuracy", fontsize=8)
+    legend(figure, axes)
+    return figure
 
 
 def print_losses(cells: list[dict[str, Any]]) -> None:

@@ -211,3 +211,22 @@ def test_several_files_count_together_and_the_last_one_wins(cli, place, tmp_path
     verified = issues.dropna(subset="verified").set_index("row")["verified"]
     assert set(verified.index) == set(looked_at) - {looked_at[4]}
     assert (verified == table["clean_label"][verified.index]).all()
+
+
+def test_the_report_proposes_rows_and_a_scan_counts_the_random_ones(cli, place, tmp_path, table):
+    table.to_csv(tmp_path / "table.csv", index=False)
+    seen, files = [], []
+    for turn in range(3):
+        words = [word for file in files for word in ("--verified", file)]
+        said, _ = _scanned(cli, place, tmp_path / "table.csv", tmp_path / str(turn), *words)
+        page = (tmp_path / str(turn) / "report.html").read_text(encoding="utf-8")
+        rows = json.loads(page.partition('id="row-data">')[2].partition("</script>")[0])
+        proposed = np.sort(np.array(rows["row"])[rows["proposed"]])
+        assert len(proposed) == 20
+        assert not set(proposed) & set(seen)
+        (tmp_path / f"answers-{turn}").mkdir()
+        seen += proposed.tolist()
+        files.append(_corrections(tmp_path / f"answers-{turn}", table, proposed))
+    assert said["random_rows"] >= 10
+    low, high = said["noise_rate_interval"]
+    assert low <= (table["label"] != table["clean_label"]).mean() <= high

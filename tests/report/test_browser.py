@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from records import NEWS, audit_of, issues_of, small_record
 
@@ -373,4 +374,20 @@ def test_a_scan_has_neither_epochs_nor_splits(reports):
     assert page.locator("#given").is_visible()
     assert page.locator("#body tr").count() > 0
     assert "train" not in page.locator("#inspector-chips").inner_text()
+    assert reports.complaints == []
+
+
+def test_rows_to_look_at_first(reports, tmp_path):
+    record = small_record()
+    assert reports.open(reports.write(record)).locator("#show-proposed").count() == 0
+    wanted = sorted(record.audit.issues["row"].sample(3, random_state=0).tolist())
+    page = reports.open(reports.write(replace(record, proposed=wanted)))
+    page.click("#show-proposed")
+    shown = page.locator("#body .c-row").all_inner_texts()
+    assert sorted(int(text.removeprefix("#")) for text in shown) == wanted
+    for _ in wanted:
+        page.click("#keep")
+    kept = pd.read_csv(downloaded(page, tmp_path))
+    assert sorted(kept["row"]) == wanted
+    assert set(kept["action"]) == {"keep"}
     assert reports.complaints == []

@@ -38,6 +38,7 @@ def test_answers_that_were_not_judged_are_told_at_the_end(run, tmp_path):
     done, links = run()
     assert done.exit_code == 0, done.output
     assert "1 labels are right, 0 wrong" in done.stdout
+    assert (tmp_path / "scan" / "report.html").exists()
     command = shlex.split(done.stdout.partition("Train with your answers: ")[2])
     assert command[:6] == [
         "clear-peft", "train", "--data", str(tmp_path / "my table.csv"), "--label-column", "team"

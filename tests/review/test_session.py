@@ -70,6 +70,9 @@ def test_a_review_says_what_a_scan_with_its_corrections_says(tmp_path, frame):
         Silent(),
     )
     np.testing.assert_array_equal(scanned.quality.clean_probability, review.quality.clean_probability)
+    assert not (tmp_path / "scan" / "report.html").exists()
+    review.finish()
+    assert (tmp_path / "scan" / "report.html").exists()
     assert (tmp_path / "scan" / "label_issues.csv").read_bytes() == (
         tmp_path / "other" / "label_issues.csv"
     ).read_bytes()
@@ -90,6 +93,10 @@ def test_the_noise_rate_follows_from_the_random_rows_alone(tmp_path, frame):
         _answer_batch(review, frame)
         review.judge()
     summary = review.summary
+    scanned = scan(replace(_options(tmp_path), verified=str(review.path), overwrite=True), Silent())
+    assert scanned.metrics["noise_rate_estimate"] == summary["noise_rate"]
+    assert scanned.metrics["random_rows"] == summary["random_rows"]
+    assert f"by {summary['random_rows']} random rows" in scanned.audit.said_interval("{:.1%}".format)
     assert summary["random_rows"] >= 10
     low, high = summary["noise_rate_interval"]
     wrong = (frame["label"] != frame["truth"]).mean()

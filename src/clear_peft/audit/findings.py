@@ -64,6 +64,8 @@ class Audit:
             mean(1 − p); None where none is listed.
         predictions: Whose predictions these are, and how fair.
         votes: Whether several sources of labels were weighed.
+        random_rows: Rows of a random sample that somebody has looked at, by which the noise rate and its
+            interval were found; 0: by the model.
     """
 
     issues: pd.DataFrame
@@ -75,6 +77,7 @@ class Audit:
     expected_precision: float | None
     predictions: str
     votes: bool = False
+    random_rows: int = 0
 
     def said_interval(self, percent: Callable[[float], str]) -> str:
         """The interval and what it assumes, as follows the noise rate in brackets.
@@ -85,6 +88,9 @@ class Audit:
         if self.noise_rate_interval is None:
             return f"no interval: {_SEVERAL if self.votes else 'the model was trained on these labels'}"
         low, high = self.noise_rate_interval
+        if self.random_rows:
+            looked_at = f"{self.random_rows} random rows that were looked at"
+            return f"95 % interval {percent(low)} to {percent(high)}, by {looked_at}"
         return (
             f"95 % interval {percent(low)} to {percent(high)}; assumes that errors depend on the true class "
             "alone: systematic errors of people or rules are not counted"

@@ -66,10 +66,10 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
     tables = load_tables(cell.data_source, data_dir)
     given, noise = noisy_labels(cell, tables, model)
     train_table = tables.train.assign(label=given)
-    verified = {}
+    verified_column = None
     if count := cell.data_source.get("verified_rows"):
         train_table["verified"] = _verified(tables, count, cell)
-        verified = {"verified_column": "verified"}
+        verified_column = "verified"
     write_table(train_table, folder / "train.csv")
     write_table(tables.test, folder / "test.csv")
     settings = {**cell.train, **cell.method_settings}
@@ -90,7 +90,7 @@ def run_cell(cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any]:
             peft=cell.peft,
             seed=cell.seed,
             test_every_epoch=True,
-            **verified,
+            verified_column=verified_column,
             **settings,
         )
     )

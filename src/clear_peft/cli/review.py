@@ -109,6 +109,7 @@ def review(
         with suppress(KeyboardInterrupt):
             server.serve_forever()
         with server.lock:  # what is being judged is written to its end
+            session.finish()
             summary = session.summary
     table = ["--data", data]
     if text_column != ["text"]:

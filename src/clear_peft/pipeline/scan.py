@@ -35,6 +35,7 @@ from clear_peft.pipeline.label_issues import (
     what_to_label_next,
 )
 from clear_peft.pipeline.splits import say_which_are_rare
+from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.report import RunRecord
 from clear_peft.report.run import save_report
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
 
 _TEXT_COLUMN = "text"
+# rows that the report asks to look at first
+_PROPOSED = 20
 _NO_FILE_NAME = re.compile(r"[^\w.-]+")
 _WEIGHED = " The clean probability weighs them against how labels go wrong in this table."
 _PREDICTIONS = {
@@ -128,12 +131,14 @@ class ScanResult:
         quality: Of the labels.
         audit: The ranked rows, and which classes are confused.
         metrics: What ``metrics.json`` holds.
+        options: Of the scan, with its defaults.
     """
 
     folder: Path
     quality: LabelQuality
     audit: Audit
     metrics: dict[str, Any]
+    options: ScanOptions
 
 
 def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
@@ -170,8 +175,15 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
         quality = judged.believing(examples.verified)
     _say_if_no_better_than_chance(quality, len(names.names))
     others = other_issues(examples, names, judged, has_texts, reporter)
+    rate, proposed = NoiseRate(quality.noise_rate, quality.noise_rate_interval, 0), None
+    if judged is not None and has_texts:
+        proposed = propose(judged.features, quality, examples.texts, _PROPOSED)
+        rate = noise_rate(quality, proposed.sampled)
     reporter.stage(f"Writing {folder}")
-    return write_scan(options, examples, names, quality, time.perf_counter() - started, next_rows, others)
+    seconds = time.perf_counter() - started
+    found = write_scan(options, examples, names, quality, rate, seconds, next_rows, others)
+    write_scan_report(found, () if proposed is None else examples.rows[proposed.rows].tolist())
+    return found
 
 
 def with_defaults(options: ScanOptions) -> ScanOptions:
@@ -309,17 +321,19 @@ def write_scan(
     examples: Examples,
     names: LabelNames,
     quality: LabelQuality,
+    rate: NoiseRate,
     seconds: float,
     unlabelled: pd.DataFrame | None = None,
     others: pd.DataFrame | None = None,
 ) -> ScanResult:
-    """Write down what was found.
+    """Write down what was found, but for the page.
 
     Args:
         options: Of the scan, with its defaults.
         examples: All rows.
         names: Names of the classes.
         quality: Of the labels.
+        rate: The estimated share of wrong ones.
         seconds: How long it took.
         unlabelled: Rows without a label, as ``what_to_label_next`` has them. Default: there are none.
         others: Other issues of the table, as ``table_issues`` has them. Default: nobody has looked for them.
@@ -332,14 +346,22 @@ def write_scan(
     quality = replace(quality, row=examples.rows)
     issues = listed(quality, examples, names)
     found = audit(issues, quality, names.names, noise_found=False)
-    found = replace(found, predictions=_PREDICTIONS["votes" if quality.source == "votes" else source])
+    predictions = _PREDICTIONS["votes" if quality.source == "votes" else source]
+    found = replace(
+        found,
+        predictions=predictions,
+        noise_rate=rate.rate,
+        noise_rate_interval=rate.interval,
+        random_rows=rate.random_rows,
+    )
     packages = ["clear-peft", "numpy", "scipy", *(["torch", "transformers"] if source == "model" else [])]
     counts = np.bincount(quality.given, minlength=len(names.names))
     metrics = {
         "rows": len(examples),
         "classes": len(names.names),
-        "noise_rate_estimate": quality.noise_rate,
-        "noise_rate_interval": quality.noise_rate_interval,
+        "noise_rate_estimate": rate.rate,
+        "noise_rate_interval": rate.interval,
+        "random_rows": rate.random_rows,
         "noise": None if quality.noise is None or quality.source == "votes" else quality.noise.kind,
         **sources_of(
             examples, quality, options.annotator_column or options.label_column, options.opinion_column
@@ -352,26 +374,30 @@ def write_scan(
         "seconds": seconds,
         "versions": {name: version(name) for name in packages},
     }
-    _write(
-        folder,
-        issues,
-        _record(folder, options, metrics, found),
-        metrics,
-        {UNLABELLED: unlabelled, TABLE_ISSUES: others},
-    )
-    return ScanResult(folder, quality, found, metrics)
+    _write(folder, issues, metrics, {UNLABELLED: unlabelled, TABLE_ISSUES: others})
+    return ScanResult(folder, quality, found, metrics, options)
 
 
-def _record(folder: Path, options: ScanOptions, metrics: dict[str, Any], found: Audit) -> RunRecord:
-    config = {name: value for name, value in asdict(options).items() if value is not None}
-    shown = {**metrics, "rows": {"scanned": metrics["rows"]}}
-    return RunRecord(folder.resolve().name, config, (), shown, found, trained=False)
+def write_scan_report(found: ScanResult, proposed: Sequence[int] = ()) -> None:
+    """Write the page of a scan.
+
+    Args:
+        found: As ``write_scan`` returns it.
+        proposed: Rows that somebody should look at first. Default: the page names none.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    config = {name: value for name, value in asdict(found.options).items() if value is not None}
+    shown = {**found.metrics, "rows": {"scanned": found.metrics["rows"]}}
+    name = found.folder.resolve().name
+    record = RunRecord(name, config, (), shown, found.audit, trained=False, proposed=proposed)
+    save_report(record, found.folder / REPORT)
 
 
 def _write(
     folder: Path,
     issues: pd.DataFrame,
-    record: RunRecord,
     metrics: dict[str, Any],
     more: dict[str, pd.DataFrame | None],
 ) -> None:
@@ -393,7 +419,6 @@ def _write(
             (folder / name).unlink(missing_ok=True)  # of an earlier scan
         else:
             write_table(escape_formulas(frame), folder / name)
-    save_report(record, folder / REPORT)
     write_json(folder / METRICS, metrics)
 
 

@@ -19,6 +19,7 @@ class RunRecord:
         audit: The ranked rows; None as long as there is no list of label issues.
         missing: Sentences about pieces that should be there and are not. Default: nothing is missing.
         trained: Whether it is a run; a scan trains nothing. Default True.
+        proposed: Rows that somebody should look at first, by their position in the table. Default: none.
     """
 
     name: str
@@ -28,6 +29,7 @@ class RunRecord:
     audit: Audit | None
     missing: Sequence[str] = ()
     trained: bool = True
+    proposed: Sequence[int] = ()
 
     @property
     def warm_up(self) -> int | None:

@@ -15,9 +15,10 @@ from clear_peft.audit import read_corrections
 from clear_peft.data import escape_formulas, read_table, write_table
 from clear_peft.errors import InputError
 from clear_peft.hardware import check_device
-from clear_peft.label_quality import LabelQuality, noise_rate_from_sample, rows_to_verify
+from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.scan import (
     ScanOptions,
+    ScanResult,
     check_folder,
     judge_rows,
     other_issues,
@@ -25,7 +26,9 @@ from clear_peft.pipeline.scan import (
     scan_folder,
     with_defaults,
     write_scan,
+    write_scan_report,
 )
+from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
 from clear_peft.review.patterns import Pattern, patterns
 
 if TYPE_CHECKING:
@@ -38,8 +41,6 @@ _RULE = "rule"
 _COLUMNS = ("row", "action", "label", "given_label", "text", _RULE)
 _TEXT_CHARACTERS, _EXAMPLE_CHARACTERS = 200, 500
 _SUGGESTED, _LISTED, _EXAMPLES = 5, 20, 5
-# the sample of random rows says more than the model from here on
-_FEWEST_SAMPLED = 10
 # rows whose judgement a batch may still change, as a share of all and of those that are listed, when it is
 # enough; and after how many batches and answers of that kind
 _STILL_CHANGES, _STILL_CHANGES_OF_LISTED = 0.005, 0.1
@@ -90,7 +91,8 @@ class Review:
     """Rows of a table to look at, answers to them, and what they say of all other rows.
 
     The folder is that of a scan. Answers are kept in its ``corrections.csv`` one by one, and a review of the
-    same folder goes on from them. After each batch the rows are judged anew, and the scan is written again.
+    same folder goes on from them. After each batch the rows are judged anew, and the scan is written again,
+    but for its page: ``finish`` writes that.
 
     Args:
         options: The table and what to judge it by, as for a scan; not ``pred_probs``, nor verified rows.
@@ -128,6 +130,7 @@ class Review:
         self._undo: list[_Step] = []
         self._judged, self._unlabelled = judge_rows(self.options, table, has_texts, reporter)
         self._others = other_issues(self.examples, self.names, self._judged, has_texts, reporter)
+        self._found: ScanResult
         self.patterns: list[Pattern] = []
         self._patterns_before = 0
         self._last: tuple[LabelQuality, npt.NDArray[np.int64], int] | None = None
@@ -203,6 +206,10 @@ class Review:
         """Judge all rows anew, write the scan, and propose the next batch."""
         self._judge_anew(time.perf_counter())
 
+    def finish(self) -> None:
+        """Write the page of the scan: it takes a second that nobody should wait for after each batch."""
+        write_scan_report(self._found)
+
     @property
     def verified(self) -> npt.NDArray[np.int64]:
         """The true class of each row that was kept or relabelled, -1 elsewhere, (N,)."""
@@ -235,22 +242,19 @@ class Review:
         quality = self._judged.believing(verified if (verified >= 0).any() else None)
         seen = np.zeros(len(self.examples), bool)
         seen[list(self._answers)] = True
-        # rows with the same text have one answer; others of a group, and near copies, have their own
-        texts = pd.factorize(np.array(self.examples.texts, dtype=object))[0]
-        proposed = rows_to_verify(
-            self._judged.features, quality, self._batch_size, verified=seen, groups=texts, seed=_SEED
-        )
+        proposed = propose(self._judged.features, quality, self.examples.texts, self._batch_size, seen)
         seconds = time.perf_counter() - started
+        rate = noise_rate(quality, proposed.sampled)
         found = write_scan(
-            self.options, self.examples, self.names, quality, seconds, self._unlabelled, self._others
+            self.options, self.examples, self.names, quality, rate, seconds, self._unlabelled, self._others
         )
         # only now: a full disk leaves all as it was
-        self.quality, self._issues = quality, found.audit.issues
+        self.quality, self._found = quality, found
         self._batch = list(zip(proposed.rows.tolist(), proposed.reason, strict=True))
         self._patterns_before += len(self.patterns)
         self.patterns = self._patterns(verified)
         self._compare(verified)
-        self._summary = self._summed_up(verified, proposed.sampled, time.perf_counter() - started)
+        self._summary = self._summed_up(verified, rate, time.perf_counter() - started)
 
     def _patterns(self, verified: npt.NDArray[np.int64]) -> list[Pattern]:
         """Patterns by rows that somebody has looked at: a rule that was believed is no evidence."""
@@ -276,22 +280,14 @@ class Review:
             self._calm_answers = self._calm_answers + max(answered - count, 0) if calm else 0
         self._last = self.quality, verified, answered
 
-    def _summed_up(
-        self, verified: npt.NDArray[np.int64], sampled: npt.NDArray[np.float64], seconds: float
-    ) -> dict[str, Any]:
+    def _summed_up(self, verified: npt.NDArray[np.int64], rate: NoiseRate, seconds: float) -> dict[str, Any]:
         quality, listed = self.quality, self.quality.is_label_issue & (verified < 0)
         listed[[row for row, one in self._answers.items() if one.action == "drop"]] = False
-        rate, interval, size = quality.noise_rate, quality.noise_rate_interval, 0
-        drawn = int(((sampled > 0) & (verified >= 0)).sum())
-        if drawn >= _FEWEST_SAMPLED:
-            p = quality.clean_probability if quality.blind_probability is None else quality.blind_probability
-            rate, interval = noise_rate_from_sample(p, verified, self.given, sampled)
-            size = drawn
         return {
             "rows": len(self.examples),
-            "noise_rate": rate,
-            "noise_rate_interval": interval,
-            "random_rows": size,
+            "noise_rate": rate.rate,
+            "noise_rate_interval": rate.interval,
+            "random_rows": rate.random_rows,
             "listed": int(listed.sum()),
             "listed_precision": float((1 - quality.clean_probability[listed]).mean())
             if listed.any()
@@ -348,7 +344,8 @@ class Review:
         }
 
     def _suspicious(self) -> list[dict[str, Any]]:
-        rows = self._issues[~self._issues["row"].isin(self.examples.rows[list(self._answers)])].head(_LISTED)
+        issues = self._found.audit.issues
+        rows = issues[~issues["row"].isin(self.examples.rows[list(self._answers)])].head(_LISTED)
         return [
             {
                 "row": int(row),

@@ -82,7 +82,8 @@ def render(record: RunRecord) -> str:
     template = environment.get_template("page.html")
     page: str = template.render(values, rows=None)
     if record.audit is not None:
-        rows = row_columns(record.audit.issues, record.audit.labels, _BUDGET - len(page.encode()))
+        left = _BUDGET - len(page.encode())
+        rows = row_columns(record.audit.issues, record.audit.labels, left, record.proposed)
         page = template.render(values, rows=rows, row_data=Markup(embedded_json(rows)))  # noqa: S704
     return page
 

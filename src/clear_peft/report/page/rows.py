@@ -15,17 +15,21 @@ TEXT_CHARACTERS = 2_000
 _BYTES_PER_ROW = 64
 
 
-def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dict[str, Any]:
+def row_columns(
+    issues: pd.DataFrame, labels: Sequence[str], budget: int, proposed: Sequence[int] = ()
+) -> dict[str, Any]:
     """The most suspicious rows that fit, for the page's table; none that a person has looked at already.
 
     Args:
         issues: ``Audit.issues``, most suspicious first.
         labels: Names of the classes; a name in the table that is not among them is added.
         budget: Bytes that the rows may take up in the page.
+        proposed: Rows that somebody should look at first. Default: none.
 
     Returns:
         ``labels`` and ``splits`` (names), ``total`` (rows of the table), ``shown`` (rows that follow),
-        ``cut`` (number of texts that were cut), ``lengths`` (characters of each cut text, by position), and
+        ``cut`` (number of texts that were cut), ``lengths`` (characters of each cut text, by position),
+        ``proposed`` (positions among the rows that follow), and
         a list per column: ``row``, ``text``, ``given``, ``predicted`` (positions in the names), ``clean``,
         ``quality``, ``issue``, ``group``, ``conflict`` (0 or 1), and where there are such ``split``
         (positions) and ``id``.
@@ -55,7 +59,8 @@ def row_columns(issues: pd.DataFrame, labels: Sequence[str], budget: int) -> dic
     if ids is not None:
         columns["id"] = ids[:shown]
     facts: Mapping[str, Any] = {"labels": names, "splits": splits, "total": total, "shown": shown}
-    return {**facts, "cut": len(lengths), "lengths": lengths, **columns}
+    first = np.flatnonzero(issues["row"].isin(list(proposed))).tolist()
+    return {**facts, "cut": len(lengths), "lengths": lengths, "proposed": first, **columns}
 
 
 def _fitting(texts: Sequence[str], ids: Sequence[str] | None, budget: int) -> int:

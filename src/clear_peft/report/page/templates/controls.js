@@ -12,7 +12,7 @@ function counted(names, column) {
 }
 
 function mountFilters(rows, initial, setFilter) {
-  options(find("show"), Object.entries(SHOW_OPTIONS));
+  options(find("show"), Object.entries(SHOW_OPTIONS).filter(([name]) => name !== "proposed" || rows.proposed.length));
   options(find("decision"), Object.entries(DECISION_OPTIONS));
   options(find("given"), counted(rows.labels, rows.given));
   options(find("predicted"), counted(rows.labels, rows.predicted));

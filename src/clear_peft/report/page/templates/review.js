@@ -2,7 +2,7 @@
 
 const PER_PAGE = 50;
 
-const SHOW_OPTIONS = { listed: "Listed rows", all: "All rows", unlisted: "Not listed", conflict: "Duplicates, other label" };
+const SHOW_OPTIONS = { listed: "Listed rows", all: "All rows", unlisted: "Not listed", conflict: "Duplicates, other label", proposed: "To look at first" };
 const DECISION_OPTIONS = { [ANY]: "Any", open: "Not looked at", done: "Looked at", keep: "Keep", relabel: "Relabel", drop: "Drop" };
 
 function makeReview(rows, key) {
@@ -186,6 +186,10 @@ function makeReview(rows, key) {
   }
 
   mountFilters(rows, initial, setFilter);
+  find("show-proposed")?.addEventListener("click", () => {
+    setFilter({ ...NO_FILTER, show: "proposed" });
+    move(0, { focus: true });
+  });
   mountHeadings(() => sort, (chosen) => {
     sort = chosen;
     choose();

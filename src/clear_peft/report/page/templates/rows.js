@@ -16,6 +16,7 @@ const SHOWN = {
   listed: (rows, i) => rows.issue[i] === 1,
   unlisted: (rows, i) => rows.issue[i] === 0,
   conflict: (rows, i) => rows.conflict[i] === 1,
+  proposed: (rows, i) => rows.proposed.includes(i),
 };
 
 function searching(rows, words) {
