@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clear_peft.audit import rare_classes, table_issues
+from clear_peft.audit import rare_classes, said_issues, table_issues
 
 NAMES = ("Billing", "sign-in help")
 
@@ -68,3 +68,9 @@ def test_rare_classes_are_those_of_datalab():
         lab.find_issues(issue_types={"class_imbalance": {}})
         flagged = lab.get_issues("class_imbalance")["is_class_imbalance_issue"].to_numpy()
         assert rare_classes(given, ("a", "b", "c")) == (["c"] if flagged.any() else [])
+
+
+def test_counts_are_said_in_words():
+    counts = {"outlier": 1, "near_duplicate": 1200, "only_code": 0}
+    assert said_issues(counts) == "1,200 near duplicates, 1 outlier"
+    assert said_issues({}) == ""

@@ -230,3 +230,31 @@ def test_the_report_proposes_rows_and_a_scan_counts_the_random_ones(cli, place, 
     assert said["random_rows"] >= 10
     low, high = said["noise_rate_interval"]
     assert low <= (table["label"] != table["clean_label"]).mean() <= high
+
+
+@pytest.mark.filterwarnings("ignore:.*they have no label:clear_peft.errors.ClearWarning")
+def test_rows_without_a_label_are_predicted_by_verified_rows_too(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    true = np.repeat([0, 1, 2], 60)
+    features = 3 * np.eye(8)[true] + 0.5 * rng.normal(size=(180, 8))
+    given = np.array(["ale", "bun", "cod"], dtype=object)[
+        np.where((true == 2) & (rng.random(180) < 0.7), 0, true)
+    ]
+    checked = np.where(rng.random(180) < 0.3, np.array(["ale", "bun", "cod"], dtype=object)[true], "")
+    left = np.flatnonzero((true == 2) & (checked == ""))[:10]
+    given[left] = ""
+    np.save(tmp_path / "features.npy", features)
+    pd.DataFrame({"text": [f"row {i}" for i in range(180)], "label": given, "checked": checked}).to_csv(
+        tmp_path / "table.csv", index=False
+    )
+
+    def predicted(*words):
+        source = ("--data", tmp_path / "table.csv", "--embeddings", tmp_path / "features.npy", "--overwrite")
+        done = cli("scan", *source, "--output", tmp_path / "scan", *words)
+        assert done.status == 0, done.err
+        found = pd.read_csv(tmp_path / "scan" / "unlabelled.csv")
+        assert sorted(found["row"]) == left.tolist()
+        return set(found["predicted_label"])
+
+    assert "ale" in predicted()
+    assert predicted("--verified-column", "checked") == {"cod"}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,12 @@ import pandas as pd
 
 from clear_peft.label_quality.neighbours import neighbours
 
-#: What is looked for, and what it is called in a sentence.
+#: What is looked for, and what one and several of them are called in a sentence.
 TABLE_ISSUES = {
-    "near_duplicate": "near duplicates",
-    "outlier": "outliers",
-    "only_label_name": "texts that are only a label's name",
-    "only_code": "texts that are only a number or code",
+    "near_duplicate": ("near duplicate", "near duplicates"),
+    "outlier": ("outlier", "outliers"),
+    "only_label_name": ("text that is only a label's name", "texts that are only a label's name"),
+    "only_code": ("text that is only a number or code", "texts that are only a number or code"),
 }
 # Datalab's: of the share that each class has if all are of one size
 _RARE = 0.1
@@ -26,6 +26,16 @@ _DIGITS = 1 / 3
 # characters of a name or code; texts of many thousands are not looked through
 _LONGEST = 200
 _NO_WORD = re.compile(r"[\W_]+")
+
+
+def said_issues(counts: Mapping[str, int]) -> str:
+    """How many issues there are of each kind, as "1 outlier, 2 near duplicates"; empty where there is none.
+
+    Args:
+        counts: Issues by kind, a key of ``TABLE_ISSUES``.
+    """
+    found = ((counts.get(kind, 0), said) for kind, said in TABLE_ISSUES.items())
+    return ", ".join(f"{count:,} {said[count != 1]}" for count, said in found if count)
 
 
 def table_issues(

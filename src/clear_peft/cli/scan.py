@@ -163,13 +163,12 @@ def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
             f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {counted(pair['rows'], 'row')}"
             for pair in values["confused"]
         ]
-    from clear_peft.audit import TABLE_ISSUES
+    from clear_peft.audit import said_issues
 
-    others = [f"{count} {TABLE_ISSUES[kind]}" for kind, count in values["table_issues"].items() if count]
     return [
         *lines,
         f"All rows: {values['label_issues']}",
-        f"Other issues: {', '.join(others) or 'none'}: {values['other_issues']}",
+        f"Other issues: {said_issues(values['table_issues']) or 'none'}: {values['other_issues']}",
         f"Report: {values['report']}",
         f"{values['seconds']:.1f} seconds",
     ]

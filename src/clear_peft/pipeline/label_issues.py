@@ -230,7 +230,7 @@ class Judged:
 
     Attributes:
         probe: The probe that was fitted.
-        quality: Of the labels, as if no row was verified.
+        quality: Of the labels.
         features: (N, D) or (N, V, D).
         copies: Group of the copies of each row, (N,).
         prior_scores: Likeness to the names of the classes, (N, C); None without.
@@ -242,23 +242,28 @@ class Judged:
     copies: npt.NDArray[np.integer]
     prior_scores: npt.NDArray[np.floating] | None
 
-    def believing(self, verified: npt.NDArray[np.integer] | None) -> LabelQuality:
-        """Judge the rows by true classes of verified rows, (N,), -1 elsewhere; None: there are none."""
+    def believing(self, verified: npt.NDArray[np.integer] | None) -> "Judged":
+        """The rows judged by true classes of verified ones, (N,), -1 elsewhere; None: there are none.
+
+        Args:
+            verified: All of them: those that it was judged by before do not count any more.
+        """
         if verified is None:
-            return self.quality
-        return with_verified(
+            return self
+        probe, quality = with_verified(
             self.probe,
             self.quality,
             self.features,
             verified,
             copies=self.copies,
             prior_scores=self.prior_scores,
-        )[1]
+        )
+        return replace(self, probe=probe, quality=quality)
 
-    def predict(
+    def unlabelled(
         self, examples: Examples, names: LabelNames, *, embeddings: npt.ArrayLike | None = None, **source: Any
-    ) -> npt.NDArray[np.floating]:
-        """Probabilities of the classes of rows without a label, (N, C).
+    ) -> "Unlabelled":
+        """Rows without a label, for its predictions.
 
         Args:
             examples: N rows.
@@ -268,8 +273,30 @@ class Judged:
         """
         if embeddings is not None:
             embeddings = checked_embeddings(embeddings, len(examples), "embeddings")
-        features, prior = _features(examples, names, embeddings, **source)
-        return self.probe.judge(features, np.zeros(len(examples), np.int64), prior).pred_probs
+        return Unlabelled(examples, names, *_features(examples, names, embeddings, **source))
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Rows without a label, and what their classes are predicted by.
+
+    Attributes:
+        examples: N rows.
+        names: Names of the C classes.
+        features: (N, D) or (N, V, D).
+        prior_scores: Likeness to the names of the classes, (N, C); None without.
+    """
+
+    examples: Examples
+    names: LabelNames
+    features: npt.NDArray[np.floating]
+    prior_scores: npt.NDArray[np.floating] | None
+
+    def to_label_next(self, judged: Judged) -> pd.DataFrame:
+        """As ``what_to_label_next``, by the probe of other rows."""
+        any_label = np.zeros(len(self.examples), np.int64)
+        found = judged.probe.judge(self.features, any_label, self.prior_scores).pred_probs
+        return what_to_label_next(self.examples, found.max(axis=1), found.argmax(axis=1), self.names)
 
 
 def judge(
@@ -396,7 +423,7 @@ def assess(
     """
     if pred_probs is None:
         judged = judge(examples, names, has_texts=has_texts, place=place, **source)
-        return judged.believing(examples.verified)
+        return judged.believing(examples.verified).quality
     assert examples.labels is not None  # a label column was asked for
     pred_probs = checked_pred_probs(pred_probs, len(examples), names.names, place or "pred_probs")
     _, groups = _copies_and_groups(examples, has_texts, None)

@@ -26,6 +26,7 @@ from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
 from clear_peft.pipeline.label_issues import (
     Judged,
+    Unlabelled,
     assess,
     check_sources,
     default_model,
@@ -171,8 +172,10 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
             left = np.asarray(_rows(probabilities, unlabelled, table))
             next_rows = what_to_label_next(unlabelled, left.max(axis=1), left.argmax(axis=1), names)
     else:
-        judged, next_rows = judge_rows(options, table, has_texts, reporter)
-        quality = judged.believing(examples.verified)
+        judged, left_over = judge_rows(options, table, has_texts, reporter)
+        judged = judged.believing(examples.verified)
+        quality = judged.quality
+        next_rows = None if left_over is None else left_over.to_label_next(judged)
     _say_if_no_better_than_chance(quality, len(names.names))
     others = other_issues(examples, names, judged, has_texts, reporter)
     rate, proposed = NoiseRate(quality.noise_rate, quality.noise_rate_interval, 0), None
@@ -200,7 +203,7 @@ def scan_folder(options: ScanOptions) -> Path:
 
 def judge_rows(
     options: ScanOptions, table: LoadedTable, has_texts: bool, reporter: "Reporter"
-) -> tuple[Judged, pd.DataFrame | None]:
+) -> tuple[Judged, Unlabelled | None]:
     """Judge the rows of a table by probes, as if no row was verified.
 
     Args:
@@ -210,7 +213,7 @@ def judge_rows(
         reporter: Told what is being done.
 
     Returns:
-        The judgement, and what to label next of the rows without a label; None where all have one.
+        The judgement, and the rows without a label; None where all have one.
     """
     names, others = table.names, table.unlabelled
     assert names is not None  # there is a label column
@@ -219,8 +222,7 @@ def judge_rows(
     judged = judge(table.examples, names, embeddings=_rows(embeddings, table.examples, table), **by)
     if others is None:
         return judged, None
-    left = judged.predict(others, names, embeddings=_rows(embeddings, others, table), **by)
-    return judged, what_to_label_next(others, left.max(axis=1), left.argmax(axis=1), names)
+    return judged, judged.unlabelled(others, names, embeddings=_rows(embeddings, others, table), **by)
 
 
 def _rows(array: Any, examples: Examples, table: LoadedTable) -> Any:

@@ -239,14 +239,16 @@ class Review:
 
     def _judge_anew(self, started: float) -> None:
         verified = self.verified
-        quality = self._judged.believing(verified if (verified >= 0).any() else None)
+        judged = self._judged.believing(verified if (verified >= 0).any() else None)
+        quality, unlabelled = judged.quality, self._unlabelled
+        to_label = None if unlabelled is None else unlabelled.to_label_next(judged)
         seen = np.zeros(len(self.examples), bool)
         seen[list(self._answers)] = True
         proposed = propose(self._judged.features, quality, self.examples.texts, self._batch_size, seen)
         seconds = time.perf_counter() - started
         rate = noise_rate(quality, proposed.sampled)
         found = write_scan(
-            self.options, self.examples, self.names, quality, rate, seconds, self._unlabelled, self._others
+            self.options, self.examples, self.names, quality, rate, seconds, to_label, self._others
         )
         # only now: a full disk leaves all as it was
         self.quality, self._found = quality, found

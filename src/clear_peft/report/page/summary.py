@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clear_peft.audit import TABLE_ISSUES, Audit, to_check
+from clear_peft.audit import Audit, said_issues, to_check
 from clear_peft.files import plain_json
 from clear_peft.report.page.embedding import showable
 from clear_peft.report.record import RunRecord
@@ -56,7 +56,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("PEFT method", peft or ("none: all weights are trained" if method else None)),
         ("Training method", _with_preset(method, config.get("preset"))),
         ("Rows", _row_counts(metrics.get("rows") or {})),
-        ("Other issues of the table", _other_issues(metrics.get("table_issues") or {})),
+        ("Other issues of the table", said_issues(metrics.get("table_issues") or {})),
         ("Copies of training rows", _row_counts(metrics.get("leaks") or {})),
         ("Texts cut at the most tokens", _row_counts(metrics.get("cut_texts") or {})),
         ("Epochs", _epoch_counts(record)),
@@ -142,10 +142,6 @@ def _with_preset(method: str | None, preset: str | None) -> str | None:
 
 def _row_counts(rows: Mapping[str, Any]) -> str:
     return ", ".join(f"{count:,} {part}" for part, count in rows.items() if count is not None)
-
-
-def _other_issues(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts[kind]:,} {said}" for kind, said in TABLE_ISSUES.items() if counts.get(kind))
 
 
 def _epoch_counts(record: RunRecord) -> str | None:
