@@ -93,6 +93,13 @@ def test_sft_with_trl(run, model, tmp_path):
     sizes = {"vocab_size": len(tokenizer), "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
     config = GPT2Config(**sizes, bos_token_id=2, eos_token_id=3)
     GPT2LMHeadModel(config).save_pretrained(causal)
-    said = run("sft_with_trl.py", "--data", "train.csv", "--encoder", model, "--model", str(causal))
+    table = pd.read_csv("train.csv")
+    pairs = {
+        "prompt": table["text"] + ": what is it about?",
+        "completion": " " + table["clean_label"] + " and " + table["text"],
+    }
+    pd.DataFrame(pairs).to_csv("pairs.csv", index=False)
+    said = run("sft_with_trl.py", "--data", "pairs.csv", "--encoder", model, "--model", str(causal))
+    assert "of 120 responses look wrong" in said
     assert "Gates for 2 blocks" in said
     assert (tmp_path / "sft" / "adapter_model.safetensors").is_file()

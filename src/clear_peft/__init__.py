@@ -10,11 +10,13 @@ __all__ = [
     "CleaRClassifier",
     "CleaRConfig",
     "CleaRTrainer",
+    "CleanRouting",
     "InputError",
     "LabelQuality",
     "Router",
     "__version__",
     "find_label_issues",
+    "find_response_issues",
     "preset",
 ]
 __getattr__ = lazy_attributes(
@@ -23,9 +25,11 @@ __getattr__ = lazy_attributes(
         "CleaRClassifier": "clear_peft.classifier",
         "CleaRConfig": "clear_peft.trainer",
         "CleaRTrainer": "clear_peft.trainer",
+        "CleanRouting": "clear_peft.trainer",
         "LabelQuality": "clear_peft.label_quality",
         "Router": "clear_peft.routing",
         "find_label_issues": "clear_peft.pipeline",
+        "find_response_issues": "clear_peft.pipeline",
         "preset": "clear_peft.trainer",
     },
 )

