@@ -89,10 +89,11 @@ def judged(pairs: Any, among: str, rate: float, seed: int, model: "LanguageModel
     figures = [1 - p.mean(), listed.sum(), wrong[listed].mean() if listed.any() else np.nan]
     figures.append(listed[wrong].mean() if wrong.any() else np.nan)
     rivals = [1 - p]
-    if model is not None:
+    if model is not None and wrong.any():
         loss = model.losses(prompts, responses)
         rivals += [loss, loss - model.losses([""] * len(prompts), responses)]
     figures += [average_precision_score(wrong, each) if wrong.any() else np.nan for each in rivals]
+    figures += [np.nan] * (3 - len(rivals))
     cells = [among, f"{wrong.mean():.2f}", str(seed), *(f"{each:.3g}" for each in figures)]
     return f"| {' | '.join(cells)} |"
 
@@ -131,7 +132,7 @@ class LanguageModel:
 
     def _loaded(self) -> Any:
         return AutoModelForCausalLM.from_pretrained(
-            self._file.parent, gguf_file=self._file.name, dtype=torch.float32
+            self._file.parent, gguf_file=self._file.name, dtype=torch.bfloat16
         )
 
     def tokens(self, prompts: list[str], responses: list[str]) -> list[dict[str, list[int]]]:

@@ -1,10 +1,21 @@
 """The examples run, on small tables and with a tiny model."""
 
 import runpy
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+import torch
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 from pages import ROOT
 from tiny_text import keyword_table, tiny_checkpoint
@@ -60,6 +71,31 @@ def test_classify_csv(run):
     said = run("classify_csv.py", "--data", "messy.csv", "--epochs", "2", "--output", "classifier")
     assert "Left out: 5 rows without text or label, 1 rows of rare classes" in said
     assert "of 114 labels look wrong" in said
+
+
+def test_classify_images(run, tmp_path):
+    pixels, rng = tmp_path / "vit", np.random.default_rng(0)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(pixels)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(0)
+    config = ViTConfig(**sizes, image_size=16, patch_size=4, initializer_range=0.2)
+    ViTForImageClassification(config).save_pretrained(pixels)
+    wrong = set()
+    for i in range(90):
+        truly, given = i % 3, (i + (i % 5 == 0)) % 3
+        values = rng.integers(0, 80, size=(16, 16, 3))
+        values[..., truly] += 150
+        file = tmp_path / "photos" / ("red", "green", "blue")[given] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values.astype(np.uint8)).save(file)
+        if truly != given:
+            wrong.add(f"{i}.png")
+    said = run("classify_images.py", "--data", "photos", "--model", str(pixels), "--epochs", "3")
+    issues = pd.read_csv("images/label_issues.csv")
+    listed = {Path(file).name for file in issues["file"].head(len(wrong))}
+    assert len(listed & wrong) > 0.8 * len(wrong)
+    assert f"{issues['is_label_issue'].sum()} of 90 labels look wrong" in said
+    assert (tmp_path / "images" / "adapter_model.safetensors").is_file()
 
 
 def test_correct_and_train_again(run):
