@@ -88,6 +88,11 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             classes count alike; ``none``.
         device: Where to train and predict: ``auto``, a CUDA GPU if there is one, else the CPU; ``cpu``,
             ``cuda``, ``mps`` or ``xpu``.
+        dtype: Precision of the weights of the base model: ``float32``, ``bfloat16``, ``float16``, or
+            ``auto``, as in the checkpoint.
+        quantization: ``4bit`` or ``8bit``: the linear layers of the base model are quantized. Default: they
+            are not. Needs bitsandbytes.
+        gradient_checkpointing: Whether activations are computed again in the backward: slower, less memory.
         training: Further settings of ``CleaRConfig`` by name. Default: none.
         trust_remote_code: Whether code that comes with a hub model may run.
         random_state: Seed; the same gives the same classifier. Of a ``RandomState``, or None for NumPy's
@@ -133,6 +138,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         select_by: str | None = None,
         class_weights: str = "none",
         device: str = "auto",
+        dtype: str = "float32",
+        quantization: str | None = None,
+        gradient_checkpointing: bool = False,
         training: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         random_state: int | np.random.RandomState | None = 0,
@@ -152,6 +160,9 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         self.select_by = select_by
         self.class_weights = class_weights
         self.device = device
+        self.dtype = dtype
+        self.quantization = quantization
+        self.gradient_checkpointing = gradient_checkpointing
         self.training = training
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
@@ -329,7 +340,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         with program_left_alone(quiet=not made.verbose):
             tokenizer = load_tokenizer(str(adapter), trust_remote_code=trust_remote_code)
             names = names_of(classes)
-            base = load_classifier(config.model, names, tokenizer, trust_remote_code=trust_remote_code)
+            base = load_classifier(config.model, names, tokenizer, **config.loading, device=place)
             made.model_, made.tokenizer_ = load_adapter(base, adapter).to(place), tokenizer
         check_length(made.model_, config.max_length)
         made.classes_, made.temperature_, made._max_length = classes, temperature, config.max_length

@@ -20,6 +20,8 @@ _NOISE = (
     ("transformers.trainer_utils", "mtime may not be reliable"),
     # the exporter to ONNX knows operators of models of images, too
     ("torch.onnx._internal.exporter._registration", "torchvision is not installed"),
+    # said wherever bitsandbytes is installed, whatever it is to do: its own kernels will do
+    ("bitsandbytes.backends.cpu.ops", "from kernels-community"),
 )
 # bars of libraries, which would cut through our own: `Output.step` shows one where it pays
 _BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -122,10 +122,17 @@ def facts_of(
         },
         "method": config.method,
         "peft": config.peft if get_method(config.method).adapter else None,
+        **_not_quantized(trainer.model),
         "seed": config.seed,
         "training": trainer.args.own,
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
+
+
+def _not_quantized(model: Any) -> dict[str, list[str]]:
+    """What is not, of a quantized base model: whoever loads it again has to say so."""
+    how = getattr(model.config, "quantization_config", None)
+    return {} if how is None else {"not_quantized": how.llm_int8_skip_modules}
 
 
 def has_found_noise(trainer: CleaRTrainer) -> bool:

@@ -18,7 +18,7 @@ from clear_peft.errors import InputError
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.progress import Silent
 from clear_peft.pipeline.splits import Tables
-from clear_peft.pipeline.training import arguments_of, tokens_of, trainer_of, tuned
+from clear_peft.pipeline.training import arguments_of, check_precision, tokens_of, trainer_of, tuned
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.trainer import CleaRTrainer
 from clear_peft.trainer.sampler import WeightedLengthSampler
@@ -52,7 +52,8 @@ def trained(
     tokenizer = load_tokenizer(
         config.model, trust_remote_code=config.trust_remote_code, long_texts=config.long_texts
     )
-    base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
+    base = load_classifier(config.model, tables.names, tokenizer, **config.loading, device=arguments.device)
+    check_precision(base.dtype, arguments)
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)
     kind = None if row_weights is None else partial(SampledByWeight, row_weights)

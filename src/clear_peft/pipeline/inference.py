@@ -64,7 +64,8 @@ def load_run(folder: str | os.PathLike[str], *, device: str = "auto", trust_remo
     tuned = get_method(config.method).adapter
     base = config.model if tuned else str(adapter)
     try:
-        model = load_classifier(base, names, tokenizer, trust_remote_code=trust_remote_code, new_head=tuned)
+        loading = config.loading | {"device": place, "trust_remote_code": trust_remote_code}
+        model = load_classifier(base, names, tokenizer, **loading, new_head=tuned)
     except InputError as error:
         config_file = Path(folder) / CONFIG_NAME
         hint = f"if the model has moved, write its place into {config_file}."
@@ -92,7 +93,9 @@ def _logits_of_tokens(model: Any, tokenizer: Any, tokens: Any) -> np.ndarray:
     device = next(model.parameters()).device
     lengths = np.asarray(tokens["length"])
     dataset = with_ids(tokens.remove_columns([c for c in ("labels", "length") if c in tokens.column_names]))
-    with torch.autocast(device.type, torch.bfloat16) if bf16_pays(device.type) else nullcontext():
+    # a CPU does not mix the two kinds of half precision
+    in_bf16 = bf16_pays(device.type) and model.dtype != torch.float16
+    with torch.autocast(device.type, torch.bfloat16) if in_bf16 else nullcontext():
         return predict_logits(
             model,
             dataset,

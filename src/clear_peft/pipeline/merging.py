@@ -50,15 +50,21 @@ def export(
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Raises:
-        InputError: If the run is not finished, its PEFT method adds what is no weight of the model, the
-            folder must not or cannot be written to, or what was asked for in ONNX needs a package, cannot be
-            exported or is another model. Then nothing is written.
+        InputError: If the run is not finished, its base model is quantized, its PEFT method adds what is no
+            weight of the model, the folder must not or cannot be written to, or what was asked for in ONNX
+            needs a package, cannot be exported or is another model. Then nothing is written.
     """
     if onnx:
         check_onnx_installed()
     target = Path(output)
     _check_target(target, overwrite=overwrite)
+    if layout.read_finished(folder)[0].quantization is not None:
+        raise InputError(
+            f"The base model of {folder} is quantized, and an adapter cannot be merged into rounded weights: "
+            f"load {Path(folder) / layout.ADAPTER} beside it instead."
+        )
     run = load_run(folder, device="cpu", trust_remote_code=trust_remote_code)
+    run.model.float()
     batch = run.tokenizer(list(run.names.names), padding=True, return_tensors="pt")
     model = run.model.eval()
     with torch.inference_mode():

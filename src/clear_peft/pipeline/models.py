@@ -1,5 +1,6 @@
 """Pretrained models and tokenizers, by hub name or path."""
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from clear_peft.data import LabelNames
 from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import ClearWarning, InputError
+from clear_peft.pipeline.quantization import check_installed, kept_exact, settings
+from clear_peft.tuners.anatomy import head_names, pooler_names
 
 # what transformers raises over a name, a folder or a file that is not what it should be; ImportError where
 # a tokenizer needs a package that is not installed
@@ -28,6 +31,7 @@ _REFUSALS = (
     SafetensorError,
 )
 _LAYER = re.compile(r"\.\d+\.")  # layers are numbered, heads and poolers are not
+_READ_FROM_THE_END = {"xlnet"}  # padded on the left
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False, long_texts: str | None = None) -> Any:
@@ -57,21 +61,39 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False, long_texts: st
 
 
 def load_classifier(
-    name: str, names: LabelNames, tokenizer: Any, *, trust_remote_code: bool = False, new_head: bool = True
+    name: str,
+    names: LabelNames,
+    tokenizer: Any,
+    *,
+    dtype: str = "float32",
+    quantization: str | None = None,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+    new_head: bool = True,
 ) -> Any:
-    """Load a pretrained model with a classification head for the given labels, in float32.
+    """Load a pretrained model with a classification head for the given labels.
+
+    Decoders read a text off its last token that is no padding. So the model takes for padding what the
+    tokenizer pads with, and the tokenizer pads on the right, where padding shifts no position.
 
     Args:
         name: Hub name or path.
         names: The labels.
-        tokenizer: The model's tokenizer.
+        tokenizer: The model's tokenizer; its padding side is set.
+        dtype: Of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``, as in the checkpoint.
+        quantization: ``4bit`` or ``8bit``: the linear layers, but for head and pooler, are quantized by
+            bitsandbytes. Default: they are not.
+        device: Where a quantized model is put, and will run. Any other is on the CPU at first.
         trust_remote_code: Whether code that comes with the model may run. Default False.
         new_head: Whether a head of another size may be replaced by a new one. Default True.
 
     Raises:
-        InputError: If there is no such model, or its architecture has no classification head.
+        InputError: If there is no such model, its architecture has no classification head, or bitsandbytes is
+            not installed.
     """
     labels = dict(enumerate(names.names))
+    if quantization is not None:
+        check_installed()
     with _loading("model", name):
         config = AutoConfig.from_pretrained(
             name,
@@ -84,19 +106,42 @@ def load_classifier(
                 f"{config.model_type!r}, the architecture of {name!r}, has no sequence-classification head "
                 "in transformers: choose another model."
             )
-        if config.pad_token_id is None:
-            config.pad_token_id = tokenizer.pad_token_id
+        if getattr(config, "quantization_config", None) is not None:
+            raise InputError(
+                f"The weights of {name!r} are quantized already: give the model that it was made from, and "
+                "quantization."
+            )
+        quantized: dict[str, Any] = {}
+        if quantization is not None:
+            exact = _head_and_pooler(config, trust_remote_code=trust_remote_code)
+            quantized = {
+                "quantization_config": settings(quantization, exact, torch.device(device).type),
+                "device_map": {"": str(device)},
+            }
         model, found = AutoModelForSequenceClassification.from_pretrained(
             name,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             ignore_mismatched_sizes=new_head,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
+            **quantized,
         )
     _warn_of_random_layers(name, found)
-    return model
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if config.model_type not in _READ_FROM_THE_END:
+        tokenizer.padding_side = "right"
+    return model if quantization is None else kept_exact(model)
+
+
+def _head_and_pooler(config: Any, *, trust_remote_code: bool) -> list[str]:
+    """What is trained as a whole, of a model that has not been loaded."""
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(
+            copy.deepcopy(config), trust_remote_code=trust_remote_code
+        )
+    return [*head_names(model), *pooler_names(model)]
 
 
 def load_encoder(name: str, *, trust_remote_code: bool = False) -> Any:

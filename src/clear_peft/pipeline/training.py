@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+import torch
 from transformers import EvalPrediction, PrinterCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
 
@@ -20,6 +21,7 @@ from clear_peft.baselines.confident_learning import Findings
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
+from clear_peft.hardware import choose_device
 from clear_peft.pipeline import distributed
 from clear_peft.pipeline.finalize import measured, quality_of_rows, write_outcome
 from clear_peft.pipeline.inference import logits_of
@@ -40,6 +42,7 @@ from clear_peft.trainer.columns import (
     VERIFIED_COLUMN,
     VOTES_COLUMN,
 )
+from clear_peft.trainer.compat import CHECKPOINTING
 from clear_peft.tuners import build
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
@@ -76,7 +79,8 @@ def train_on(
     tokenizer = load_tokenizer(
         config.model, trust_remote_code=config.trust_remote_code, long_texts=config.long_texts
     )
-    base = load_classifier(config.model, tables.names, tokenizer, trust_remote_code=config.trust_remote_code)
+    base = load_classifier(config.model, tables.names, tokenizer, **config.loading, device=arguments.device)
+    check_precision(base.dtype, arguments)
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)
     tokens = tokens_of(config, tables, tokenizer)
@@ -190,6 +194,8 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
     settings: dict[str, Any] = {
         **preset(config.preset, config.peft, config.device),
         **method.settings,
+        **_half(config),
+        **({CHECKPOINTING: True} if config.gradient_checkpointing else {}),
         "output_dir": config.output,
         "num_train_epochs": config.epochs,
         "per_device_train_batch_size": config.batch_size,
@@ -217,7 +223,28 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
             f"device is {config.device!r}, and transformers takes {arguments.device.type!r}: leave use_cpu "
             "out of training, unset ACCELERATE_USE_CPU, or give device auto."
         )
+    if config.dtype == "float16":
+        check_precision(torch.float16, arguments)
     return arguments
+
+
+def _half(config: RunConfig) -> dict[str, bool]:
+    """What a base model in float16 asks of training on a GPU: gradients that are scaled."""
+    scaled = config.dtype == "float16" and choose_device(config.device) == "cuda"
+    return {"fp16": True, "bf16": False} if scaled else {}
+
+
+def check_precision(dtype: torch.dtype, arguments: CleaRConfig) -> None:
+    """Refuse to train on a base model of a precision in which gradients would vanish.
+
+    Raises:
+        InputError: If it is float16, and gradients are not scaled.
+    """
+    if dtype == torch.float16 and not arguments.fp16:
+        raise InputError(
+            "The base model is in float16, where gradients vanish unless they are scaled, as they are on a "
+            "CUDA GPU with dtype float16: give dtype bfloat16 or float32."
+        )
 
 
 def trainer_of(

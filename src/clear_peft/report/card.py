@@ -130,7 +130,7 @@ def _training(record: RunRecord) -> list[str]:
     if config["method"] == "clear":
         method += f" (clean routing, preset {code_span(config['preset'])})"
     items = [
-        f"Base model: {_source(config['model'])}",
+        f"Base model: {_source(config['model'])}{_precision(config)}",
         f"Table: {_source(config['data'])}" + _counts(rows),
         f"Method: {method}",
         "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
@@ -144,6 +144,15 @@ def _training(record: RunRecord) -> list[str]:
         if config.get(name):
             items.append(f"{what}: {code_span(json.dumps(config[name], default=str), 500)}")
     return items
+
+
+def _precision(config: Mapping[str, Any]) -> str:
+    """In which precision the base model was, where it was not float32, and to how many bits quantized."""
+    dtype, quantization = config.get("dtype", "float32"), config.get("quantization")
+    parts = [] if dtype == "float32" else [f"dtype {code_span(dtype)}"]
+    if quantization:
+        parts.append(f"its linear layers quantized ({code_span(quantization)}, bitsandbytes)")
+    return "".join(f", {part}" for part in parts)
 
 
 def _length(config: Mapping[str, Any]) -> str:
@@ -207,6 +216,7 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
 def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     peft, base = _peft(metrics), hub_name(config["model"])
     code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
+    bits = ", BitsAndBytesConfig" if config.get("quantization") else ""
     folder = "adapter" if peft is not None else "model"
     loading = [
         f'labels = json.loads(({folder} / "labels.json").read_text(encoding="utf-8"))',
@@ -222,6 +232,8 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             "    id2label=dict(enumerate(labels)),",
             "    label2id={name: i for i, name in enumerate(labels)},",
             "    pad_token_id=tokenizer.pad_token_id,",
+            f"    dtype={_dtype(config)},",
+            *_quantization(config, metrics),
             f"    ignore_mismatched_sizes=True{code},",
             ")",
             "model = load_adapter(base, adapter)"
@@ -236,7 +248,7 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
         "import torch",
         *([] if peft is None else [imports]),
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        f"from transformers import AutoModelForSequenceClassification, AutoTokenizer{bits}",
         "",
         f'{folder} = Path("path/to/this/folder")',
         *loading,
@@ -250,6 +262,25 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     ]
     needs = _NEEDS.get(peft, _PLAIN_PEFT)
     return "\n".join([needs, "", "```python", *lines, "```"])
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    dtype = config.get("dtype", "float32")
+    return json.dumps(dtype) if dtype == "auto" else f"torch.{dtype}"
+
+
+def _quantization(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """The argument by which a base model is quantized as it was, in lines; none where it was not."""
+    quantization = config.get("quantization")
+    if not quantization:
+        return []
+    return [
+        "    quantization_config=BitsAndBytesConfig(",
+        f"        load_in_{quantization}=True,",
+        *(['        bnb_4bit_quant_type="nf4",'] if quantization == "4bit" else []),
+        f"        llm_int8_skip_modules={json.dumps(metrics['not_quantized'])},",
+        "    ),",
+    ]
 
 
 def _limitations(metrics: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ from clear_peft.baselines import METHODS, get_method
 from clear_peft.errors import InputError
 from clear_peft.hardware import DEVICES
 from clear_peft.tuners import available_methods
+from clear_peft.tuners.catalogue import ON_QUANTIZED
 
 CONFIG_NAME = "config.yaml"
 _MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
@@ -246,6 +247,24 @@ class RunConfig:
         "auto",
         choices=DEVICES,
     )
+    dtype: str = _option(
+        _MODEL,
+        "Precision of the weights of the base model; auto: as in the checkpoint. Adapter and head are in "
+        "float32.",
+        "float32",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    quantization: str | None = _option(
+        _MODEL,
+        "Quantize the linear layers of the base model to so many bits. Needs bitsandbytes.",
+        None,
+        choices=tuple(ON_QUANTIZED),
+    )
+    gradient_checkpointing: bool = _option(
+        _TRAINING,
+        "Compute activations again in the backward instead of keeping them: slower, in less memory.",
+        False,
+    )
     trust_remote_code: bool = _option(_MODEL, "Run code that comes with a hub model.", False)
     report_to: list[str] = _option(
         _OUTPUT,
@@ -254,7 +273,17 @@ class RunConfig:
         factory=list,
     )
 
-    @field_validator("peft", "method", "preset", "select_by", "class_weights", "device", "long_texts")
+    @field_validator(
+        "peft",
+        "method",
+        "preset",
+        "select_by",
+        "class_weights",
+        "device",
+        "long_texts",
+        "dtype",
+        "quantization",
+    )
     @classmethod
     def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = next(option.choices for option in options() if option.name == info.field_name)
@@ -286,6 +315,44 @@ class RunConfig:
         if value and info.data.get("test") is None:
             raise InputError("test_every_epoch needs a test table: give test.")
         return value
+
+    @field_validator("dtype", "quantization")
+    @classmethod
+    def _leaves_the_base_alone(cls, value: str | None, info: ValidationInfo) -> str | None:
+        method = info.data.get("method", "clear")
+        if value not in ("float32", None) and not get_method(method).adapter:
+            raise InputError(
+                f"{info.field_name} is {value!r}, and {method} trains all weights, which needs them in "
+                "float32: leave it out, or choose another method."
+            )
+        return value
+
+    @field_validator("quantization")
+    @classmethod
+    def _goes_with_the_adapter(cls, value: str | None, info: ValidationInfo) -> str | None:
+        peft = info.data.get("peft", "lora")
+        if value is not None and peft not in ON_QUANTIZED[value]:
+            raise InputError(
+                f"quantization is {value!r}, which does not go with {peft}: leave it out, or choose peft "
+                f"from {', '.join(ON_QUANTIZED[value])}."
+            )
+        return value
+
+    @field_validator("gradient_checkpointing")
+    @classmethod
+    def _runs_again(cls, value: bool, info: ValidationInfo) -> bool:
+        peft, tuned = info.data.get("peft"), get_method(info.data.get("method", "clear")).adapter
+        if value and tuned and peft in ("prefix", "apt"):
+            raise InputError(
+                f"gradient_checkpointing does not go with {peft}, whose vectors a layer is given once: leave it "
+                "out, or choose lora."
+            )
+        return value
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How the base model is loaded: arguments of ``clear_peft.pipeline.models.load_classifier``."""
+        return {name: getattr(self, name) for name in ("dtype", "quantization", "trust_remote_code")}
 
     @property
     def reading(self) -> dict[str, Any]:

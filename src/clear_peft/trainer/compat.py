@@ -5,6 +5,15 @@ the names that the code uses and looks for them in the version that is installed
 divided by the accumulation steps twice.
 """
 
+from transformers import TrainingArguments
+
+# the setting that computes activations again in the backward: until transformers 5.23, and since
+CHECKPOINTING = next(
+    f"{kind}_checkpointing"
+    for kind in ("activation", "gradient")
+    if hasattr(TrainingArguments, f"{kind}_checkpointing")
+)
+
 # overridden
 OVERRIDDEN = {
     "_get_train_sampler": "samples rows in proportion to weights",

@@ -139,6 +139,9 @@ class BottleneckModel(nn.Module):
             layer of the model.
     """
 
+    # what transformers asks, besides whether a model is peft's, before it trains on a quantized base
+    _hf_peft_config_loaded = True
+
     def __init__(self, model: PreTrainedModel, config: BottleneckConfig) -> None:
         super().__init__()
         self.bottleneck_config = _resolve(model, config)

@@ -40,6 +40,11 @@ _PEFT_NAMES = (
 # of every supported version of peft, the paper's four first
 ALL_METHODS = _OWN_NAMES + _PEFT_NAMES
 
+# Methods that leave the weights of the base model alone, or know of bitsandbytes. peft's DoRA of 8-bit layers
+# fails with bitsandbytes 0.50, at least on CPUs.
+_ON_8BIT = ("lora", "adapter", "prefix", "apt", "metapeft")
+ON_QUANTIZED = {"4bit": (*_ON_8BIT, "dora"), "8bit": _ON_8BIT}
+
 # The version of peft from which on a method can be had. BitFit is made of BEFT; loaded by peft 0.19, a saved
 # AdaMSS does not give its logits again.
 _SINCE = {

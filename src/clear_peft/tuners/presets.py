@@ -24,6 +24,7 @@ from clear_peft.tuners.internals import (
 )
 from clear_peft.tuners.names import check_names, check_options
 from clear_peft.tuners.plans import GloraPlan, with_plan
+from clear_peft.tuners.precision import check_quantization, check_trained_in_float32, keep_head_in_float32
 from clear_peft.tuners.prefix import check_takes_prefix, hand_over_prefix
 from clear_peft.tuners.quiet import explained, quiet
 from clear_peft.tuners.relatives import translated
@@ -57,6 +58,8 @@ def build(
 ) -> PeftModel | BottleneckModel:
     """Add a PEFT method to a classification model; the classification head is trained and saved with it.
 
+    Adapter and head are in float32, whatever the precision of the model.
+
     Args:
         model: A transformers model for sequence (or image) classification, changed in place.
         method: One of `available_methods()`. `lora` (r=4, alpha=2r, query and value), `adapter`
@@ -74,8 +77,8 @@ def build(
 
     Raises:
         InputError: The method or an option is unknown, the model has no classification head or an adapter
-            already, a target is not in it, or the method does not fit the architecture. Where peft refuses,
-            the model may have been changed in part: load it afresh.
+            already, a target is not in it, or the method does not fit the architecture, the precision or the
+            quantization of the model, which may have been changed in part: load it afresh.
     """
     if method not in available_methods():
         newer = newer_peft(method)
@@ -93,12 +96,15 @@ def build(
         if isinstance(given.get(option), (list, tuple)):
             _check_names(model, option, given[option])
 
+    check_quantization(model, method)
     built_as, given, plan = translated(method, given)
+    keep_head_in_float32(model)
     built = _built(model, built_as, head, given)
     if isinstance(plan, GloraPlan):
         from clear_peft.tuners.glora import make_supernet  # peft has GLoRA since 0.20
 
         make_supernet(built)
+    check_trained_in_float32(built, method)
     return built if plan is None else with_plan(built, plan)
 
 
@@ -118,6 +124,9 @@ def _built(
             built = build_bitfit(model, [*head, *pooler_names(model)], task_type)
     else:
         built = _build_peft(model, method, head, given, task_type)
+    for name, parameter in built.named_parameters():
+        if ".ranknum." in name:  # AdaLoRA's divisor: where peft 0.21 casts it, it makes it trainable
+            parameter.requires_grad_(False)
     for config in built.peft_config.values():
         if isinstance(getattr(config, "target_modules", None), str):  # peft's own choice may be a pattern
             config.target_modules = sorted(built.base_model.targeted_module_names)
