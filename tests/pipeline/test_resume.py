@@ -5,6 +5,7 @@ import signal
 import textwrap
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,12 @@ def _assert_same(run, other):
         (_Interrupt(stage="Writing"), {}),
         (_Interrupt(epoch=3), {"method": "full"}),
         (_Interrupt(epoch=3), {"peft": "prefix"}),
+        (_Interrupt(epoch=3), {"dtype": "bfloat16"}),
+        pytest.param(
+            _Interrupt(epoch=3),
+            {"quantization": "4bit"},
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),
+        ),
         # over, with nothing to begin anew for, and nothing left to wait for
         (_Interrupt(stage="Writing"), {"preset": "recommended", "training": {"noise_threshold": 1.0}}),
         (_Interrupt(epoch=5), {"method": "early_stopping", "epochs": 12}),

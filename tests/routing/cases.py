@@ -1,16 +1,22 @@
 """The matrix of (tuner × architecture): a new row is one line and earns every check."""
 
 import copy
+import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import peft
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
 
+from clear_peft.pipeline.quantization import check_installed, kept_exact, settings
 from clear_peft.tuners import build
+from clear_peft.tuners.anatomy import head_names, pooler_names
 from clear_peft.tuners.catalogue import newer_peft
+from clear_peft.tuners.precision import keep_head_in_float32
 from tiny_models import tiny
 
 TINY_R = {"r": 4}
@@ -92,13 +98,21 @@ CASES = [
 
 @dataclass
 class Case:
-    """A tiny PEFT model whose adapter has been moved away from the identity, and what it came from."""
+    """A tiny PEFT model whose adapter has been moved away from the identity, and what it came from.
+
+    Attributes:
+        name: The tuner, a hyphen, and the architecture.
+        dtype: Of the base model, but for its head.
+        quantization: Of the base model.
+    """
 
     name: str
+    dtype: torch.dtype = torch.float32
+    quantization: str | None = None
 
     def __post_init__(self) -> None:
         self.tuner, self.architecture = self.name.split("-", 1)
-        self.base, self.batch = tiny(self.architecture)
+        self.base, self.batch = self.fresh()
         self.pristine = copy.deepcopy(self.base)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft's remarks on tiny models
@@ -106,9 +120,30 @@ class Case:
             self.model = self._make().eval()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad and not is_head(name):
+                # peft makes AdaLoRA's divisor trainable where it casts it
+                if parameter.requires_grad and not is_head(name) and ".ranknum." not in name:
                     parameter.add_(0.05 * torch.randn_like(parameter))
         self.plain = copy.deepcopy(self.model)
+
+    def fresh(self) -> tuple[Any, dict[str, Tensor]]:
+        """The base model, as it is loaded, and a batch."""
+        model, batch = tiny(self.architecture)
+        if self.quantization is None:
+            model.to(self.dtype)
+        else:
+            check_installed()
+            exact = [*head_names(model), *pooler_names(model)]
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_pretrained(folder)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    folder,
+                    dtype=self.dtype,
+                    device_map={"": "cpu"},
+                    quantization_config=settings(self.quantization, exact, "cpu"),
+                ).eval()
+            kept_exact(model)
+        keep_head_in_float32(model)
+        return model, batch
 
     def _make(self) -> nn.Module:
         if self.tuner in ("prefix", "apt", "bitfit", "adapter", *RELATIVES):

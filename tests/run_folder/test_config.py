@@ -10,6 +10,7 @@ from clear_peft.pipeline.training import arguments_of
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.config import options, read_yaml
 from clear_peft.trainer.config import LARGER_IS_BETTER
+from clear_peft.tuners import available_methods
 
 NEEDED = {"model": "m", "data": "d.csv", "output": "o"}
 
@@ -65,6 +66,23 @@ def test_a_whole_number_is_a_number():
         ({**NEEDED, "epoch": 1}, "There is no option 'epoch': choose from model, data, output, "),
         ({"model": "m"}, "The run lacks data, output: give a value for each."),
         ({**NEEDED, "test_every_epoch": True}, "test_every_epoch needs a test table: give test."),
+        (
+            {**NEEDED, "dtype": "half"},
+            "There is no dtype 'half': choose from auto, float32, bfloat16, float16.",
+        ),
+        ({**NEEDED, "quantization": "3bit"}, "There is no quantization '3bit': choose from 4bit, 8bit."),
+        *(
+            ({**NEEDED, "quantization": "4bit", "peft": peft}, f"quantization is '4bit', .* with {peft}: ")
+            for peft in ("bitfit", "glora", "rosa", "oft")
+            if peft in available_methods()
+        ),
+        ({**NEEDED, "quantization": "8bit", "peft": "dora"}, "which does not go with dora: leave it out"),
+        ({**NEEDED, "quantization": "4bit", "method": "full"}, "full trains all weights, .* in float32"),
+        ({**NEEDED, "dtype": "auto", "method": "full_early_stopping"}, "dtype is 'auto', and full_early_st"),
+        (
+            {**NEEDED, "peft": "prefix", "gradient_checkpointing": True},
+            "gradient_checkpointing does not go with prefix, .*: leave it out, or choose lora.",
+        ),
     ],
 )
 def test_what_is_too_much_or_missing_is_named(options, sentence):

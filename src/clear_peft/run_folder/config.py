@@ -344,8 +344,8 @@ class RunConfig:
         peft, tuned = info.data.get("peft"), get_method(info.data.get("method", "clear")).adapter
         if value and tuned and peft in ("prefix", "apt"):
             raise InputError(
-                f"gradient_checkpointing does not go with {peft}, whose vectors a layer is given once: leave it "
-                "out, or choose lora."
+                f"gradient_checkpointing does not go with {peft}, whose vectors a layer is given only once: "
+                "leave it out, or choose lora."
             )
         return value
 
