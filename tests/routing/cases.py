@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from clear_peft.pipeline.quantization import check_installed, kept_exact, settings
+from clear_peft.pipeline.quantization import check_installed, settings
 from clear_peft.tuners import build
 from clear_peft.tuners.anatomy import head_names, pooler_names
 from clear_peft.tuners.catalogue import newer_peft
-from clear_peft.tuners.precision import keep_head_in_float32
+from clear_peft.tuners.precision import prepare_base
 from tiny_models import tiny
 
 TINY_R = {"r": 4}
@@ -141,8 +141,7 @@ class Case:
                     device_map={"": "cpu"},
                     quantization_config=settings(self.quantization, exact, "cpu"),
                 ).eval()
-            kept_exact(model)
-        keep_head_in_float32(model)
+        prepare_base(model)
         return model, batch
 
     def _make(self) -> nn.Module:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from clear_peft.data import LabelNames
 from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import ClearWarning, InputError
-from clear_peft.pipeline.quantization import check_installed, kept_exact, settings
+from clear_peft.pipeline.quantization import check_installed, settings
 from clear_peft.tuners.anatomy import head_names, pooler_names
 
 # what transformers raises over a name, a folder or a file that is not what it should be; ImportError where
@@ -132,7 +132,7 @@ def load_classifier(
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if config.model_type not in _READ_FROM_THE_END:
         tokenizer.padding_side = "right"
-    return model if quantization is None else kept_exact(model)
+    return model
 
 
 def _head_and_pooler(config: Any, *, trust_remote_code: bool) -> list[str]:

@@ -2,7 +2,6 @@
 
 import logging
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
@@ -40,16 +39,3 @@ def settings(quantization: str, exact: list[str], device: str) -> BitsAndBytesCo
         bnb_4bit_compute_dtype=torch.bfloat16 if bf16_pays(device) else torch.float32,
         llm_int8_skip_modules=exact,
     )
-
-
-def kept_exact(model: Any) -> Any:
-    """The same model: on a CPU, its 4-bit layers stay what they are in training.
-
-    Where a CPU has AVX-512 BF16, a layer of bitsandbytes 0.50 packs its weights anew in its first forward
-    without a gradient. From then on a kernel computes it that no gradient passes, also in training, with
-    rounded scales, and only where the number of its outputs is a multiple of 32.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return model

@@ -15,7 +15,7 @@ from clear_peft.tuners.apt import APT_FORMAT, AptModel
 from clear_peft.tuners.bottleneck import BOTTLENECK_FORMAT, BottleneckModel
 from clear_peft.tuners.catalogue import ALL_METHODS, newer_peft
 from clear_peft.tuners.names import check_names
-from clear_peft.tuners.precision import keep_head_in_float32
+from clear_peft.tuners.precision import prepare_base
 from clear_peft.tuners.prefix import hand_over_prefix
 from clear_peft.tuners.quiet import quiet
 
@@ -41,7 +41,7 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike[str]) -> Peft
             settings name layers by regular expressions, its weights are not safetensors or do not fit.
     """
     folder = Path(folder)
-    keep_head_in_float32(model)
+    prepare_base(model)
     for name, kind in _OWN_KINDS.items():
         if (folder / name).is_file():
             return kind.from_pretrained(model, folder)

@@ -13,16 +13,23 @@ from clear_peft.tuners.catalogue import ON_QUANTIZED
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def keep_head_in_float32(model: PreTrainedModel) -> None:
-    """Let head and pooler of a model in half precision compute in float32, as adapters do.
+def prepare_base(model: PreTrainedModel) -> None:
+    """Make a base model in half precision, or a quantized one, ready for an adapter; others stay as they are.
 
-    peft trains an adapter in float32 on any base, but copies what is trained as a whole in the precision of
-    the base: in bf16, with 8 bits of precision, small steps would be lost.
+    Head and pooler of a model in half precision compute in float32, as adapters do. peft trains an adapter in
+    float32 on any base, but copies what is trained as a whole in the precision of the base: in bf16, with 8
+    bits of precision, small steps would be lost.
+
+    4-bit layers stay on a CPU what they are in training. Where it has AVX-512 BF16, a layer of bitsandbytes
+    0.50 packs its weights anew in its first forward without a gradient. From then on a kernel computes it
+    that no gradient passes, also in training, with rounded scales, and for some widths alone.
 
     Args:
-        model: A transformers classification model without adapters, changed in place; one in float32 or
-            float64 stays as it is.
+        model: A transformers classification model without adapters, changed in place.
     """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if model.dtype not in _HALF:
         return
     for name in (*head_names(model), *pooler_names(model)):

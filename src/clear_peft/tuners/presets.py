@@ -24,7 +24,7 @@ from clear_peft.tuners.internals import (
 )
 from clear_peft.tuners.names import check_names, check_options
 from clear_peft.tuners.plans import GloraPlan, with_plan
-from clear_peft.tuners.precision import check_quantization, check_trained_in_float32, keep_head_in_float32
+from clear_peft.tuners.precision import check_quantization, check_trained_in_float32, prepare_base
 from clear_peft.tuners.prefix import check_takes_prefix, hand_over_prefix
 from clear_peft.tuners.quiet import explained, quiet
 from clear_peft.tuners.relatives import translated
@@ -98,7 +98,7 @@ def build(
 
     check_quantization(model, method)
     built_as, given, plan = translated(method, given)
-    keep_head_in_float32(model)
+    prepare_base(model)
     built = _built(model, built_as, head, given)
     if isinstance(plan, GloraPlan):
         from clear_peft.tuners.glora import make_supernet  # peft has GLoRA since 0.20
