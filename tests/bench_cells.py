@@ -1,6 +1,7 @@
 """Cells and records for the tests of the bench, and ways to run a cell without training."""
 
 import os
+import signal
 import time
 from dataclasses import asdict
 
@@ -104,3 +105,13 @@ def with_defaults(of, folder, data_dir):
     """As a version of the package would, whose default of ``class_balance`` stands in a file."""
     balance = float((data_dir / "class_balance").read_text())
     return record(of, training={"class_balance": balance, "noise_threshold": of.seed / 10})
+
+
+def dies_once(of, folder, data_dir):
+    """Of some methods, the process is killed: of "mortal" at the first try, of "killed" always."""
+    tries = data_dir / f"{of.key}.tries"
+    with tries.open("a") as file:
+        file.write("x")
+    if of.method == "killed" or (of.method == "mortal" and len(tries.read_text()) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fail_on_paper(of, folder, data_dir)

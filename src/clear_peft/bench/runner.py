@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -31,6 +30,9 @@ from clear_peft.data import check_writable
 from clear_peft.errors import InputError, RunFailedError
 
 Work = Callable[[Cell, Path, Path], dict[str, Any]]
+# each cell with its record, or a sentence if it failed, and its seconds; in the order of their ends
+Ended = Generator[tuple[Cell, dict[str, Any] | str, float]]
+Engine = Callable[[Sequence[Cell], Work, Path], Ended]
 _SPAWN: Any = get_context("spawn")
 # what decides the settings of a cell's training, but for the defaults
 _RECIPE = ("peft", "method", "method_settings", "train")
@@ -63,6 +65,7 @@ def run_grid(
     limit: int | None = None,
     say: Callable[[str], None],
     work: Work = run_cell,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Run the cells that the store lacks; every finished one is in the store at once.
 
@@ -74,6 +77,7 @@ def run_grid(
         limit: Cells to run at most. Default: all.
         say: Told of the progress, a line at a time.
         work: Runs one cell; a function of a module, as another process has to find it.
+        engine: Runs cells by ``work`` on tables of the data folder. Default: processes of this machine.
 
     Raises:
         InputError: If the store is damaged or cannot be written, or a table of the grid is missing, or is
@@ -94,7 +98,11 @@ def run_grid(
     with (
         TemporaryDirectory(prefix="clear-peft-bench-") as scratch,
         # closed before its folder goes, whatever happens here: its processes write there
-        closing(_in_processes(pending, work, Path(scratch), data_dir, workers)) as finished,
+        closing(
+            _in_processes(pending, work, Path(scratch), data_dir, workers)
+            if engine is None
+            else engine(pending, work, data_dir)
+        ) as finished,
     ):
         for number, (cell, record, seconds) in enumerate(finished, start=1):
             if isinstance(record, str):
@@ -160,10 +168,8 @@ def _check_same_recipe(record: Mapping[str, Any], known: Iterable[Mapping[str, A
                 )
 
 
-def _in_processes(
-    cells: Sequence[Cell], work: Work, scratch: Path, data_dir: Path, workers: int
-) -> Generator[tuple[Cell, dict[str, Any] | str, float]]:
-    """Each cell with its record, or a sentence if it failed, and its seconds; in the order of their ends."""
+def _in_processes(cells: Sequence[Cell], work: Work, scratch: Path, data_dir: Path, workers: int) -> Ended:
+    """Run so many cells at a time, each in a process of its own."""
     waiting = iter(cells)
     running: dict[Any, tuple[Cell, BaseProcess, Path, float]] = {}
     try:
@@ -220,17 +226,21 @@ def _threads(count: int) -> Iterator[None]:
 def _child(sender: Connection, work: Work, cell: Cell, folder: Path, data_dir: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
+    sender.send(answer_of(work, cell, folder, data_dir))
+
+
+def answer_of(work: Work, cell: Cell, folder: Path, data_dir: Path) -> dict[str, Any] | str:
+    """Run a cell in a process of its own, quietly: its record, or a sentence if it fails."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
-        answer: dict[str, Any] | str = work(cell, folder, data_dir)
+        return work(cell, folder, data_dir)
     except (InputError, RunFailedError) as error:
-        answer = str(error)
+        return str(error)
     except Exception as error:
-        place = traceback.extract_tb(sys.exc_info()[2])[-1]
+        place = traceback.extract_tb(error.__traceback__)[-1]
         reason = " ".join(str(error).split())
-        answer = f"{type(error).__name__}: {reason} ({Path(place.filename).name}, line {place.lineno})"
-    sender.send(answer)
+        return f"{type(error).__name__}: {reason} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _end_with_parent(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """``clear-peft bench``."""
 
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +9,17 @@ import typer
 
 from clear_peft.cli.options import OUTPUT, FormatOption, PlotFormat, PlotFormatOption
 from clear_peft.cli.output import Format, Output
+from clear_peft.errors import InputError
 
 _GRID, _RESULTS = "Grid", "Results"
+
+
+class Engine(StrEnum):
+    """What runs cells."""
+
+    processes = "processes"
+    ray = "ray"
+
 
 bench = typer.Typer(
     help="Compare methods on a grid of data, noise, PEFT methods and seeds.", no_args_is_help=True
@@ -62,6 +73,23 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Cells to run at most.", min=1, rich_help_panel=_GRID)
     ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="Processes of this machine, or tasks of a Ray cluster (RAY_ADDRESS), whose machines all see "
+            "the data folder.",
+            rich_help_panel=_GRID,
+        ),
+    ] = Engine.processes,
+    cpus: Annotated[
+        float | None, typer.Option(help="CPUs of a cell, with --engine ray.", min=0.1, rich_help_panel=_GRID)
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs of a cell, with --engine ray; 0.25 puts four on one.", min=0, rich_help_panel=_GRID
+        ),
+    ] = None,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Run the cells of a grid that the results file lacks."""
@@ -69,12 +97,20 @@ def run(
     from clear_peft.bench.runner import run_grid
 
     out: Output = context.obj
+    run_cells = None
+    if engine is Engine.ray:
+        from clear_peft.bench.ray_engine import in_ray
+
+        run_cells = partial(in_ray, cpus=cpus or 1, gpus=gpus or 0)
+    elif cpus is not None or gpus is not None:
+        raise InputError("--cpus and --gpus are those of a Ray task: add --engine ray.")
     outcome = run_grid(
         read_grid(grid),
         results,
         data_dir=data_dir,
         workers=workers,
         limit=limit,
+        engine=run_cells,
         say=lambda line: typer.echo(line, err=True) if out.format is Format.human else None,
     )
     values = {
