@@ -30,9 +30,10 @@ from clear_peft.cli.options import (
     names_of,
     one_or_more,
 )
-from clear_peft.cli.output import Format, Output, counted, shown
+from clear_peft.cli.output import Format, Output, chance, counted, shown, table_of
 
 if TYPE_CHECKING:
+    from clear_peft.pipeline.multilabel_scan import MultilabelScan
     from clear_peft.pipeline.scan import ScanResult
 
 _TOP, _PAIRS = 10, 5
@@ -43,6 +44,22 @@ def scan(
     data: DataOption,
     text_column: TextColumnsOption = ["text"],  # noqa: B006
     label_column: LabelColumnOption = "label",
+    label_separator: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands between several labels of a cell, such as ';'. An empty cell is then a row "
+            "without labels. Lists, as JSON has them, need no separator.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    label_columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Columns of 0 and 1, one for each of several labels, in place of --label-column.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     normalize_labels: NormalizeLabelsOption = False,
     unlabelled: UnlabelledOption = None,
     encoding: EncodingOption = None,
@@ -90,6 +107,7 @@ def scan(
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Say which labels of a table look wrong: one pass of a frozen model, no training."""
+    from clear_peft.pipeline.multilabel_scan import MultilabelScan
     from clear_peft.pipeline.scan import ScanOptions
     from clear_peft.pipeline.scan import scan as scan_table
 
@@ -99,6 +117,8 @@ def scan(
             data=data,
             text_column=one_or_more(text_column),
             label_column=label_column,
+            label_separator=label_separator,
+            label_columns=names_of(label_columns),
             normalize_labels=normalize_labels,
             unlabelled=names_of(unlabelled),
             encoding=encoding,
@@ -120,6 +140,9 @@ def scan(
         ),
         out,
     )
+    if isinstance(found, MultilabelScan):
+        _say_labels(out, found)
+        return
     values = result_values(found)
     out.suspicious(values, result_lines(found, values))
 
@@ -163,12 +186,61 @@ def result_lines(found: "ScanResult", values: dict[str, Any]) -> list[str]:
             f"  {shown(pair['true'])} labelled {shown(pair['given'])}: about {counted(pair['rows'], 'row')}"
             for pair in values["confused"]
         ]
-    from clear_peft.audit import said_issues
-
     return [
         *lines,
         f"All rows: {values['label_issues']}",
-        f"Other issues: {said_issues(values['table_issues']) or 'none'}: {values['other_issues']}",
+        _other_issues(values),
         f"Report: {values['report']}",
         f"{values['seconds']:.1f} seconds",
     ]
+
+
+def _other_issues(values: dict[str, Any]) -> str:
+    from clear_peft.audit import said_issues
+
+    return f"Other issues: {said_issues(values['table_issues']) or 'none'}: {values['other_issues']}"
+
+
+def _say_labels(out: Output, found: "MultilabelScan") -> None:
+    """What a scan of several labels a row has found."""
+    from rich.table import Column
+
+    from clear_peft.run_folder.layout import LABEL_ISSUES, TABLE_ISSUES
+
+    values = {
+        **found.metrics,
+        "most_suspicious": found.issues.head(_TOP).to_dict("records"),
+        "label_issues": str(found.folder / LABEL_ISSUES),
+        "other_issues": str(found.folder / TABLE_ISSUES),
+    }
+    lines = [
+        f"{values['rows']} rows, {values['classes']} labels, given {values['given_labels']} times",
+        f"Estimated share of given labels that are wrong: {values['wrong_estimate']:.1%}",
+        f"Estimated share of right labels that are missing: {values['missing_estimate']:.1%}",
+        f"More likely wrong than right: {counted(values['listed_given'], 'given label')}, "
+        f"{counted(values['listed_missing'], 'missing label')}",
+    ]
+    if values["confused"]:
+        lines.append("Labels most often given in place of another:")
+        lines += [
+            f"  {shown(pair['given'])} in place of {shown(pair['true'])}: "
+            f"about {counted(pair['rows'], 'row')}"
+            for pair in values["confused"]
+        ]
+    lines += [
+        f"All labels: {values['label_issues']}",
+        _other_issues(values),
+        f"{values['seconds']:.1f} seconds",
+    ]
+    rows = [
+        (
+            str(row["row"]),
+            shown(row["label"]),
+            "given" if row["given"] else "missing",
+            chance(row["clean_probability"]),
+            shown(row["text"]),
+        )
+        for row in values["most_suspicious"]
+    ]
+    headings = ("row", "label", "is", "right with", Column("text", no_wrap=True, ratio=1))
+    out.tables(values, [table_of("Most suspicious labels", headings, rows)], lines)

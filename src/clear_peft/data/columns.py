@@ -120,22 +120,20 @@ def check_column(frame: pd.DataFrame, wanted: str, source: str, hint: str = "") 
 
 def if_one_hot(frame: pd.DataFrame) -> str:
     """What to do with a table that has a column of 0 and 1 for each class, perhaps; "" where it has none."""
-    flags = [name for name in frame.columns if set(map(_flag, frame[name].tolist())) == {"0", "1"}]
+    flags = [name for name in frame.columns if set(map(flag, frame[name].tolist())) == {"0", "1"}]
     if len(flags) < 2:
         return ""
-    ones = np.sum([[_flag(value) == "1" for value in frame[name]] for name in flags], axis=0)
-    mend = (
-        f"but a text has one label only, and {said_rows(ones > 1)} would have several"
-        if (ones > 1).any()
-        else "as pandas does by table[columns].astype(float).idxmax(axis=1)"
-    )
+    ones = np.sum([[flag(value) == "1" for value in frame[name]] for name in flags], axis=0)
+    classes = f"if the {len(flags)} columns of 0 and 1 ({listing(flags)}) are"
+    if (ones > 1).any():
+        return f"{classes} labels, of which a row may have several, scan reads them by --label-columns."
     return (
-        f"if the {len(flags)} columns of 0 and 1 ({listing(flags)}) are classes, write one column with the "
-        f"names of the labels, {mend}."
+        f"{classes} classes, write one column with the names of the labels, as pandas does by "
+        "table[columns].astype(float).idxmax(axis=1)."
     )
 
 
-def _flag(value: object) -> str:
+def flag(value: object) -> str:
     """0 or 1, however a table writes them; else anything else."""
     text = str(value).lower().removesuffix(".0")
     return {"false": "0", "true": "1"}.get(text, text)
@@ -172,7 +170,8 @@ def names_in(
             name = label_text(value) if kept[i] else None
         except TypeError:
             if isinstance(value, list | tuple | np.ndarray):
-                mend = f"a text has one {kind} only: write one {kind} a row, as text or a whole number"
+                mend = f"write one {kind} a row, as text or a whole number"
+                mend += "; scan alone takes several labels a row" if kind == "label" else ""
             else:
                 fraction = "a fraction is no class; " if isinstance(value, float) else ""
                 mend = f"{fraction}write text or a whole number"

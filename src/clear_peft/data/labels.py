@@ -243,7 +243,8 @@ def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
         parts = {part.strip() for name in lists for part in name.split(sign)}
         if len(lists) > max(len(parts), len(names) / 2):
             message = f"Most labels look like lists of labels ({brief(lists[0])})"
-            warnings.warn(f"{message}: each list is a class of its own.", ClearWarning, stacklevel=3)
+            message = f"{message}: each list is a class of its own, unless scan splits them by"
+            warnings.warn(f"{message} --label-separator {sign!r}.", ClearWarning, stacklevel=3)
 
 
 def _number(name: str) -> str:

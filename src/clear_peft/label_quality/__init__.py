@@ -12,6 +12,12 @@ from clear_peft.label_quality.loss_mixture import (
     MixtureEstimate,
     PaperMixture,
 )
+from clear_peft.label_quality.multilabel import (
+    MultilabelQuality,
+    as_flags,
+    fit_multilabel,
+    multilabel_quality_from_pred_probs,
+)
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.pred_probs import label_quality_from_pred_probs
 from clear_peft.label_quality.probe import Judgement, LinearProbe
@@ -32,10 +38,12 @@ __all__ = [
     "LinearProbe",
     "LossMixture",
     "MixtureEstimate",
+    "MultilabelQuality",
     "NoiseModel",
     "PaperMixture",
     "Proposed",
     "TopProbs",
+    "as_flags",
     "as_groups",
     "calibrate",
     "check_votes",
@@ -43,10 +51,12 @@ __all__ = [
     "consensus",
     "duplicate_groups",
     "fit_linear_head",
+    "fit_multilabel",
     "fit_probe",
     "identical_rows",
     "label_quality_from_pred_probs",
     "log_odds",
+    "multilabel_quality_from_pred_probs",
     "noise_rate_from_sample",
     "rank_label_issues",
     "reliability",

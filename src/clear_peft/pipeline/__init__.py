@@ -2,7 +2,15 @@
 
 from clear_peft.lazy import lazy_attributes
 
-__all__ = ["evaluate", "find_label_issues", "find_response_issues", "load_run", "predict", "train"]
+__all__ = [
+    "evaluate",
+    "find_label_issues",
+    "find_multilabel_issues",
+    "find_response_issues",
+    "load_run",
+    "predict",
+    "train",
+]
 
 # no module here may have the name of a function: importing it would put the module in the function's place
 __getattr__ = lazy_attributes(
@@ -10,6 +18,7 @@ __getattr__ = lazy_attributes(
     {
         "evaluate": "clear_peft.pipeline.commands",
         "find_label_issues": "clear_peft.pipeline.label_issues",
+        "find_multilabel_issues": "clear_peft.pipeline.multilabel",
         "find_response_issues": "clear_peft.pipeline.response_issues",
         "load_run": "clear_peft.pipeline.inference",
         "predict": "clear_peft.pipeline.commands",

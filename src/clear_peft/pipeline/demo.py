@@ -60,6 +60,7 @@ def scan_demo(output: Path, *, overwrite: bool, reporter: "Reporter") -> tuple[S
         ``found``, that is, listed.
     """
     done = scan(_scan(output, overwrite=overwrite), reporter)
+    assert isinstance(done, ScanResult)  # an article has one topic
     table = read_table(output / "data" / "train.csv")
     wrong = (table["label"] != table["clean_label"]).to_numpy()
     listed = done.quality.is_label_issue

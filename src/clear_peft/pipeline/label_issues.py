@@ -273,7 +273,7 @@ class Judged:
         """
         if embeddings is not None:
             embeddings = checked_embeddings(embeddings, len(examples), "embeddings")
-        return Unlabelled(examples, names, *_features(examples, names, embeddings, **source))
+        return Unlabelled(examples, names, *features_of(examples, names, embeddings, **source))
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,8 +337,8 @@ def judge(
     assert labels is not None  # a label column was asked for
     if embeddings is not None:
         embeddings = checked_embeddings(embeddings, size, place or "embeddings")
-    copies, groups = _copies_and_groups(examples, has_texts, embeddings)
-    features, prior = _features(
+    copies, groups = copies_and_groups(examples, has_texts, embeddings)
+    features, prior = features_of(
         examples,
         names,
         embeddings,
@@ -364,7 +364,7 @@ def judge(
     return Judged(probe, quality, features, copies, prior)
 
 
-def _features(
+def features_of(
     examples: Examples,
     names: LabelNames,
     embeddings: npt.NDArray[np.floating] | None,
@@ -378,7 +378,20 @@ def _features(
     reporter: "Reporter | None",
     **_: Any,
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating] | None]:
-    """Features of rows, and their likeness to the names of the classes, where a model tells it."""
+    """Features of rows, and their likeness to the names of the classes, where a model tells it.
+
+    Args:
+        examples: N rows.
+        names: Names of the C classes.
+        embeddings: (N, D) or (N, V, D), instead of what a model makes of the texts.
+        model: As for ``judge``, and so what is not named here.
+        max_length: Tokens per text.
+        long_texts: What is read of longer texts.
+        cache: Whether features are kept on disk.
+        device: Where the model runs.
+        trust_remote_code: Whether code that comes with the model may run.
+        reporter: Told what is being done; None: nobody.
+    """
     if embeddings is not None:
         return embeddings, None
     name = default_model() if model is None else os.fspath(model)
@@ -426,7 +439,7 @@ def assess(
         return judged.believing(examples.verified).quality
     assert examples.labels is not None  # a label column was asked for
     pred_probs = checked_pred_probs(pred_probs, len(examples), names.names, place or "pred_probs")
-    _, groups = _copies_and_groups(examples, has_texts, None)
+    _, groups = copies_and_groups(examples, has_texts, None)
     if examples.votes is not None:
         raise InputError(
             "Several sources of labels need a probe, and pred_probs are final: give a model or embeddings "
@@ -442,10 +455,19 @@ def assess(
         raise error if place is None else InputError(f"{place}: {error}") from error
 
 
-def _copies_and_groups(
+def copies_and_groups(
     examples: Examples, has_texts: bool, embeddings: npt.NDArray[np.floating] | None
 ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-    """Which rows are copies, and which are left out together, (N,) each."""
+    """Which rows are copies, and which are left out together, (N,) each.
+
+    Args:
+        examples: N rows, perhaps with groups.
+        has_texts: Whether the texts are those of the rows; without, copies are told by equal embeddings.
+        embeddings: (N, …), where there are any.
+
+    Raises:
+        InputError: If all rows are in one group.
+    """
     size = len(examples)
     if has_texts:
         copies, groups = row_groups(examples)

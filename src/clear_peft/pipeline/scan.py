@@ -5,7 +5,6 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +15,10 @@ import pandas as pd
 
 from clear_peft.audit import Audit, audit, table_issues
 from clear_peft.audit.table_issues import TABLE_ISSUES as KINDS
-from clear_peft.data import Examples, LabelNames, LoadedTable, escape_formulas, read_table, write_table
+from clear_peft.data import Examples, LabelNames, LoadedTable, read_table
 from clear_peft.data.examples import examples_of
 from clear_peft.data.tables import without_empty_end
 from clear_peft.errors import ClearWarning, InputError
-from clear_peft.files import write_json
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
@@ -35,6 +33,8 @@ from clear_peft.pipeline.label_issues import (
     sources_of,
     what_to_label_next,
 )
+from clear_peft.pipeline.multilabel_scan import MultilabelScan, has_label_sets, scan_label_sets
+from clear_peft.pipeline.scan_folder import write_folder
 from clear_peft.pipeline.splits import say_which_are_rare
 from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
 from clear_peft.pipeline.verified import with_verified
@@ -73,6 +73,10 @@ class ScanOptions:
         text_column: Column of the texts; several are read as one text, a line each. With ``pred_probs`` or
             ``embeddings`` a table without a column ``text`` has no texts. Default ``text``.
         label_column: Column of the labels. Default ``label``.
+        label_separator: What stands between several labels of a cell, such as ``;``; an empty cell is then a
+            row without labels. Default: a cell is one label, unless it holds a list.
+        label_columns: Columns of 0 and 1, one for each of several labels, in place of a column of labels.
+            Default: there are none.
         normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
             seen or how Unicode composes letters are one. Default False.
         unlabelled: What stands for a missing label besides an empty cell. Default: nothing.
@@ -102,6 +106,8 @@ class ScanOptions:
     data: str
     text_column: str | Sequence[str] = _TEXT_COLUMN
     label_column: str = "label"
+    label_separator: str | None = None
+    label_columns: Sequence[str] = ()
     normalize_labels: bool = False
     unlabelled: Sequence[str] = ()
     encoding: str | None = None
@@ -142,12 +148,15 @@ class ScanResult:
     options: ScanOptions
 
 
-def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
+def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult | MultilabelScan:
     """Find labels of a table that look wrong, and write them down.
 
     Args:
         options: What to scan.
         reporter: Told what is being done.
+
+    Returns:
+        What was found, of one label a row or of several.
 
     Raises:
         InputError: If the table, the model or the arrays are not what they should be, there is no such
@@ -159,7 +168,11 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult:
     folder = scan_folder(options)
     check_folder(folder, options)
     check_device(options.device)
-    table, has_texts = read_rows(options, reporter)
+    frame, has_texts = _read(options, reporter)
+    if has_label_sets(options, frame):
+        by = _judged_by(options, has_texts, reporter)
+        return scan_label_sets(options, frame, has_texts, folder, by, reporter)
+    table = _rows_of(options, frame, has_texts)
     examples, names, unlabelled = table.examples, table.names, table.unlabelled
     assert names is not None  # there is a label column
     examples = with_verified(examples, names, options.verified)
@@ -238,10 +251,18 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
     Returns:
         The table, its rows without a label set apart, and whether its rows have texts.
     """
+    frame, has_texts = _read(options, reporter)
+    return _rows_of(options, frame, has_texts), has_texts
+
+
+def _read(options: ScanOptions, reporter: "Reporter") -> tuple[pd.DataFrame, bool]:
     reporter.stage(f"Reading {options.data}")
     frame = without_empty_end(read_table(options.data, encoding=options.encoding))
     absent = options.text_column == _TEXT_COLUMN and _TEXT_COLUMN not in frame.columns
-    has_texts = options.model is not None or not absent
+    return frame, options.model is not None or not absent
+
+
+def _rows_of(options: ScanOptions, frame: pd.DataFrame, has_texts: bool) -> LoadedTable:
     table = examples_of(
         frame,
         options.data,
@@ -258,7 +279,7 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
     assert table.names is not None  # there is a label column
     assert table.examples.labels is not None
     say_which_are_rare(table.examples.labels, table.names)
-    return table, has_texts
+    return table
 
 
 def _say_if_no_better_than_chance(quality: LabelQuality, num_classes: int) -> None:
@@ -376,7 +397,7 @@ def write_scan(
         "seconds": seconds,
         "versions": {name: version(name) for name in packages},
     }
-    _write(folder, issues, metrics, {UNLABELLED: unlabelled, TABLE_ISSUES: others})
+    write_folder(folder, issues, metrics, {UNLABELLED: unlabelled, TABLE_ISSUES: others})
     return ScanResult(folder, quality, found, metrics, options)
 
 
@@ -395,33 +416,6 @@ def write_scan_report(found: ScanResult, proposed: Sequence[int] = ()) -> None:
     name = found.folder.resolve().name
     record = RunRecord(name, config, (), shown, found.audit, trained=False, proposed=proposed)
     save_report(record, found.folder / REPORT)
-
-
-def _write(
-    folder: Path,
-    issues: pd.DataFrame,
-    metrics: dict[str, Any],
-    more: dict[str, pd.DataFrame | None],
-) -> None:
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"Cannot write {folder}: {reason}; choose another --output.") from error
-    try:
-        write_table(escape_formulas(issues), folder / LABEL_ISSUES)
-    except InputError:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-    for name, frame in more.items():
-        if frame is None:
-            (folder / name).unlink(missing_ok=True)  # of an earlier scan
-        else:
-            write_table(escape_formulas(frame), folder / name)
-    write_json(folder / METRICS, metrics)
 
 
 def _default_output(data: str) -> str:

@@ -1,0 +1,64 @@
+"""Logistic regressions of several labels: against scikit-learn, and what they must not have seen."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from clear_peft.errors import InputError
+from clear_peft.label_quality import logistic
+from clear_peft.label_quality.logistic import left_out_log_odds
+
+
+def _world(size=300, labels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(size, 6)).astype(np.float32)
+    return features, features @ rng.normal(size=(6, labels)) > 0.5
+
+
+@pytest.mark.parametrize("penalty", [0.3, 3.0])
+def test_coefficients_are_those_of_scikit_learn(penalty):
+    rows, given = _world()
+    weights = np.random.default_rng(1).integers(1, 4, len(rows)).astype(float)
+    base = np.log((weights @ given + 0.5) / (weights @ ~given + 0.5))
+    found = logistic._fitted(rows, given, weights, penalty, base, np.zeros((7, 3)))
+    for label in range(3):
+        model = LogisticRegression(C=1 / penalty, tol=1e-8).fit(rows, given[:, label], weights)
+        np.testing.assert_allclose(found[:-1, label], model.coef_[0], rtol=0.03)
+        np.testing.assert_allclose(found[-1, label], model.intercept_[0], rtol=0.03)
+
+
+def test_a_label_has_no_part_in_what_is_said_of_its_group(monkeypatch):
+    monkeypatch.setattr(logistic, "_PENALTIES", (1.0,))
+    features, given = _world()
+    groups = np.arange(len(given)) // 2
+    counted = np.ones(len(given))
+    flipped = given.copy()
+    flipped[:2] = ~flipped[:2]
+    before = left_out_log_odds(features, given, counted, groups)
+    after = left_out_log_odds(features, flipped, counted, groups)
+    np.testing.assert_array_equal(before[:2], after[:2])
+    assert np.abs(before - after).max() > 0
+
+
+def test_rows_beyond_those_that_are_fitted_to_are_predicted(monkeypatch):
+    features, given = _world(600)
+    counted = np.ones(len(given))
+    every = left_out_log_odds(features, given, counted, None)
+    monkeypatch.setattr(logistic, "_MOST_FIT_ROWS", 300)
+    part = left_out_log_odds(features, given, counted, None)
+    assert ((part > 0) == given).mean() > 0.93
+    assert np.corrcoef(part.ravel(), every.ravel())[0, 1] > 0.97
+
+
+def test_several_views_and_any_scale():
+    features, given = _world()
+    views = np.stack([features, features * 0 + 5], axis=1)
+    found = left_out_log_odds(views * 1000, given, np.ones(len(given)), None)
+    assert ((found > 0) == given).mean() > 0.9
+
+
+def test_features_that_are_not_finite_are_refused():
+    features, given = _world()
+    features[3, 2] = np.inf
+    with pytest.raises(InputError, match="not all finite"):
+        left_out_log_odds(features, given, np.ones(len(given)), None)
