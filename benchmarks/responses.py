@@ -28,6 +28,8 @@ from clear_peft.pipeline.packages import bbc_pairs
 
 _HELD_OUT, _CHARACTERS = 150, 500
 _IGNORED = -100
+_FIGURES = ("estimated", "listed", "precision", "recall", "AP", "AP by loss", "by its gain")
+_COLUMNS = ("swapped", "rate", "seed", *_FIGURES)
 _QUESTION = "\nHeadline:"
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.3, 0.5])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--gguf", type=Path, help="a causal language model")
-    parser.add_argument("--train", action="store_true", help="tune that model, too")
+    parser.add_argument("--train", action="store_true", help="tune that model, and judge no lists")
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
     pairs = bbc_pairs()
@@ -131,9 +133,12 @@ class LanguageModel:
         self._model = self._loaded()
 
     def _loaded(self) -> Any:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             self._file.parent, gguf_file=self._file.name, dtype=torch.bfloat16
         )
+        # its weights are plain numbers now, and transformers' trainer would refuse it
+        model.is_quantized, model.hf_quantizer = False, None
+        return model
 
     def tokens(self, prompts: list[str], responses: list[str]) -> list[dict[str, list[int]]]:
         """Prompt and response of each row; labels are those of the response alone."""
