@@ -57,7 +57,7 @@ _HOW_TO_GO_ON = {
     "review": "; your answers are kept, and the same command goes on from there",
 }
 # how long torchrun takes, at the most, to end the other processes once one has failed
-_FIRST_TO_SPEAK = 5.0
+_FIRST_TO_SPEAK = 20
 
 
 @app.callback(invoke_without_command=True)
