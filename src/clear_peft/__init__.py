@@ -19,6 +19,7 @@ __all__ = [
     "find_label_issues",
     "find_multilabel_issues",
     "find_response_issues",
+    "find_token_issues",
     "preset",
 ]
 __getattr__ = lazy_attributes(
@@ -34,6 +35,7 @@ __getattr__ = lazy_attributes(
         "find_label_issues": "clear_peft.pipeline",
         "find_multilabel_issues": "clear_peft.pipeline",
         "find_response_issues": "clear_peft.pipeline",
+        "find_token_issues": "clear_peft.pipeline",
         "preset": "clear_peft.trainer",
     },
 )

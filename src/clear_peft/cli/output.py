@@ -125,6 +125,17 @@ class Output:
         headings = ("row", "given", "predicted", "right with", text)
         self.tables(values, [table_of("Most suspicious rows", headings, rows)], lines)
 
+    def suspicious_spans(self, values: dict[str, Any], lines: Sequence[str]) -> None:
+        """The outcome of a command that ranks spans, which ``values`` has as ``most_suspicious``."""
+        most = max(self._results.width // 4, 8)
+        columns = ("words", "given_tags", "suggested_tags")
+        rows = [
+            (str(row["row"]), *(shown(row[name], most) for name in columns), chance(row["clean_probability"]))
+            for row in values["most_suspicious"]
+        ]
+        headings = ("row", "words", "given", "suggested", "right with")
+        self.tables(values, [table_of("Most suspicious spans", headings, rows)], lines)
+
     def note(self, text: str) -> None:
         """What a person should know of a command that goes on: one line of stderr, and once."""
         text = _plain(text)

@@ -35,6 +35,7 @@ from clear_peft.cli.output import Format, Output, chance, counted, shown, table_
 if TYPE_CHECKING:
     from clear_peft.pipeline.multilabel_scan import MultilabelScan
     from clear_peft.pipeline.scan import ScanResult
+    from clear_peft.pipeline.token_scan import TokenScan
 
 _TOP, _PAIRS = 10, 5
 
@@ -110,6 +111,7 @@ def scan(
     from clear_peft.pipeline.multilabel_scan import MultilabelScan
     from clear_peft.pipeline.scan import ScanOptions
     from clear_peft.pipeline.scan import scan as scan_table
+    from clear_peft.pipeline.token_scan import TokenScan
 
     out: Output = context.obj
     found = scan_table(
@@ -143,8 +145,27 @@ def scan(
     if isinstance(found, MultilabelScan):
         _say_labels(out, found)
         return
+    if isinstance(found, TokenScan):
+        _say_spans(found, out)
+        return
     values = result_values(found)
     out.suspicious(values, result_lines(found, values))
+
+
+def _say_spans(found: "TokenScan", out: Output) -> None:
+    """The outcome of a scan of words."""
+    from clear_peft.run_folder.layout import LABEL_ISSUES
+
+    figures, path = found.metrics, str(found.folder / LABEL_ISSUES)
+    values = {**figures, "most_suspicious": found.spans.head(_TOP).to_dict("records"), "label_issues": path}
+    lines = [
+        f"{figures['sentences']} sentences, {figures['words']} words, {figures['classes']} different tags",
+        f"Estimated share of wrong tags: {figures['noise_rate_estimate']:.1%}",
+        f"Words whose tag is more likely wrong than right: {figures['listed']}",
+        f"All {counted(figures['spans'], 'span')}: {path}",
+        f"{figures['seconds']:.1f} seconds",
+    ]
+    out.suspicious_spans(values, lines)
 
 
 def result_values(found: "ScanResult") -> dict[str, Any]:

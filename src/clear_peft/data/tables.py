@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from clear_peft.data import arrow, delimited, excel, jsonl
+from clear_peft.data import arrow, conll, delimited, excel, jsonl
 from clear_peft.data.checks import check_columns, decode
 from clear_peft.data.hub import folder_of, read_folder, read_hub
 from clear_peft.errors import InputError
@@ -21,6 +21,7 @@ _TEXT_READERS: dict[str, Callable[[str, str], pd.DataFrame]] = {
     ".jsonl": jsonl.parse,
     ".ndjson": jsonl.parse,
     ".json": jsonl.parse,
+    ".conll": conll.parse,
 }
 _BINARY_READERS: dict[str, Callable[[bytes, str], pd.DataFrame]] = {
     ".parquet": arrow.parse_parquet,
@@ -47,11 +48,11 @@ def read_table(source: Any, *, encoding: str | None = None) -> pd.DataFrame:
     are and an empty cell is an empty string. All else keeps its values; a missing one is None or NaN.
 
     Args:
-        source: A file ending in .csv, .tsv, .jsonl, .ndjson, .json, .parquet or .xlsx, each perhaps followed
-            by .gz, .bz2 or .zst; a folder of Parquet files, or one that ``save_to_disk`` of datasets has
-            written, with ``@split`` where it holds several; a hub data set as ``name[:config][@split]``, for
-            example ``ag_news@test`` or ``glue:sst2@validation``, where the split is ``train`` unless given;
-            or a table of pandas, polars or Arrow.
+        source: A file ending in .csv, .tsv, .jsonl, .ndjson, .json, .conll, .parquet or .xlsx, each perhaps
+            followed by .gz, .bz2 or .zst; a folder of Parquet files, or one that ``save_to_disk`` of datasets
+            has written, with ``@split`` where it holds several; a hub data set as ``name[:config][@split]``,
+            for example ``ag_news@test`` or ``glue:sst2@validation``, where the split is ``train`` unless
+            given; or a table of pandas, polars or Arrow.
         encoding: Of a text file. Default: UTF-8, or UTF-16 with a byte order mark.
 
     Returns:

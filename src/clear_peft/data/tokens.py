@@ -171,17 +171,70 @@ def window_lists(
     Raises:
         InputError: If the tokenizer makes no token of a text.
     """
+    encoded, text_of = _windows([_whole_characters(text) for text in texts], tokenizer, max_length)
+    return _columns(encoded, np.asarray(rows)[text_of]), text_of
+
+
+def word_lists(
+    sentences: Sequence[Sequence[str]],
+    rows: Sequence[int] | np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> tuple[dict[str, Any], np.ndarray, list[np.ndarray]]:
+    """Tokenise sentences, as their words with spaces between them, and say which tokens are whose.
+
+    Args:
+        sentences: N lists of words.
+        rows: Where they stand in the input, for sentences.
+        tokenizer: Fast tokenizer of the model.
+        max_length: Largest number of tokens of a window, special ones included.
+
+    Returns:
+        Columns of M windows, as those of :func:`window_lists`, the sentence of each window, (M,) int64, and
+        for each window an array of its P pairs of a token and a word that share a character, (P, 2) int64,
+        both counted from 0, the words in the sentence.
+
+    Raises:
+        InputError: If the tokenizer makes no token of a sentence.
+    """
+    words = [[_whole_characters(word) for word in sentence] for sentence in sentences]
+    encoded, sentence_of = _windows(
+        [" ".join(each) for each in words], tokenizer, max_length, return_offsets_mapping=True
+    )
+    lengths = [np.array([len(word) for word in each]) for each in words]
+    ends = [np.cumsum(each + 1) - 1 for each in lengths]
+    pairs = [
+        _shared(np.array(offsets, np.int64).reshape(-1, 2), ends[i] - lengths[i], ends[i])
+        for offsets, i in zip(encoded["offset_mapping"], sentence_of.tolist(), strict=True)
+    ]
+    return _columns(encoded, np.asarray(rows)[sentence_of]), sentence_of, pairs
+
+
+def _shared(offsets: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Pairs of a token (T, 2) and a word, (W,) each, that share a character, (P, 2)."""
+    first = np.searchsorted(ends, offsets[:, 0], side="right")
+    beyond = np.searchsorted(starts, offsets[:, 1], side="left")
+    counts = np.where(offsets[:, 1] > offsets[:, 0], np.maximum(beyond - first, 0), 0)
+    tokens = np.repeat(np.arange(len(offsets)), counts)
+    nth = np.arange(len(tokens)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([tokens, first[tokens] + nth], axis=1)
+
+
+def _windows(
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int, **more: Any
+) -> tuple[Mapping[str, Any], np.ndarray]:
+    """What the tokenizer makes of the windows of texts, and the text of each, (M,) int64."""
     encoded = tokenizer(
-        [_whole_characters(text) for text in texts],
+        texts,
         truncation=True,
         max_length=max_length,
         stride=(max_length - tokenizer.num_special_tokens_to_add()) // 4,
         return_overflowing_tokens=True,
         padding=False,
         return_attention_mask=True,
+        **more,
     )
-    text_of = np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
-    return _columns(encoded, np.asarray(rows)[text_of]), text_of
+    return encoded, np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
 
 
 def _columns(encoded: Mapping[str, Any], rows: Sequence[int] | np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clear_peft.cpu import faster
-from clear_peft.data.tokens import are_longer, check_room, token_lists, window_lists
+from clear_peft.data.checks import row_listing
+from clear_peft.data.tokens import are_longer, check_room, token_lists, window_lists, word_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
@@ -126,6 +127,13 @@ class FrozenEncoder:
         else:
             columns = token_lists(texts, rows, self._tokenizer, self._max_length)
             text_of = np.arange(len(texts))
+        for chosen, outputs, real in self._passed(columns, batch_size, **options):
+            yield text_of[chosen], outputs, real
+
+    def _passed(
+        self, columns: dict[str, Any], batch_size: int, **options: Any
+    ) -> Iterator[tuple[np.ndarray, Any, Tensor]]:
+        """Positions of tokenised windows (B,), the model's output, and where tokens are real, (B, T, 1)."""
         order = np.argsort([len(ids) for ids in columns["input_ids"]], kind="stable")
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -140,7 +148,7 @@ class FrozenEncoder:
                 raise InputError(
                     f"The model {self._name!r} does not take text alone ({reason}): give a text encoder."
                 ) from error
-            yield text_of[chosen], outputs, batch["attention_mask"].unsqueeze(-1)
+            yield chosen, outputs, batch["attention_mask"].unsqueeze(-1)
 
     @torch.no_grad()
     def layer_means(
@@ -163,8 +171,7 @@ class FrozenEncoder:
             InputError: If a text has no token, or the model has no hidden states of its tokens.
         """
         sums, counts = np.empty((0, 0, 0), np.float32), np.zeros(len(texts), np.float32)
-        in_bf16 = torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext()
-        with in_bf16, faster(self._device):
+        with self._in_bf16(), faster(self._device):
             for place, outputs, real in self.forwards(texts, rows, batch_size, output_hidden_states=True):
                 layers = [(h.float() * real).sum(dim=1) for h in self._layers(outputs, real)]
                 part = torch.stack(layers, dim=1).float().cpu().numpy()
@@ -173,6 +180,54 @@ class FrozenEncoder:
                 np.add.at(sums, place, part)
                 np.add.at(counts, place, real.sum(dim=(1, 2)).float().cpu().numpy())
         return sums / counts[:, None, None]
+
+    @torch.no_grad()
+    def word_means(
+        self, sentences: Sequence[Sequence[str]], rows: Sequence[int] | np.ndarray, batch_size: int
+    ) -> np.ndarray:
+        """Means over the tokens of each word of the hidden states of a middle layer and the last two.
+
+        Long sentences are read in windows, which overlap by a quarter; tokens in an overlap count twice. A
+        word without a token of its own gets the mean of the other words of its sentence.
+
+        Args:
+            sentences: N lists of words, W words in all, at least one each.
+            rows: Where they stand in the input, for sentences.
+            batch_size: Windows of a forward at the most.
+
+        Returns:
+            (W, V, D) float32; V is 3, or 2 of a model of one or two layers.
+
+        Raises:
+            InputError: If the tokenizer is a slow one or makes no token of a sentence, or the model has no
+                hidden states of its tokens.
+        """
+        if not self._tokenizer.is_fast:
+            raise InputError(
+                f"The tokenizer {self._name!r} is a slow one and does not say which token belongs to which "
+                "word: give a model with a fast tokenizer."
+            )
+        columns, sentence_of, pairs = word_lists(sentences, rows, self._tokenizer, self._max_length)
+        sizes = np.array([len(words) for words in sentences])
+        starts, total = np.cumsum(sizes) - sizes, int(sizes.sum())
+        sums, counts = torch.zeros(0), np.zeros(total, np.float32)
+        with self._in_bf16(), faster(self._device):
+            for chosen, outputs, real in self._passed(columns, batch_size, output_hidden_states=True):
+                window = np.repeat(np.arange(len(chosen)), [len(pairs[i]) for i in chosen.tolist()])
+                token, word = np.concatenate([pairs[i] for i in chosen.tolist()]).T
+                word = word + starts[sentence_of[chosen[window]]]
+                part = torch.stack(
+                    [h[window, token].float().cpu() for h in self._layers(outputs, real)], dim=1
+                )
+                if not sums.numel():
+                    sums = torch.zeros(total, *part.shape[1:])
+                sums.index_add_(0, torch.from_numpy(word), part)
+                np.add.at(counts, word, 1)
+        means = sums.numpy() / np.maximum(counts, 1)[:, None, None]
+        return _filled(means, counts == 0, np.repeat(np.arange(len(sizes)), sizes), np.asarray(rows))
+
+    def _in_bf16(self) -> Any:
+        return torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext()
 
     def are_longer(self, texts: Sequence[str], rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Whether texts have tokens that are not read, (N,) bool."""
@@ -196,3 +251,16 @@ class FrozenEncoder:
         filler = getattr(self._tokenizer, _PADDING[name]) if name in _PADDING else 0
         longest = max(map(len, lists))
         return torch.tensor([ids + [filler] * (longest - len(ids)) for ids in lists], device=self._device)
+
+
+def _filled(means: np.ndarray, empty: np.ndarray, sentence: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Features of words (W, V, D), those without a token by the others of their sentence, (W,)."""
+    for each in np.unique(sentence[empty]):
+        own = sentence == each
+        if empty[own].all():
+            raise InputError(
+                f"The tokenizer makes no token of any word in {row_listing([int(rows[each])])}; remove "
+                "the sentence."
+            )
+        means[own & empty] = means[own & ~empty].mean(axis=0)
+    return means

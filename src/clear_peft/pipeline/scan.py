@@ -18,6 +18,7 @@ from clear_peft.audit.table_issues import TABLE_ISSUES as KINDS
 from clear_peft.data import Examples, LabelNames, LoadedTable, read_table
 from clear_peft.data.examples import examples_of
 from clear_peft.data.tables import without_empty_end
+from clear_peft.data.token_rows import token_columns
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
@@ -45,6 +46,7 @@ from clear_peft.run_folder.layout import LABEL_ISSUES, METRICS, REPORT, TABLE_IS
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
+    from clear_peft.pipeline.token_scan import TokenScan
 
 _TEXT_COLUMN = "text"
 # rows that the report asks to look at first
@@ -148,8 +150,10 @@ class ScanResult:
     options: ScanOptions
 
 
-def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult | MultilabelScan:
+def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | MultilabelScan | TokenScan":
     """Find labels of a table that look wrong, and write them down.
+
+    Where its cells are lists of words, labels are those of the words.
 
     Args:
         options: What to scan.
@@ -168,7 +172,13 @@ def scan(options: ScanOptions, reporter: "Reporter") -> ScanResult | MultilabelS
     folder = scan_folder(options)
     check_folder(folder, options)
     check_device(options.device)
-    frame, has_texts = _read(options, reporter)
+    frame = _read(options, reporter)
+    of_words = token_columns(frame, options.text_column, options.label_column)
+    if of_words is not None:
+        from clear_peft.pipeline.token_scan import scan_tokens  # builds on this module
+
+        return scan_tokens(frame, of_words, options, reporter)
+    has_texts = _has_texts(options, frame)
     if has_label_sets(options, frame):
         by = _judged_by(options, has_texts, reporter)
         return scan_label_sets(options, frame, has_texts, folder, by, reporter)
@@ -251,15 +261,19 @@ def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, 
     Returns:
         The table, its rows without a label set apart, and whether its rows have texts.
     """
-    frame, has_texts = _read(options, reporter)
+    frame = _read(options, reporter)
+    has_texts = _has_texts(options, frame)
     return _rows_of(options, frame, has_texts), has_texts
 
 
-def _read(options: ScanOptions, reporter: "Reporter") -> tuple[pd.DataFrame, bool]:
+def _read(options: ScanOptions, reporter: "Reporter") -> pd.DataFrame:
     reporter.stage(f"Reading {options.data}")
-    frame = without_empty_end(read_table(options.data, encoding=options.encoding))
+    return without_empty_end(read_table(options.data, encoding=options.encoding))
+
+
+def _has_texts(options: ScanOptions, frame: pd.DataFrame) -> bool:
     absent = options.text_column == _TEXT_COLUMN and _TEXT_COLUMN not in frame.columns
-    return frame, options.model is not None or not absent
+    return options.model is not None or not absent
 
 
 def _rows_of(options: ScanOptions, frame: pd.DataFrame, has_texts: bool) -> LoadedTable:
