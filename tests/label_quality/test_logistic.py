@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import logistic
-from clear_peft.label_quality.logistic import left_out_log_odds
+from clear_peft.label_quality.logistic import Regressions, fit_logistic_head, left_out_log_odds
 
 
 def _world(size=300, labels=3, seed=0):
@@ -62,3 +62,26 @@ def test_features_that_are_not_finite_are_refused():
     features[3, 2] = np.inf
     with pytest.raises(InputError, match="not all finite"):
         left_out_log_odds(features, given, np.ones(len(given)), None)
+
+
+def test_other_rows_are_predicted_by_a_fit_to_all():
+    features, given = _world(400)
+    fitted = Regressions(features[:300], given[:300], np.ones(300), None)
+    odds = fitted.log_odds(features[300:])
+    assert odds.shape == (100, 3)
+    assert ((odds > 0) == given[300:]).mean() > 0.9
+
+
+def test_a_head_of_soft_targets_is_that_of_rows_counted_by_them():
+    features, given = _world(200)
+    targets = np.where(given, 0.8, 0.3)
+    head = fit_logistic_head(1000 * features + 7, targets)
+    off = features - features.mean(axis=0)
+    rows = off / np.sqrt((off**2).sum(axis=1).mean())
+    for label in range(3):
+        weights = np.concatenate([targets[:, label], 1 - targets[:, label]])
+        model = LogisticRegression(tol=1e-8).fit(
+            np.concatenate([rows, rows]), np.repeat([True, False], 200), weights
+        )
+        found = (1000 * features + 7) @ head.weights[:, label] + head.bias[label]
+        np.testing.assert_allclose(found, model.decision_function(rows), atol=0.03)

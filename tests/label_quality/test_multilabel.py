@@ -9,7 +9,12 @@ from cleanlab.multilabel_classification.rank import (
 from sklearn.metrics import average_precision_score
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import MultilabelQuality, fit_multilabel, multilabel_quality_from_pred_probs
+from clear_peft.label_quality import (
+    MultilabelQuality,
+    fit_multilabel,
+    fit_multilabel_probe,
+    multilabel_quality_from_pred_probs,
+)
 
 
 def _clusters(size=800, labels=6, dimensions=12, seed=0):
@@ -158,3 +163,73 @@ def test_labels_that_are_none_are_refused(given, expected):
 def test_predictions_that_are_none_are_refused(pred_probs, expected):
     with pytest.raises(InputError, match=expected):
         multilabel_quality_from_pred_probs(pred_probs, [[0, 1], [1, 0]])
+
+
+def _quality(given, p):
+    given, p = np.array(given, bool), np.array(p, np.float32)
+    return MultilabelQuality(given, p, p, np.zeros((given.shape[1],) * 2), np.arange(len(given)))
+
+
+def test_rows_are_trusted_by_the_labels_that_matter():
+    given = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    p = [[0.9, 1, 1, 1], [1, 0, 1, 1], [1, 0.4, 1, 1], [0.98, 0.98, 0.98, 0.98]]
+    quality = _quality(given, p)
+    # one given label; one of two is wrong; one is likely missing, .6 of a label; a row without any
+    trust = [0.9, 0.5, (1 + 0.6 * 0.4) / 1.6, 0.98]
+    np.testing.assert_allclose(quality.trust, trust, rtol=1e-5)
+    np.testing.assert_allclose(quality.certainty, [0.9, 1, (1 + 0.6 * 0.6) / 1.6, 0.98], rtol=1e-5)
+    many = _quality(np.pad(given, ((0, 0), (0, 500))), np.pad(p, ((0, 0), (0, 500)), constant_values=1))
+    np.testing.assert_allclose(many.trust[:3], trust[:3], rtol=1e-5)
+
+
+def test_the_noise_rate_counts_wrong_and_missing_labels():
+    quality = _quality([[1, 0], [1, 0]], [[0.5, 1], [1, 0.6]])
+    assert quality.noise_rate == pytest.approx((0.5 + 0.4) / (2 + 0.4))
+
+
+def test_other_rows_are_judged_by_the_same_fit():
+    features, true = _clusters()
+    given, rows = _noisy(true), np.arange(600)
+    probe, seen = fit_multilabel_probe(features[:600], given[:600], groups=rows, copies=rows)
+    wrong = given[600:] != true[600:]
+    judged = probe.judge(features[600:], given[600:], np.arange(200))
+    assert average_precision_score(wrong.ravel(), -judged.clean_probability.ravel()) > 0.6
+    np.testing.assert_array_equal(
+        seen.clean_probability, fit_multilabel(features[:600], given[:600]).clean_probability
+    )
+
+
+def test_parts_are_joined_in_the_order_of_the_table_and_survive_a_file(found):
+    quality = found[0]
+    odd, even = np.arange(1, 800, 2), np.arange(0, 800, 2)
+    parts = [
+        MultilabelQuality(
+            quality.given[rows],
+            quality.pred_probs[rows],
+            quality.clean_probability[rows],
+            quality.confusion,
+            quality.groups[rows],
+            row=rows,
+        )
+        for rows in (odd, even)
+    ]
+    back = MultilabelQuality.from_arrays(*MultilabelQuality.concatenate(parts).arrays())
+    assert back.issues().equals(quality.issues())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("given", np.zeros((4, 2), np.int64)),
+        ("pred_probs", np.full((4, 2), 2, np.float32)),
+        ("clean_probability", np.zeros((4, 3), np.float32)),
+        ("confusion", np.zeros((3, 3))),
+        ("groups", np.zeros(3, np.int64)),
+        ("row", np.zeros(4)),
+        ("another", np.zeros(4)),
+    ],
+)
+def test_arrays_that_are_no_quality_are_refused(name, value):
+    arrays, rest = _quality(np.eye(4, 2), np.full((4, 2), 0.5)).arrays()
+    with pytest.raises(ValueError, match=r"^its? "):
+        MultilabelQuality.from_arrays(arrays | {name: value}, rest)

@@ -7,7 +7,13 @@ import torch
 from torch.nn import functional
 
 from clear_peft.errors import InputError
-from clear_peft.losses import consistency, cross_entropy, soft_cross_entropy
+from clear_peft.losses import (
+    BinaryCrossEntropy,
+    binary_cross_entropy,
+    consistency,
+    cross_entropy,
+    soft_cross_entropy,
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -35,6 +41,22 @@ def test_losses_equal_torch_in_float32(batch, classes, dtype):
     for name, result in results.items():
         assert result.dtype == torch.float32
         torch.testing.assert_close(result, references[name], msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_binary_cross_entropy_is_that_of_torch(dtype):
+    logits, targets = draw(9, 4, 0, dtype), torch.sigmoid(draw(9, 4, 1))
+    found = binary_cross_entropy(logits, targets)
+    assert found.dtype == torch.float32
+    expected = functional.binary_cross_entropy_with_logits(logits.float(), targets)
+    torch.testing.assert_close(found.mean(), expected)
+    labels = (targets > 0.5).long()
+    loss = BinaryCrossEntropy(20, 4)
+    torch.testing.assert_close(
+        loss(logits, labels, torch.arange(9), epoch=0.0), binary_cross_entropy(logits, labels)
+    )
+    with pytest.raises(InputError, match=r"give \(B, 4\), \(B, 4\) and \(B,\)"):
+        loss(logits, labels[:, 0], torch.arange(9), epoch=0.0)
 
 
 def test_values_by_hand():

@@ -16,6 +16,7 @@ from clear_peft.losses.checks import number
 from clear_peft.trainer.checkpoint import Stateful
 from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
+from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.trainer import CleaRTrainer
 from clear_peft.tuners.loading import has_adapter
 from clear_peft.tuners.plans import plan_of
@@ -66,6 +67,8 @@ class CoTeachingTrainer(CleaRTrainer):
         InputError: If the noise rate is missing, an option is wrong, the model has no adapter, or several
             processes train.
     """
+
+    tasks = (SingleLabel,)
 
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
         self._options = method_options(CoTeachingOptions, "Co-teaching", args)

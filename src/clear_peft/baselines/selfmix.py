@@ -15,6 +15,7 @@ from clear_peft.trainer import CleaRTrainer, Phase
 from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.head import find_head
+from clear_peft.trainer.tasks import SingleLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class SelfMixTrainer(CleaRTrainer):
     Raises:
         InputError: If an option is wrong, or the head takes more than one vector per example (causal LMs).
     """
+
+    tasks = (SingleLabel,)
 
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
         self._options = method_options(SelfMixOptions, "SelfMix", args)

@@ -6,6 +6,7 @@ from clear_peft.label_quality.evidence import fit_probe, with_verified, with_vot
 from clear_peft.label_quality.folds import stratified_folds
 from clear_peft.label_quality.groups import as_groups, combined, identical_rows
 from clear_peft.label_quality.head import LinearHead, fit_linear_head
+from clear_peft.label_quality.logistic import fit_logistic_head
 from clear_peft.label_quality.loss_mixture import (
     GaussianLossMixture,
     LossMixture,
@@ -16,6 +17,7 @@ from clear_peft.label_quality.multilabel import (
     MultilabelQuality,
     as_flags,
     fit_multilabel,
+    fit_multilabel_probe,
     multilabel_quality_from_pred_probs,
 )
 from clear_peft.label_quality.noise_model import NoiseModel
@@ -51,7 +53,9 @@ __all__ = [
     "consensus",
     "duplicate_groups",
     "fit_linear_head",
+    "fit_logistic_head",
     "fit_multilabel",
+    "fit_multilabel_probe",
     "fit_probe",
     "identical_rows",
     "label_quality_from_pred_probs",

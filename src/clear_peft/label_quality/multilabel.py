@@ -1,8 +1,8 @@
 """``MultilabelQuality``: of rows with several labels or none, which are wrongly given, and which missing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,8 @@ import pandas as pd
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.groups import as_groups, copy_weights
-from clear_peft.label_quality.logistic import left_out_log_odds
-from clear_peft.label_quality.pooled_noise import fit_pooled_noise
+from clear_peft.label_quality.logistic import Regressions
+from clear_peft.label_quality.pooled_noise import PooledNoise, fit_pooled_noise
 from clear_peft.label_quality.probe import sampled
 from clear_peft.label_quality.ridge import Array, Features
 
@@ -21,6 +21,9 @@ _SURE = 0.99
 _SMALLEST = 1e-4
 _FIT_CELLS = 1 << 21
 _SEED = 0
+_TINY = np.finfo(np.float32).tiny
+
+Source = Literal["probe", "out_of_sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class MultilabelQuality:
             not show that i is taken for j.
         groups: Group of each row (copies, or what the user has given), (N,).
         source: Whose predictions these are: of a ``probe``, or ``out_of_sample`` ones of others.
+        row: Position of each row in the table that it comes from, (N,). Default: 0, 1, ….
     """
 
     given: npt.NDArray[np.bool_]
@@ -43,10 +47,54 @@ class MultilabelQuality:
     clean_probability: npt.NDArray[np.float32]
     confusion: npt.NDArray[np.float64]
     groups: npt.NDArray[np.integer]
-    source: Literal["probe", "out_of_sample"] = "probe"
+    source: Source = "probe"
+    row: npt.NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.given)
+
+    @property
+    def rows(self) -> npt.NDArray[np.integer]:
+        """Position of each row in the table that it comes from, (N,)."""
+        return np.arange(len(self)) if self.row is None else self.row
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of labels."""
+        return self.given.shape[1]
+
+    @property
+    def posterior(self) -> npt.NDArray[np.float32]:
+        """P(the label applies | row, given labels), (N, C): p where it is given, 1 − p where it is not."""
+        return np.where(self.given, self.clean_probability, 1 - self.clean_probability)
+
+    @property
+    def trust(self) -> npt.NDArray[np.float32]:
+        """How far the given labels of each row are right, (N,): the mean of p over the labels that matter.
+
+        A label matters as far as it is given or applies, by max(given, ``posterior``). Of hundreds of labels
+        nearly all are rightly absent from a row, and would hide the one that is wrong. A row without any
+        label is judged by all of them.
+        """
+        return self._of_rows(self.clean_probability)
+
+    @property
+    def certainty(self) -> npt.NDArray[np.float32]:
+        """How sure the true labels of each row are, (N,): the mean of max(P, 1 − P) of P = ``posterior``.
+
+        Over the labels that matter, as for ``trust``. A label that is surely wrong is certain, too.
+        """
+        return self._of_rows(np.maximum(self.posterior, 1 - self.posterior))
+
+    def _of_rows(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        matters = np.maximum(np.maximum(self.given, self.posterior), _TINY)
+        return (matters * values).sum(axis=1) / matters.sum(axis=1)
+
+    @property
+    def noise_rate(self) -> float:
+        """Estimated share of wrong and missing ones among all labels that are given or are missing."""
+        doubt = float((1 - self.clean_probability.astype(np.float64)).sum())
+        return doubt / max(float(self.given.sum() + self._expected()[0].sum()), 1.0)
 
     @property
     def wrongly_given(self) -> Array:
@@ -109,7 +157,7 @@ class MultilabelQuality:
         rows, labels = rows[order], labels[order]
         return pd.DataFrame(
             {
-                "row": rows,
+                "row": self.rows[rows],
                 "label": pd.Categorical.from_codes(labels, dtype=pd.CategoricalDtype(names)),
                 "given": given[order],
                 "suggested": applies[order] > 0.5,
@@ -120,6 +168,85 @@ class MultilabelQuality:
                 "group": self.groups[rows],
             }
         )
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[MultilabelQuality]") -> "MultilabelQuality":
+        """Parts of one table, judged by the same regressions and noise, in the order of the table."""
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+        names = ("given", "pred_probs", "clean_probability", "groups")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in names}
+        return cls(**joined, confusion=parts[0].confusion, source=parts[0].source, row=rows[order])
+
+    def arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """What a file has to hold: arrays, and the rest as JSON takes it; see ``from_arrays``."""
+        names = ("given", "pred_probs", "clean_probability", "confusion", "groups")
+        return {name: getattr(self, name) for name in names} | {"row": self.rows}, {"source": self.source}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], rest: Mapping[str, Any]
+    ) -> "MultilabelQuality":
+        """Make of what ``arrays`` gave, from a file that anybody may have written.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is none of that.
+        """
+        if arrays.keys() != {"given", "pred_probs", "clean_probability", "confusion", "groups", "row"}:
+            raise ValueError("it holds other arrays than the quality of several labels a row")
+        given = arrays["given"]
+        if given.ndim != 2 or given.dtype != bool:
+            raise ValueError("its labels are not present or absent")
+        size, labels = given.shape
+        for name in ("pred_probs", "clean_probability"):
+            values = arrays[name]
+            in_range = values.dtype == np.float32 and ((values >= 0) & (values <= 1)).all()
+            if values.shape != given.shape or not in_range:
+                raise ValueError(f"its {name} is not between 0 and 1 for each label of {size} rows")
+        if arrays["confusion"].shape != (labels, labels) or not np.isfinite(arrays["confusion"]).all():
+            raise ValueError(f"it does not hold confusions of {labels} labels")
+        for name in ("groups", "row"):
+            if arrays[name].shape != (size,) or not np.issubdtype(arrays[name].dtype, np.integer):
+                raise ValueError(f"its {name} is not a whole number for each of {size} rows")
+        if rest["source"] not in get_args(Source):
+            raise ValueError("it names predictions of no known kind")
+        return cls(**arrays, source=rest["source"])
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelProbe:
+    """Regressions and noise of several labels a row, fitted to some rows: for rows that they have not seen.
+
+    Attributes:
+        regressions: Of all labels.
+        noise: How given labels come from true ones.
+    """
+
+    regressions: Regressions
+    noise: PooledNoise
+
+    def judge(
+        self, features: Features, given: npt.ArrayLike, groups: npt.NDArray[np.integer]
+    ) -> MultilabelQuality:
+        """Judge other rows by their features, (B, D) or (B, V, D), labels (B, C) and groups (B,)."""
+        flags = as_flags(given, any_given=False)
+        return _judged(self.noise, self.regressions.log_odds(features)[None], flags, groups, "probe")
+
+
+def fit_multilabel_probe(
+    features: Features,
+    given: npt.ArrayLike,
+    *,
+    groups: npt.NDArray[np.integer],
+    copies: npt.NDArray[np.integer],
+) -> tuple[MultilabelProbe, MultilabelQuality]:
+    """``fit_multilabel``, and what judges other rows by the same fit."""
+    flags = as_flags(given)
+    counted = copy_weights(as_groups(copies, len(flags)))
+    regressions = Regressions(features, flags, counted, groups)
+    scores = regressions.left_out[None]
+    noise = _noise(scores, flags, counted, groups)
+    return MultilabelProbe(regressions, noise), _judged(noise, scores, flags, groups, "probe")
 
 
 def fit_multilabel(
@@ -158,7 +285,7 @@ def fit_multilabel(
     left_out = None if groups is None else as_groups(groups, size)
     same = left_out if copies is None else as_groups(copies, size)
     counted = np.ones(size) if same is None else copy_weights(same)
-    views = [left_out_log_odds(features, flags, counted, left_out)]
+    views = [Regressions(features, flags, counted, left_out).left_out]
     if prior_scores is not None:
         off = np.asarray(prior_scores - prior_scores.mean(axis=0), np.float32)
         views.append(off / np.float32(np.sqrt((off**2).mean()) or 1))
@@ -194,8 +321,12 @@ def multilabel_quality_from_pred_probs(
     return _quality(np.log(sure / (1 - sure))[None], flags, counted, together, "out_of_sample")
 
 
-def as_flags(given: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def as_flags(given: npt.ArrayLike, *, any_given: bool = True) -> npt.NDArray[np.bool_]:
     """Labels (N, C) of 0 and 1, or of false and true, as bool.
+
+    Args:
+        given: The labels.
+        any_given: Whether some row must have one. Default True.
 
     Raises:
         InputError: If they are not such, or there are no rows, no labels, or none that is given.
@@ -209,7 +340,7 @@ def as_flags(given: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         flags = values == 1
     else:
         raise InputError("labels are not all 0 or 1: give 0 or 1 for each label of each row.")
-    if not flags.any():
+    if any_given and not flags.any():
         raise InputError("No row has a label: there is nothing to judge.")
     return flags
 
@@ -219,16 +350,35 @@ def _quality(
     given: npt.NDArray[np.bool_],
     counted: Array,
     groups: npt.NDArray[np.integer] | None,
-    source: Literal["probe", "out_of_sample"],
+    source: Source,
 ) -> MultilabelQuality:
+    noise = _noise(scores, given, counted, groups)
+    return _judged(noise, scores, given, np.arange(len(given)) if groups is None else groups, source)
+
+
+def _noise(
+    scores: npt.NDArray[np.floating],
+    given: npt.NDArray[np.bool_],
+    counted: Array,
+    groups: npt.NDArray[np.integer] | None,
+) -> PooledNoise:
     size, labels = given.shape
     some = sampled(groups, size, max(_FIT_CELLS // labels, 1000), np.random.default_rng(_SEED))
-    noise = fit_pooled_noise(scores[:, some], given[some], counted[some])
+    return fit_pooled_noise(scores[:, some], given[some], counted[some])
+
+
+def _judged(
+    noise: PooledNoise,
+    scores: npt.NDArray[np.floating],
+    given: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.integer],
+    source: Source,
+) -> MultilabelQuality:
+    size, labels = given.shape
     step = max(_FIT_CELLS // labels, 256)
     parts = [
         noise.judge(scores[:, start : start + step], given[start : start + step])
         for start in range(0, size, step)
     ]
     pred_probs, p = (np.concatenate(part).astype(np.float32) for part in zip(*parts, strict=True))
-    every = np.arange(size) if groups is None else groups
-    return MultilabelQuality(given, pred_probs, p, noise.confusion, every, source)
+    return MultilabelQuality(given, pred_probs, p, noise.confusion, groups, source)

@@ -237,6 +237,16 @@ class LabelQuality:
         )
 
     @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.pred_probs.num_classes
+
+    @property
+    def trust(self) -> npt.NDArray[np.float32]:
+        """How far the given labels of each row are right, (N,): of one label a row, p."""
+        return self.clean_probability
+
+    @property
     def noise_rate(self) -> float:
         """The estimated share of wrong labels, the mean of 1 − p."""
         return float(1 - self.clean_probability.mean(dtype=np.float64))

@@ -2,6 +2,7 @@
 
 from clear_peft.losses.base import Loss
 from clear_peft.losses.functional import (
+    binary_cross_entropy,
     consistency,
     cross_entropy,
     generalized_cross_entropy,
@@ -10,10 +11,13 @@ from clear_peft.losses.functional import (
     symmetric_cross_entropy,
 )
 from clear_peft.losses.registry import LOSSES, make_loss
+from clear_peft.losses.stateless import BinaryCrossEntropy
 
 __all__ = [
     "LOSSES",
+    "BinaryCrossEntropy",
     "Loss",
+    "binary_cross_entropy",
     "consistency",
     "cross_entropy",
     "generalized_cross_entropy",

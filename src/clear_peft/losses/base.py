@@ -75,14 +75,22 @@ class BaseLoss(ABC):
 
     def __call__(self, logits: Tensor, labels: Tensor, ids: Tensor, *, epoch: float) -> Tensor:
         """Losses of a batch, (B,) float32; see ``Loss``."""
-        if logits.shape[1:] != (self.num_classes,) or not labels.shape == ids.shape == logits.shape[:1]:
+        each = self.label_shape
+        fits = labels.shape == (*ids.shape, *each) and ids.shape == logits.shape[:1]
+        if logits.shape[1:] != (self.num_classes,) or not fits:
+            of_labels = f"(B, {each[0]})" if each else "(B,)"
             raise InputError(
                 f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}, ids "
-                f"{tuple(ids.shape)}: give (B, {self.num_classes}), (B,) and (B,)."
+                f"{tuple(ids.shape)}: give (B, {self.num_classes}), {of_labels} and (B,)."
             )
         self._memory = {name: tensor.to(logits.device) for name, tensor in self._memory.items()}
         # one cast for all terms of a loss: their gradients add up before they are rounded
         return self._losses(logits.float(), labels, ids, epoch)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of the labels of one example."""
+        return ()
 
     @abstractmethod
     def _losses(self, logits: Tensor, labels: Tensor, ids: Tensor, epoch: float) -> Tensor:

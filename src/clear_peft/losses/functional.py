@@ -6,7 +6,7 @@ float32, since the losses of well-learnt examples drown in the rounding of bfloa
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from clear_peft.errors import InputError
 
@@ -44,6 +44,24 @@ def soft_cross_entropy(logits: Tensor, target_probabilities: Tensor) -> Tensor:
     """
     _check_same_shape(logits, target_probabilities, "target_probabilities")
     return -(target_probabilities.float() * _log_softmax(logits)).sum(dim=1)
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy of labels that are present or absent, the mean over the labels of a row.
+
+    Args:
+        logits: f, (B, C), any float dtype.
+        targets: Probability of each label, or 0 and 1, (B, C), any dtype.
+
+    Returns:
+        (B,) float32, differentiable in the logits.
+
+    Raises:
+        InputError: If the shapes differ.
+    """
+    _check_same_shape(logits, targets, "targets")
+    each = binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
+    return each.mean(dim=1)
 
 
 def consistency(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 from clear_peft.losses.base import BaseLoss
 from clear_peft.losses.checks import number
 from clear_peft.losses.functional import (
+    binary_cross_entropy,
     cross_entropy,
     generalized_cross_entropy,
     smoothed_cross_entropy,
@@ -19,6 +20,20 @@ class CrossEntropy(BaseLoss):
 
     def _losses(self, logits: Tensor, labels: Tensor, ids: Tensor, epoch: float) -> Tensor:
         return cross_entropy(logits, labels)
+
+
+class BinaryCrossEntropy(BaseLoss):
+    """Binary cross entropy to several given labels a row, (B, C) of 0 and 1, the mean over the labels."""
+
+    name = "binary_cross_entropy"
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Each of the C labels is present or absent."""
+        return (self.num_classes,)
+
+    def _losses(self, logits: Tensor, labels: Tensor, ids: Tensor, epoch: float) -> Tensor:
+        return binary_cross_entropy(logits, labels)
 
 
 class LabelSmoothing(BaseLoss):

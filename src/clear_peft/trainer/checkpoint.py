@@ -107,8 +107,8 @@ def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
     else:
         theirs()
     trainer.tuning.load(folder)
-    rows, classes = len(trainer.store.rows), trainer.task.num_labels
-    trainer.store.set_estimate(Estimate.load(folder, rows, classes))
+    rows, task = len(trainer.store.rows), trainer.task
+    trainer.store.set_estimate(Estimate.load(folder, rows, task.num_labels, task.quality))
 
 
 def save_bottleneck(trainer: Any, folder: str | None) -> None:

@@ -88,7 +88,11 @@ def parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, Any]:
 
 
 def hold_out_rows(
-    dataset: HubDataset, num_labels: int, fraction: float, seed: int
+    dataset: HubDataset,
+    num_labels: int,
+    fraction: float,
+    seed: int,
+    strata: np.ndarray | None = None,
 ) -> tuple[HubDataset, HubDataset]:
     """A data set without a share of its rows, and these: stratified, groups and copies whole.
 
@@ -97,8 +101,10 @@ def hold_out_rows(
         num_labels: C.
         fraction: The share.
         seed: Of the split.
+        strata: What the split is stratified by, (N,). Default: the labels.
     """
-    labels, copies, groups = labels_of(dataset, num_labels), copies_of(dataset), groups_of(dataset)
+    labels = labels_of(dataset, num_labels) if strata is None else strata
+    copies, groups = copies_of(dataset), groups_of(dataset)
     together = copies if groups is None else combined(copies, groups)
     kept, held = hold_out(labels, fraction, seed, together)
     if ROW_COLUMN not in dataset.column_names:
@@ -195,20 +201,9 @@ def labels_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarr
     Raises:
         InputError: If there are none, or they are not one class index per example.
     """
-    try:
-        columns = {c: a for c in _LABEL_COLUMNS if (a := column(dataset, c)) is not None}
-    except ValueError:
-        raise InputError(
-            "Clean routing needs one class index per example (single-label classification); the labels of "
-            f"the {name} set are of several lengths."
-        ) from None
-    if not columns:
-        raise InputError(f"The {name} set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
-    found, *others = columns.values()
-    if not all(np.array_equal(found, other) for other in others):
-        raise InputError(  # collators take the last of them, and judged would be the first
-            f"The {name} set has different labels in its columns {' and '.join(columns)}: keep one of them."
-        )
+    found = _label_column(
+        dataset, name, "Clean routing needs one class index per example (single-label classification)"
+    )
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise InputError(
             "Clean routing needs one class index per example (single-label classification); the labels of "
@@ -220,3 +215,34 @@ def labels_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarr
             "outputs: load the model with num_labels=…, and encode the labels."
         )
     return found.astype(np.int64)
+
+
+def flags_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarray:
+    """Which of several labels the rows of a dataset have, (N, C) bool; arguments as for ``labels_of``.
+
+    Raises:
+        InputError: If there are none, or they are not 0 or 1 for each label of each row.
+    """
+    needed = f"A model of several labels a row needs {num_labels} numbers, 0 or 1, for each row"
+    found = _label_column(dataset, name, needed)
+    numbers = found.dtype == bool or np.issubdtype(found.dtype, np.number)
+    if found.shape != (len(dataset), num_labels) or not numbers:
+        raise InputError(f"{needed}; the labels of the {name} set are {found.dtype} of shape {found.shape}.")
+    if not ((found == 0) | (found == 1)).all():
+        raise InputError(f"{needed}; the labels of the {name} set hold other numbers.")
+    return found.astype(bool)
+
+
+def _label_column(dataset: Any, name: str, needed: str) -> np.ndarray:
+    try:
+        columns = {c: a for c in _LABEL_COLUMNS if (a := column(dataset, c)) is not None}
+    except ValueError:
+        raise InputError(f"{needed}; the labels of the {name} set are of several lengths.") from None
+    if not columns:
+        raise InputError(f"The {name} set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    found, *others = columns.values()
+    if not all(np.array_equal(found, other) for other in others):
+        raise InputError(  # collators take the last of them, and judged would be the first
+            f"The {name} set has different labels in its columns {' and '.join(columns)}: keep one of them."
+        )
+    return found

@@ -17,8 +17,16 @@ MIXTURES: dict[str, LossMixture] = {"gaussian": GaussianLossMixture(), "paper": 
 ESTIMATORS = ("probe", "losses")
 GATES_IN_SCORING = ("open", "random")
 WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1 = "weighted_accuracy", "weighted_macro_f1"
+# of one label a row alone, and of several alone
+OF_SINGLE_LABEL = ("accuracy", WEIGHTED_ACCURACY)
+OF_MULTI_LABEL = (
+    "micro_f1",
+    "mean_average_precision",
+    "weighted_micro_f1",
+    "weighted_mean_average_precision",
+)
 CLASS_WEIGHTS = ("none", "balanced")
-# of what we measure, whether more of it is better
+# of what we measure, whether more of it is better: with one label a row, and at all
 LARGER_IS_BETTER = {
     "loss": False,
     "accuracy": True,
@@ -26,6 +34,7 @@ LARGER_IS_BETTER = {
     WEIGHTED_ACCURACY: True,
     WEIGHTED_MACRO_F1: True,
 }
+MEASURED = LARGER_IS_BETTER | dict.fromkeys(OF_MULTI_LABEL, True)
 # of the epochs, and epochs
 _WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 
@@ -162,7 +171,7 @@ class CleaRConfig(TrainingArguments):
                 f"patience is {self.patience}: give metric_for_best_model and an eval_strategy too, or 0."
             )
         metric = self.metric_name.removeprefix("eval_")
-        if metric in LARGER_IS_BETTER and self.greater_is_better is not LARGER_IS_BETTER[metric]:
+        if metric in MEASURED and self.greater_is_better is not MEASURED[metric]:
             raise InputError(
                 f"metric_for_best_model is {metric!r} and greater_is_better {self.greater_is_better}, which "
                 "would keep the worst epoch: leave greater_is_better out."

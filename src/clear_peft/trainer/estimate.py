@@ -22,6 +22,7 @@ from clear_peft.label_quality import (
     LabelQuality,
     LinearProbe,
     LossMixture,
+    MultilabelQuality,
     TopProbs,
     fit_probe,
     smooth,
@@ -37,6 +38,9 @@ MOST_ROWS = 1 << 16
 _LEAST_OF_CLASS = 50
 _CHUNK = 1 << 14
 _DAMAGE = (AttributeError, OSError, RecursionError, SafetensorError, KeyError, TypeError, ValueError)
+
+
+Quality = LabelQuality | MultilabelQuality
 
 
 class Rows(Protocol):
@@ -59,28 +63,28 @@ class Estimate:
         train: Of the N training rows.
         validation: Of the M validation rows, where there are any.
         losses: Cross entropies under the given labels, (N,) float32, smoothed over epochs where
-            ``loss_ema`` says so.
+            ``loss_ema`` says so; of several labels a row, the means over them.
         noise_found: Whether training is to make use of it: ``noise_threshold`` was reached.
         parameters: What was fitted, JSON-able.
-        validation_weights: Clean probabilities of the validation rows by the first estimate, (M,) float32:
-            how much each counts where epochs are compared.
+        validation_weights: Clean probabilities of the validation rows by the first estimate, (M,) float32,
+            of several labels a row (M, C): how much each counts where epochs are compared.
     """
 
     epoch: int
-    train: LabelQuality
-    validation: LabelQuality | None
+    train: Any
+    validation: Any
     losses: npt.NDArray[np.float32]
     noise_found: bool
     parameters: dict[str, Any]
     validation_weights: npt.NDArray[np.float32]
 
-    def of_table(self, evaluation: Any) -> LabelQuality:
+    def of_table(self, evaluation: Any) -> Any:
         """Of the training rows, and of the validation rows if the evaluation set is of the same table."""
         if self.validation is None or ROW_COLUMN not in evaluation.column_names:
             return self.train
         if np.isin(self.validation.rows, self.train.rows).any():  # of another table
             return self.train
-        return LabelQuality.concatenate([self.train, self.validation])
+        return type(self.train).concatenate([self.train, self.validation])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the estimate into a checkpoint, atomically."""
@@ -98,13 +102,20 @@ class Estimate:
         atomic_write(Path(folder) / ESTIMATE_NAME, save(arrays, {"clear": json.dumps(rest)}))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], size: int, num_classes: int) -> "Estimate | None":
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        size: int,
+        num_classes: int,
+        kind: type[Quality] = LabelQuality,
+    ) -> "Estimate | None":
         """Read the estimate of a checkpoint; None where none had been made yet.
 
         Args:
             folder: A checkpoint.
             size: N that it must have.
             num_classes: C that it must have.
+            kind: Of ``train`` and ``validation``. Default: of one label a row.
 
         Raises:
             InputError: If the file is damaged, or about other rows.
@@ -116,13 +127,12 @@ class Estimate:
             with safe_open(path, "np") as file:
                 rest = json.loads(file.metadata()["clear"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            estimate = cls._of_arrays(arrays, rest)
+            estimate = cls._of_arrays(arrays, rest, kind)
             fits = len(estimate.train) == len(estimate.losses) == size and estimate.losses.ndim == 1
-            if not fits or estimate.train.pred_probs.num_classes != num_classes:
+            if not fits or estimate.train.num_classes != num_classes:
                 raise ValueError(f"it is not about {size} rows and {num_classes} classes")
-            if estimate.validation is not None and len(estimate.validation_weights) != len(
-                estimate.validation
-            ):
+            unseen, weights = estimate.validation, estimate.validation_weights
+            if unseen is not None and weights.shape != unseen.clean_probability.shape:
                 raise ValueError("it does not hold a weight for each validation row")
             if not all(np.isfinite(a).all() for a in (estimate.losses, estimate.validation_weights)):
                 raise ValueError("it holds what no pass finds")
@@ -131,9 +141,11 @@ class Estimate:
             raise InputError(f"{path} is damaged ({error}): resume from an earlier checkpoint.") from error
 
     @classmethod
-    def _of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], rest: Mapping[str, Any]) -> "Estimate":
+    def _of_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], rest: Mapping[str, Any], kind: type[Quality]
+    ) -> "Estimate":
         kinds = {"epoch": int, "noise_found": bool, "parameters": dict}
-        if any(type(rest[name]) is not kind for name, kind in kinds.items()):
+        if any(type(rest[name]) is not of for name, of in kinds.items()):
             raise ValueError("it does not say when it was made, or what was found")
         parts: dict[str, dict[str, npt.NDArray[Any]]] = {name: {} for name in ("train", "validation", "")}
         for name, array in arrays.items():
@@ -146,8 +158,8 @@ class Estimate:
         unseen = parts["validation"]
         return cls(
             epoch=rest["epoch"],
-            train=LabelQuality.from_arrays(parts["train"], rest["train"]),
-            validation=LabelQuality.from_arrays(unseen, rest["validation"]) if unseen else None,
+            train=kind.from_arrays(parts["train"], rest["train"]),
+            validation=kind.from_arrays(unseen, rest["validation"]) if unseen else None,
             losses=arrays["losses"],
             noise_found=rest["noise_found"],
             parameters=rest["parameters"],

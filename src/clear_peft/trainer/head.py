@@ -100,17 +100,20 @@ class LinearProbeInit:
         labels: Given labels of all rows, (N,).
         rows: Positions of those that the probe is fitted to, (B,).
         groups: Group of each of all rows, (N,); None if every row is alone.
+        fit: Fits the probe, as ``fit_linear_head`` does, which is the default.
     """
 
     def __init__(
         self,
         inputs_of: Callable[[nn.Linear, npt.NDArray[np.integer]], Tensor | None],
-        labels: npt.NDArray[np.integer],
+        labels: npt.NDArray[Any],
         rows: npt.NDArray[np.integer],
         groups: npt.NDArray[np.integer] | None = None,
+        fit: Callable[..., LinearHead] = fit_linear_head,
     ) -> None:
         self._inputs_of, self._labels, self._rows = inputs_of, labels, rows
         self._groups = None if groups is None else groups[rows]
+        self._fit = fit
         self._inputs: Tensor | None = None
 
     def begin(self, model: Any, clean_probability: npt.NDArray[np.floating] | None = None) -> None:
@@ -118,7 +121,8 @@ class LinearProbeInit:
 
         Args:
             model: The model where training begins or, with clean probabilities, back there for a restart.
-            clean_probability: The clean probabilities that all rows count by, (N,). Default: all count alike.
+            clean_probability: The clean probabilities that all labels count by, (N,), of several labels a row
+                (N, C). Default: all count alike.
 
         Raises:
             RunFailedError: If what the head is given is not finite.
@@ -139,7 +143,7 @@ class LinearProbeInit:
             return
         self._inputs = inputs if clean_probability is None else None
         features, known = finite(inputs), None if clean_probability is None else clean_probability[self._rows]
-        start = fit_linear_head(
+        start = self._fit(
             features,
             self._labels[self._rows],
             head.out_features,

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from clear_peft.errors import InputError
-from clear_peft.trainer.config import LARGER_IS_BETTER
+from clear_peft.trainer.config import MEASURED
 
 _LARGEST = 10**12
 _Amount = Annotated[float, Field(ge=0, le=_LARGEST)]
@@ -24,7 +24,7 @@ _Interval = Annotated[float, Field(gt=0, le=_LARGEST)]
 _Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 _Metric = Annotated[float, Field(ge=-math.inf)]  # NaN is not
 _OWN = {"epoch_loss", "noise_rate", "clean_probability", "gate_rate", "detection_auc", "memorised"}
-_EVALUATED = {f"eval_{name}" for name in LARGER_IS_BETTER}
+_EVALUATED = {f"eval_{name}" for name in MEASURED}
 # what trainers, progress and reports take out of the log again; somebody's own metrics may be anything
 _READ = _OWN | _EVALUATED
 _STRICT = ConfigDict(strict=True)

@@ -16,7 +16,7 @@ from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import MIXTURES
-from clear_peft.trainer.estimate import Estimate, estimate_by_losses, estimate_by_probe
+from clear_peft.trainer.estimate import Estimate, estimate_by_losses
 from clear_peft.trainer.head import head_inputs
 from clear_peft.trainer.passes import hidden_features, predict_logits
 from clear_peft.trainer.ranks import of_main_process
@@ -59,14 +59,13 @@ class RowPasses:
         Args:
             before: The last estimate. Epochs are compared by the weights of the first one.
         """
-        args, num_labels, found = self._trainer.args, self._trainer.task.num_labels, None
+        args, task, found = self._trainer.args, self._trainer.task, None
         epoch = round(self._trainer.state.epoch or 0)
-        if args.clean_routing and args.label_estimator == "probe":
-            found = estimate_by_probe(
+        if task.by_probe(args):
+            found = task.estimate_by_probe(
                 self._features,
                 self._training,
                 self.validation,
-                num_labels,
                 args,
                 epoch=epoch,
                 decides=args.process_index == 0,

@@ -1,19 +1,23 @@
 """What a trainer is given: refused, completed, and read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasets import Dataset as HubDataset
 
 from clear_peft.errors import InputError
+from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
-from clear_peft.trainer.config import LARGER_IS_BETTER, CleaRConfig
+from clear_peft.trainer.config import MEASURED, CleaRConfig
 from clear_peft.trainer.estimate import blocks
 from clear_peft.trainer.head import LinearProbeInit
+from clear_peft.trainer.multilabel import MultiLabel
 from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.store import Rows
 from clear_peft.trainer.tasks import SingleLabel
+
+Task = SingleLabel | MultiLabel
 
 
 def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> CleaRConfig:
@@ -42,13 +46,39 @@ def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> Cle
     return args
 
 
-def datasets(training: Any, evaluation: Any, task: SingleLabel, args: CleaRConfig) -> tuple[Any, Any]:
+def task_of(model: Any, args: CleaRConfig, mixture: LossMixture | None, known: Sequence[type[Task]]) -> Task:
+    """What is to be predicted of a row, as the model says.
+
+    Args:
+        model: The classifier.
+        args: Settings, which are checked.
+        mixture: Of losses, if one is given.
+        known: What the trainer can train.
+
+    Raises:
+        InputError: If settings do not fit, or the trainer cannot train it.
+    """
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    kind: type[Task] = MultiLabel if problem == MultiLabel.problem_type else SingleLabel
+    if kind not in known or (kind is MultiLabel and mixture is not None):
+        what = "This training method" if kind not in known else "A mixture of losses"
+        raise InputError(
+            f"{what} is for one label a row: leave it out, or load the model without problem_type="
+            f"{MultiLabel.problem_type!r}."
+        )
+    task = kind(model)
+    task.check(model, args)
+    return task
+
+
+def datasets(training: Any, evaluation: Any, task: Task, args: CleaRConfig) -> tuple[Any, Any]:
     """The training set, with ids, and the evaluation set, held out of it where there is none and is to be."""
     if training is None:
         return None, evaluation
     if evaluation is None and args.eval_strategy != "no" and isinstance(training, HubDataset):
         fraction, seed = args.validation_fraction, args.seed
-        training, evaluation = columns.hold_out_rows(training, task.num_labels, fraction, seed)
+        strata = task.rows(training, args.length_column_name, "training").strata
+        training, evaluation = columns.hold_out_rows(training, task.num_labels, fraction, seed, strata)
     return columns.with_ids(training), evaluation
 
 
@@ -57,15 +87,15 @@ def router(model: Any, args: CleaRConfig) -> Router | None:
     return Router(model, max_gate_prob=args.max_gate_prob, seed=args.seed) if args.clean_routing else None
 
 
-def metrics(given: Callable | None, task: SingleLabel, args: CleaRConfig) -> Callable | None:
+def metrics(given: Callable | None, task: Task, args: CleaRConfig) -> Callable | None:
     """``compute_metrics``: the task's own where none is given and epochs are compared by one of them."""
-    own = args.metric_name.removeprefix("eval_") in LARGER_IS_BETTER.keys() - {"loss"}
+    own = args.metric_name.removeprefix("eval_") in MEASURED.keys() - {"loss"}
     return task.metrics if given is None and own else given
 
 
-def head(passes: RowPasses, training: Rows, args: CleaRConfig) -> LinearProbeInit | None:
+def head(passes: RowPasses, training: Rows, task: Task, args: CleaRConfig) -> LinearProbeInit | None:
     """What initialises the head of the model, if it is to begin as a linear probe."""
     if not (args.clean_routing and args.probe_init):
         return None
-    some, *_ = blocks(training.labels, args.seed)
-    return LinearProbeInit(passes.head_inputs, training.labels, some, training.groups)
+    some, *_ = blocks(training.strata, args.seed)
+    return LinearProbeInit(passes.head_inputs, training.labels, some, training.groups, task.fit_head)

@@ -162,7 +162,7 @@ def estimate_histogram(estimate: Estimate, wrong: Wrong) -> dict[str, Any]:
         What ``histogram`` gives, and ``parameters``; where no mixture was fitted to the losses, ``doubted``
         (40 numbers): how many labels of each bin are wrong by estimate, the sum of 1 − p.
     """
-    parameters, p = estimate.parameters, estimate.train.clean_probability
+    parameters, p = estimate.parameters, estimate.train.trust
     values = log_odds(estimate.losses) if parameters.get("scale") == "log_odds" else estimate.losses
     bins = histogram(values, wrong)
     if "family" not in parameters and (p < 1).any():

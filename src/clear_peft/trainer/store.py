@@ -43,7 +43,7 @@ class Rows:
     """
 
     def __init__(self, dataset: Any, num_labels: int, length_column: str, name: str) -> None:
-        self.labels = columns.labels_of(dataset, num_labels, name)
+        self._read_labels(dataset, num_labels, name)
         self.copies = columns.copies_of(dataset)
         groups = columns.groups_of(dataset)
         self.groups = self.copies if groups is None else combined(self.copies, groups)
@@ -52,8 +52,16 @@ class Rows:
         row = columns.numbers(dataset, columns.ROW_COLUMN)
         self.row = np.arange(len(self.labels)) if row is None else row.astype(np.int64)
         self.clean_labels = columns.numbers(dataset, columns.CLEAN_LABEL_COLUMN)
+
+    def _read_labels(self, dataset: Any, num_labels: int, name: str) -> None:
+        self.labels = columns.labels_of(dataset, num_labels, name)
         self.verified = columns.verified_of(dataset, num_labels)
         self.votes = columns.votes_of(dataset, num_labels)
+
+    @property
+    def strata(self) -> npt.NDArray[np.integer]:
+        """What draws of rows are stratified by, (N,)."""
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +77,7 @@ def validation_rows(trainer: Any) -> Rows | None:
     if not isinstance(evaluation, HubDataset) or not columns.has_labels(evaluation):
         return None
     try:
-        return Rows(evaluation, trainer.task.num_labels, args.length_column_name, "validation")
+        return trainer.task.rows(evaluation, args.length_column_name, "validation")
     except InputError:
         if trainer.compute_metrics is not None:
             raise
@@ -106,7 +114,10 @@ class ExampleStore:
     def reset(self) -> None:
         """Nothing is known of any row: before training begins."""
         self.set_estimate(None)
-        self.stats = TrainingStats(self.rows.labels, *self._sizes, self.device)
+        self.stats = self._new_stats()
+
+    def _new_stats(self) -> TrainingStats:
+        return TrainingStats(self.rows.labels, *self._sizes, self.device)
 
     def set_estimate(self, estimate: Estimate | None) -> None:
         """Take an estimate in place of the one before."""

@@ -1,5 +1,6 @@
 """What is to be predicted of a row: how labels are read, what losses are, and what is measured."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,12 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from clear_peft.errors import InputError
-from clear_peft.losses import cross_entropy, soft_cross_entropy
-from clear_peft.trainer.config import WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1
+from clear_peft.label_quality import LabelQuality, fit_linear_head
+from clear_peft.losses import Loss, cross_entropy, make_loss, soft_cross_entropy
+from clear_peft.routing import Router
+from clear_peft.trainer.config import OF_MULTI_LABEL, WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1, CleaRConfig
+from clear_peft.trainer.estimate import Estimate, estimate_by_probe
+from clear_peft.trainer.store import ExampleStore, Rows
 
 
 class SingleLabel:
@@ -26,12 +31,59 @@ class SingleLabel:
         InputError: If the model does not say how many classes there are.
     """
 
+    quality = LabelQuality
+    fit_head = staticmethod(fit_linear_head)
+
     def __init__(self, model: Any) -> None:
         config: Any = getattr(model, "config", None)
         if not hasattr(config, "num_labels"):
             raise InputError("The model does not say its classes: give it a config with num_labels.")
         self.num_labels: int = config.num_labels
         self.names = [config.id2label[i] for i in range(self.num_labels)]
+
+    def check(self, model: Any, args: CleaRConfig) -> None:
+        """Refuse settings that are for several labels a row.
+
+        Raises:
+            InputError: If there is one.
+        """
+        metric = args.metric_name.removeprefix("eval_")
+        if metric in OF_MULTI_LABEL:
+            raise InputError(
+                f"metric_for_best_model is {metric!r}, which is for several labels a row: give "
+                f"{WEIGHTED_ACCURACY!r}, or a model of problem_type 'multi_label_classification'."
+            )
+
+    def rows(self, dataset: Any, length_column: str, name: str) -> Rows:
+        """What a data set says of its rows; see ``Rows``."""
+        return Rows(dataset, self.num_labels, length_column, name)
+
+    def store(self, rows: Rows, router: Router | None, args: CleaRConfig) -> ExampleStore:
+        """What is known of each row."""
+        return ExampleStore(rows, self.num_labels, router, args)
+
+    def make_loss(self, size: int, args: CleaRConfig) -> Loss:
+        """The loss of so many examples under their given labels."""
+        return make_loss(args.loss, size, self.num_labels, args.options)
+
+    def by_probe(self, args: CleaRConfig) -> bool:
+        """Whether labels are judged by probes, rather than by losses."""
+        return args.clean_routing and args.label_estimator == "probe"
+
+    def estimate_by_probe(
+        self,
+        features_of: Callable[[npt.NDArray[np.integer] | None], Tensor | None],
+        rows: Rows,
+        validation: Rows | None,
+        args: CleaRConfig,
+        *,
+        epoch: int,
+        decides: bool,
+    ) -> Estimate | None:
+        """See ``clear_peft.trainer.estimate.estimate_by_probe``."""
+        return estimate_by_probe(
+            features_of, rows, validation, self.num_labels, args, epoch=epoch, decides=decides
+        )
 
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of each row under its given label: logits (B, C), labels (B,) int64 → (B,) float32."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from torch import Tensor, nn
@@ -12,21 +12,22 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from clear_peft.cpu import faster
 from clear_peft.errors import InputError
-from clear_peft.label_quality import LabelQuality, LossMixture
-from clear_peft.losses import Loss, make_loss
+from clear_peft.label_quality import LabelQuality, LossMixture, MultilabelQuality
+from clear_peft.losses import Loss
 from clear_peft.trainer import checkpoint, columns, setup
 from clear_peft.trainer.callbacks import Turns, WaitForEpochEnd
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.finite import StepGuard
 from clear_peft.trainer.gating import in_step
+from clear_peft.trainer.multilabel import MultiLabel
 from clear_peft.trainer.objective import class_weights, per_example_loss
 from clear_peft.trainer.phases import Phase, Schedule, epochs_of
 from clear_peft.trainer.ranks import merged_rows
 from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.sampler import WeightedLengthSampler, own_rows
 from clear_peft.trainer.selection import Selection, evaluation_order, in_order_of_rows
-from clear_peft.trainer.store import ExampleStore, Rows
+from clear_peft.trainer.store import ExampleStore
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.tuning import tuner_training
 from clear_peft.trainer.weights import Weights
@@ -41,17 +42,20 @@ class CleaRTrainer(Trainer):
     what it does otherwise than ``transformers.Trainer``, and the columns of the training set that it reads.
 
     Args:
-        model: A PEFT model for single-label classification; any classifier without ``clean_routing``.
+        model: A PEFT model for classification; any classifier without ``clean_routing``. With the
+            ``problem_type`` ``multi_label_classification`` a row has several labels or none.
         args: ``CleaRConfig``.
         data_collator: As for ``transformers.Trainer``.
         processing_class: As for ``transformers.Trainer``.
-        train_dataset: Map-style and tokenised, with a column ``labels`` or ``label`` of class ids.
+        train_dataset: Map-style and tokenised, with a column ``labels`` or ``label`` of class ids; of
+            several labels a row, of lists of 0 and 1, a number for each label.
         eval_dataset: As for ``transformers.Trainer``. Default, where ``args.eval_strategy`` asks for one: a
             share of the training rows.
         mixture: What turns losses into clean probabilities where ``args.label_estimator`` is ``losses``.
             Default: the one that ``args.loss_mixture`` names.
-        **kwargs: As for ``transformers.Trainer``; ``compute_metrics`` is accuracy and macro-F1 by default if
-            epochs are compared by one of them.
+        **kwargs: As for ``transformers.Trainer``; ``compute_metrics`` is the task's by default if epochs are
+            compared by one of its figures: accuracy and macro-F1; of several labels a row micro-F1, macro-F1
+            and mean average precision.
 
     Raises:
         InputError: If the model cannot be gated, ``args`` do not fit, or rows have no ids or proper labels.
@@ -59,6 +63,8 @@ class CleaRTrainer(Trainer):
 
     args: CleaRConfig
     compute_metrics: Any
+    # what may be predicted of a row
+    tasks: ClassVar[tuple[type[setup.Task], ...]] = (SingleLabel, MultiLabel)
     # the loss is divided by the examples of the whole optimizer step: see compute_loss
     loss_is_scaled_for_ga = True
 
@@ -75,7 +81,7 @@ class CleaRTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = setup.checked(model, args, kwargs)
-        self.task = SingleLabel(model)
+        self.task = setup.task_of(model, args, mixture, self.tasks)
         train, evaluation = setup.datasets(train_dataset, eval_dataset, self.task, args)
         super().__init__(
             model=model,
@@ -98,10 +104,10 @@ class CleaRTrainer(Trainer):
         self.tuning = tuner_training(self)
         self._store: ExampleStore | None = None
         if train is not None:
-            rows = Rows(train, self.task.num_labels, args.length_column_name, "training")
-            self._store = ExampleStore(rows, self.task.num_labels, self.router, args)
+            rows = self.task.rows(train, args.length_column_name, "training")
+            self._store = self.task.store(rows, self.router, args)
             self.passes = RowPasses(self, rows, mixture, self.router)
-            self.weights.head = setup.head(self.passes, rows, args)
+            self.weights.head = setup.head(self.passes, rows, self.task, args)
             self.guard = StepGuard(args.device, rows.row)
             self.class_weights = class_weights(rows, self.task.num_labels, args)
             self._loss = self.make_loss()
@@ -132,12 +138,16 @@ class CleaRTrainer(Trainer):
         return found
 
     @property
-    def label_quality(self) -> LabelQuality:
+    def label_quality(self) -> LabelQuality | MultilabelQuality:
         """Which labels look right: of the training rows, and of validation rows of the same table."""
-        return self.estimate.of_table(self.eval_dataset)
+        found: LabelQuality | MultilabelQuality = self.estimate.of_table(self.eval_dataset)
+        return found
 
     def label_issues(self) -> pd.DataFrame:
-        """The rows of ``label_quality``, most suspicious first (see ``LabelQuality.issues``)."""
+        """What ``label_quality`` says, most suspicious first.
+
+        See ``LabelQuality.issues``, and ``MultilabelQuality.issues`` for several labels a row.
+        """
         return self.label_quality.issues(self.task.names)
 
     @property
@@ -159,7 +169,7 @@ class CleaRTrainer(Trainer):
 
     def make_loss(self) -> Loss:
         """The loss of examples under their given labels."""
-        return make_loss(self.args.loss, len(self.store.rows), self.task.num_labels, self.args.options)
+        return self.task.make_loss(len(self.store.rows), self.args)
 
     def stateful(self) -> dict[str, checkpoint.Stateful]:
         """What has tensors that training needs when it goes on from a checkpoint, besides the model."""
