@@ -60,8 +60,8 @@ class Estimate:
 
     Attributes:
         epoch: Number of epochs that the model had been trained for.
-        train: Of the N training rows.
-        validation: Of the M validation rows, where there are any.
+        train: Of the N training rows, a ``Quality``.
+        validation: Of the M validation rows, where there are any, else None.
         losses: Cross entropies under the given labels, (N,) float32, smoothed over epochs where
             ``loss_ema`` says so; of several labels a row, the means over them.
         noise_found: Whether training is to make use of it: ``noise_threshold`` was reached.

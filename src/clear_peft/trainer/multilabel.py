@@ -103,7 +103,7 @@ class MultiLabel:
     ) -> LinearHead:
         """Logistic regressions to begin training from, by what is likely to apply; as ``fit_linear_head``."""
         if clean_probability is None:
-            return fit_logistic_head(features, labels)
+            return fit_logistic_head(features, labels.astype(np.float32))
         return fit_logistic_head(features, np.where(labels, clean_probability, 1 - clean_probability))
 
     def by_probe(self, args: CleaRConfig) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from transformers.trainer_utils import PredictionOutput, has_length
 
 from clear_peft.trainer.columns import token_counts
-from clear_peft.trainer.config import WEIGHTED_ACCURACY, CleaRConfig
+from clear_peft.trainer.config import MEASURED, WEIGHTED_ACCURACY, CleaRConfig
 from clear_peft.trainer.phases import Phase
 
 
@@ -30,7 +30,8 @@ class Selection:
 
     def _measured(self, measure: Callable[..., dict], prediction: Any, **more: Any) -> dict[str, float]:
         trainer, metrics, outputs = self._trainer, measure(prediction, **more), prediction.predictions
-        by_weights = trainer.args.metric_name.startswith("eval_weighted_")
+        name = trainer.args.metric_name.removeprefix("eval_")
+        by_weights = name in MEASURED and name.startswith("weighted_")
         wanted = trainer.args.clean_routing or by_weights
         if more or not (trainer.is_in_train and wanted):
             return metrics

@@ -12,7 +12,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from clear_peft.cpu import faster
 from clear_peft.errors import InputError
-from clear_peft.label_quality import LabelQuality, LossMixture, MultilabelQuality
+from clear_peft.label_quality import LossMixture
 from clear_peft.losses import Loss
 from clear_peft.trainer import checkpoint, columns, setup
 from clear_peft.trainer.callbacks import Turns, WaitForEpochEnd
@@ -138,10 +138,12 @@ class CleaRTrainer(Trainer):
         return found
 
     @property
-    def label_quality(self) -> LabelQuality | MultilabelQuality:
-        """Which labels look right: of the training rows, and of validation rows of the same table."""
-        found: LabelQuality | MultilabelQuality = self.estimate.of_table(self.eval_dataset)
-        return found
+    def label_quality(self) -> Any:
+        """Which labels look right: of the training rows, and of validation rows of the same table.
+
+        A ``LabelQuality``; of several labels a row, a ``MultilabelQuality``.
+        """
+        return self.estimate.of_table(self.eval_dataset)
 
     def label_issues(self) -> pd.DataFrame:
         """What ``label_quality`` says, most suspicious first.
