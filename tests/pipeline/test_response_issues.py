@@ -51,6 +51,8 @@ def test_headlines_of_other_articles_are_found():
     [
         (["a"] * 30, ["b"] * 29, "30 prompts and 29 responses"),
         (["a"] * 30, [*["b"] * 29, " "], "The response of row 29 is empty"),
+        (["a"] * 30, [*["b"] * 29, float("nan")], "The response of row 29 is empty"),
+        ([*["a"] * 29, None], ["b"] * 30, "The prompt of row 29 is empty"),
         ("text", ["b"], "prompts is a str"),
     ],
 )

@@ -54,7 +54,10 @@ def find_response_issues(
     """
     check_device(device)
     columns = {"prompt": column(prompts, "prompts"), "response": column(responses, "responses")}
-    texts = {name: [str(text) for text in values] for name, values in columns.items()}
+    # a missing value is no text, though str() would make one of it
+    texts = {
+        name: ["" if pd.isna(text) else str(text) for text in values] for name, values in columns.items()
+    }
     size = len(texts["prompt"])
     if len(texts["response"]) != size:
         raise InputError(
