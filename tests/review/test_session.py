@@ -234,7 +234,7 @@ def test_what_cannot_be_written_is_not_believed(tmp_path, frame, monkeypatch):
     def full(*_, **__):
         raise InputError("Cannot write: no space left on device.")
 
-    monkeypatch.setattr("clear_peft.review.session.write_table", full)
+    monkeypatch.setattr("clear_peft.review.answers.write_table", full)
     monkeypatch.setattr("clear_peft.review.session.write_scan", full)
     for act in (lambda: review.answer(1, "keep"), lambda: review.answer(0, "drop"), review.judge):
         with pytest.raises(InputError, match="no space left"):

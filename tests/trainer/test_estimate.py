@@ -14,8 +14,8 @@ from toy import model, rows, trained, weights
 from clear_peft.errors import RunFailedError
 from clear_peft.label_quality import GaussianLossMixture, LabelQuality, NoiseModel, TopProbs, fit_probe
 from clear_peft.losses import cross_entropy
-from clear_peft.trainer import CleaRConfig, Phase, estimate, row_passes
-from clear_peft.trainer.estimate import blocks, estimate_by_losses, estimate_by_probe
+from clear_peft.trainer import CleaRConfig, Phase, estimators, row_passes
+from clear_peft.trainer.estimators import blocks, estimate_by_losses, estimate_by_probe
 from clear_peft.trainer.passes import hidden_features, probed_layers
 from clear_peft.trainer.store import Rows
 
@@ -264,7 +264,7 @@ def test_more_rows_than_a_probe_is_fitted_to_are_judged_alike(tmp_path, monkeypa
         return hidden_features(*arguments, rows=rows, **options)
 
     monkeypatch.setattr(row_passes, "hidden_features", read)
-    monkeypatch.setattr(estimate, "MOST_ROWS", 120)
+    monkeypatch.setattr(estimators, "MOST_ROWS", 120)
     parted = trained(tmp_path, train_dataset=noisy(300, 0, 0.3), **SETTINGS)
     assert passed == [120, 120, 60]
     one, other = whole.estimate, parted.estimate

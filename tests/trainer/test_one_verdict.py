@@ -15,13 +15,13 @@ sys.path[:0] = {path!r}
 import numpy as np
 import torch
 from clear_peft.pipeline.distributed import shutdown
-from clear_peft.trainer import estimate
+from clear_peft.trainer import estimators
 from test_two_processes import left_by, recommended
 
 rank = int(os.environ["RANK"])
 torch.set_num_threads(1 + rank)
 if rank:
-    estimate.fit_probe = None  # to call it is an error
+    estimators.fit_probe = None  # to call it is an error
 np.savez({out!r} + f"/rank{{rank}}.npz", **left_by(recommended({out!r}, batch=2)))
 shutdown()
 """

@@ -7,7 +7,7 @@ from test_two_processes import noisy_rows
 from toy import rows, trainer
 
 from clear_peft.errors import InputError
-from clear_peft.trainer.estimate import blocks
+from clear_peft.trainer.estimators import blocks
 
 SIZE = 60
 PROBE = {

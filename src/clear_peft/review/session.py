@@ -3,16 +3,13 @@
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from clear_peft.audit import read_corrections
-from clear_peft.data import escape_formulas, read_table, write_table
 from clear_peft.errors import InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
@@ -29,16 +26,13 @@ from clear_peft.pipeline.scan import (
     write_scan_report,
 )
 from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
+from clear_peft.review.answers import Action, Answer, AnswerFile, places
 from clear_peft.review.patterns import Pattern, patterns
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
 
 CORRECTIONS = "corrections.csv"
-Action = Literal["keep", "relabel", "drop", "skip"]
-
-_RULE = "rule"
-_COLUMNS = ("row", "action", "label", "given_label", "text", _RULE)
 _TEXT_CHARACTERS, _EXAMPLE_CHARACTERS = 200, 500
 _SUGGESTED, _LISTED, _EXAMPLES = 5, 20, 5
 # rows whose judgement a batch may still change, as a share of all and of those that are listed, when it is
@@ -46,21 +40,6 @@ _SUGGESTED, _LISTED, _EXAMPLES = 5, 20, 5
 _STILL_CHANGES, _STILL_CHANGES_OF_LISTED = 0.005, 0.1
 _CALM_BATCHES, _CALM_ANSWERS = 2, 20
 _SEED = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a person has said of a row.
-
-    Attributes:
-        action: The label is right, is another one, the row is of no use, or one cannot tell.
-        label: Class id, where it is another one; else None.
-        rule: Words of the pattern by which it was said of many rows at once; empty where somebody has looked.
-    """
-
-    action: Action
-    label: int | None = None
-    rule: str = ""
 
 
 class _Step(NamedTuple):
@@ -119,14 +98,13 @@ class Review:
         assert table.examples.labels is not None
         self.examples, self.names = table.examples, table.names
         self.given: npt.NDArray[np.integer] = table.examples.labels
-        # nothing is asked of rows without a label: positions among the others are not those of the table
-        self._place = {row: place for place, row in enumerate(self.examples.rows.tolist())}
+        self._place = places(self.examples)
         self._batch_size = batch_size
         self._copies: dict[str, list[int]] = defaultdict(list)
         for place, text in enumerate(self.examples.texts):
             self._copies[text].append(place)
-        self._stamp = self._stamp_of_file()
-        self._answers = self._read() if self._stamp else {}
+        self._file = AnswerFile(self.path, self.examples, self.names)
+        self._answers = self._file.read()
         self._undo: list[_Step] = []
         self._judged, self._unlabelled = judge_rows(self.options, table, has_texts, reporter)
         self._others = other_issues(self.examples, self.names, self._judged, has_texts, reporter)
@@ -366,17 +344,6 @@ class Review:
             )
         ]
 
-    def _read(self) -> dict[int, Answer]:
-        held = read_corrections(self.path, self.examples, self.names)
-        kept: dict[int, Answer] = {row: Answer("keep") for row in held.keep}
-        dropped: dict[int, Answer] = {row: Answer("drop") for row in held.drop}
-        frame = read_table(self.path)
-        rules: dict[int, str] = {}
-        if _RULE in frame.columns:  # the report's corrections have none
-            rules = {int(row): rule or "" for row, rule in zip(frame["row"], frame[_RULE], strict=True)}
-        changed = {row: Answer("relabel", to, rules.get(row, "")) for row, to in held.relabel.items()}
-        return {self._place[row]: one for row, one in (kept | dropped | changed).items()}
-
     def _tell(self, place: int | None, told: Mapping[int, Answer]) -> None:
         before = {one: self._answers.get(one) for one in told}
         self._replace(told)
@@ -388,39 +355,8 @@ class Review:
         answers = {row: one for row, one in merged.items() if one is not None}
         if [one.action for one in answers.values()].count("drop") == len(self.examples):
             raise InputError("All other rows are dropped: keep at least one.")
-        self._write(answers)
+        self._file.write(answers)
         self._answers = answers
-
-    def _stamp_of_file(self) -> tuple[int, ...] | None:
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    def _write(self, answers: Mapping[int, Answer]) -> None:
-        if self._stamp_of_file() != self._stamp:
-            raise InputError(
-                f"{self.path} was changed by something else, perhaps a second review: stop this one, and "
-                "start it again."
-            )
-        told = [(place, one) for place, one in sorted(answers.items()) if one.action != "skip"]
-        if told:
-            lines = [
-                (
-                    int(self.examples.rows[place]),
-                    one.action,
-                    "" if one.label is None else self.names.names[one.label],
-                    self.names.names[self.given[place]],
-                    self.examples.texts[place][:_TEXT_CHARACTERS],
-                    one.rule,
-                )
-                for place, one in told
-            ]
-            write_table(escape_formulas(pd.DataFrame(lines, columns=list(_COLUMNS))), self.path)
-        else:
-            self.path.unlink(missing_ok=True)
-        self._stamp = self._stamp_of_file()
 
 
 def _speaks_against(one: Answer, true: int) -> bool:

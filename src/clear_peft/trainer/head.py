@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LinearHead, fit_linear_head
-from clear_peft.trainer.estimate import finite
+from clear_peft.trainer.estimators import finite
 from clear_peft.trainer.passes import pass_over
 from clear_peft.tuners.anatomy import head_names
 

@@ -21,7 +21,8 @@ from clear_peft.losses import BinaryCrossEntropy, Loss, binary_cross_entropy
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import OF_SINGLE_LABEL, CleaRConfig
-from clear_peft.trainer.estimate import Estimate, blocks, finite
+from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.estimators import blocks, finite
 from clear_peft.trainer.sampler import rebalance
 from clear_peft.trainer.stats import TrainingStats
 from clear_peft.trainer.store import ExampleStore, Rows
@@ -122,7 +123,7 @@ class MultiLabel:
     ) -> Estimate | None:
         """What logistic regressions on the model's features make of the labels.
 
-        As ``clear_peft.trainer.estimate.estimate_by_probe``. Validation rows have no part in the fit.
+        As ``clear_peft.trainer.estimators.estimate_by_probe``. Validation rows have no part in the fit.
 
         Raises:
             InputError: If the model gives out no hidden states.

@@ -16,7 +16,8 @@ from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import MIXTURES
-from clear_peft.trainer.estimate import Estimate, estimate_by_losses
+from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.estimators import estimate_by_losses
 from clear_peft.trainer.head import head_inputs
 from clear_peft.trainer.passes import hidden_features, predict_logits
 from clear_peft.trainer.ranks import of_main_process

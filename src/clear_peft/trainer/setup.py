@@ -10,7 +10,7 @@ from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import MEASURED, CleaRConfig
-from clear_peft.trainer.estimate import blocks
+from clear_peft.trainer.estimators import blocks
 from clear_peft.trainer.head import LinearProbeInit
 from clear_peft.trainer.multilabel import MultiLabel
 from clear_peft.trainer.row_passes import RowPasses

@@ -13,7 +13,8 @@ from clear_peft.label_quality import LabelQuality, fit_linear_head
 from clear_peft.losses import Loss, cross_entropy, make_loss, soft_cross_entropy
 from clear_peft.routing import Router
 from clear_peft.trainer.config import OF_MULTI_LABEL, WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1, CleaRConfig
-from clear_peft.trainer.estimate import Estimate, estimate_by_probe
+from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.estimators import estimate_by_probe
 from clear_peft.trainer.store import ExampleStore, Rows
 
 
@@ -80,7 +81,7 @@ class SingleLabel:
         epoch: int,
         decides: bool,
     ) -> Estimate | None:
-        """See ``clear_peft.trainer.estimate.estimate_by_probe``."""
+        """See ``clear_peft.trainer.estimators.estimate_by_probe``."""
         return estimate_by_probe(
             features_of, rows, validation, self.num_labels, args, epoch=epoch, decides=decides
         )
