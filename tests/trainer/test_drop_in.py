@@ -413,6 +413,18 @@ def test_what_cannot_be_taken_is_said(tmp_path):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
 
 
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_sharded_weights_are_refused(tmp_path, monkeypatch, name):
+    args = CleaRConfig(str(tmp_path), use_cpu=True, report_to="none")
+    with monkeypatch.context() as launched:
+        launched.setenv(f"ACCELERATE_USE_{name.upper()}", "true")  # as accelerate launch does
+        with pytest.raises(InputError, match=f"^{name} shards the weights or the optimizer"):
+            CleaRTrainer(model(), args, None, rows())
+    setattr(args, name, "its settings")
+    with pytest.raises(InputError, match=f"^{name} shards the weights or the optimizer"):
+        CleaRTrainer(model(), args, None, rows())
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [

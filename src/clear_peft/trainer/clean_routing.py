@@ -10,6 +10,7 @@ import torch
 from clear_peft.errors import InputError
 from clear_peft.routing import Router
 from clear_peft.trainer.columns import ID_COLUMN, IdCollator
+from clear_peft.trainer.setup import check_processes
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -53,11 +54,7 @@ class CleanRouting(_Base):
         for name in ("packing", "padding_free"):
             if getattr(self.args, name, False):
                 raise InputError(f"With {name} rows have no gates of their own: set {name}=False.")
-        if self.args.n_gpu > 1:
-            raise InputError(
-                f"{self.args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate "
-                "launch, or set CUDA_VISIBLE_DEVICES to one of them."
-            )
+        check_processes(self.args)
         self.clean_probability = torch.from_numpy(p).to(self.args.device, torch.float32)
         self.router = Router(self.model, max_gate_prob=max_gate_prob, seed=self.args.seed)
         self.data_collator: Any = IdCollator(self.data_collator)

@@ -1,9 +1,11 @@
 """What a trainer is given: refused, completed, and read."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasets import Dataset as HubDataset
+from transformers import TrainingArguments
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LossMixture
@@ -18,6 +20,8 @@ from clear_peft.trainer.store import Rows
 from clear_peft.trainer.tasks import SingleLabel
 
 Task = SingleLabel | MultiLabel
+# as TrainingArguments call it, and what accelerate launch sets
+_SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}
 
 
 def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> CleaRConfig:
@@ -33,17 +37,32 @@ def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> Cle
         raise InputError(
             f"args is a {kind}: give a CleaRConfig, which takes all that TrainingArguments takes."
         )
-    if args.n_gpu > 1:
-        raise InputError(
-            f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, or "
-            "set CUDA_VISIBLE_DEVICES to one of them."
-        )
+    check_processes(args)
     if args.label_smoothing_factor or kwargs.get("compute_loss_func"):
         raise InputError(
             "The loss is the trainer's own: leave out label_smoothing_factor and compute_loss_func, or "
             "override per_example_loss."
         )
     return args
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Refuse what rows have no gates of their own in, or what the gates have not been tried with.
+
+    Raises:
+        InputError: If several GPUs belong to one process, or weights or optimizer are sharded.
+    """
+    if args.n_gpu > 1:
+        raise InputError(
+            f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, or "
+            "set CUDA_VISIBLE_DEVICES to one of them."
+        )
+    for name, variable in _SHARDING.items():
+        if getattr(args, name, None) or os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise InputError(
+                f"{name} shards the weights or the optimizer, and clean routing has not been tried with "
+                "that: leave it out. Then each process holds the whole model."
+            )
 
 
 def task_of(model: Any, args: CleaRConfig, mixture: LossMixture | None, known: Sequence[type[Task]]) -> Task:
