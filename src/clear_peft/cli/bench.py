@@ -54,7 +54,7 @@ def run(
         str,
         typer.Option(
             help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
-            "rates, rebuilt, relatives, settings, smoke, unseen, verified.",
+            "rates, rebuilt, relatives, settings, smoke, tuned, unseen, verified.",
             rich_help_panel=_GRID,
         ),
     ],
