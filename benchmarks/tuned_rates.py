@@ -2,9 +2,9 @@
 
 Run it with `python benchmarks/tuned_rates.py tuned.jsonl` on what `clear-peft bench run --grid tuned` wrote.
 The rate with the best accuracy on the given labels of the validation rows of seed 0 is chosen, the smaller of
-two equal ones; test labels decide nothing. The first table has the mean test accuracy over the seeds that have
-the chosen rates of both methods, and the paired difference with its standard error. The second has every rate
-of seed 0: test accuracy, and in brackets that on the given labels of the validation rows.
+two equal ones; test labels decide nothing. The first table has the mean test accuracy over the seeds that
+have the chosen rates of both methods, and the paired difference with its standard error. The second has
+every rate of seed 0: test accuracy, and in brackets that on the given labels of the validation rows.
 """
 
 import argparse

@@ -59,9 +59,9 @@ def test_the_grid_of_the_page_is_one(tmp_path):
     grid, noise = blocks(ROOT / "docs" / "own-benchmark.md", "yaml")
     path = tmp_path / "tickets.yaml"
     path.write_text(grid)
-    assert len(read_grid(str(path))) == 9
+    assert len(read_grid(str(path))) == 12
     path.write_text((noise + grid).replace("[given]", "[given, sym40, pair20]"))
-    assert len(read_grid(str(path))) == 27
+    assert len(read_grid(str(path))) == 36
 
 
 # Shell lines

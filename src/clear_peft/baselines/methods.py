@@ -130,5 +130,6 @@ def get_method(name: str) -> Method:
         InputError: If there is none of that name.
     """
     if name not in METHODS:
-        raise InputError(f"There is no method {name!r}: choose from {', '.join(METHODS)}.")
+        hint = "; recommended is clear" if name == "recommended" else ""
+        raise InputError(f"There is no method {name!r}: choose from {', '.join(METHODS)}{hint}.")
     return METHODS[name]
