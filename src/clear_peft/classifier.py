@@ -229,7 +229,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             for when, temperature in (("before", 1.0), ("after", self.temperature_))
         }
         self.label_quality_ = quality
-        self.label_issues_ = listed(quality, given, tables.names)
+        self.label_issues_ = listed(quality, given, tables.names, classes.tolist())
         self.classes_, self.model_, self.tokenizer_ = classes, trainer.model, tokenizer
         self._parameters, self._max_length = parameters, config.max_length
         facts = {
@@ -237,7 +237,12 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
             "validation": accuracy_and_f1(logits.argmax(axis=1), held.labels),
             **facts_of(config, tables, trainer, quality),
         }
-        found = audit(self.label_issues_, quality, tables.names.names, noise_found=has_found_noise(trainer))
+        found = audit(
+            listed(quality, given, tables.names),
+            quality,
+            tables.names.names,
+            noise_found=has_found_noise(trainer),
+        )
         record = RunRecord("CleaRClassifier", {**asdict(config), "data": None}, facts["epochs"], facts, found)
         self._card = model_card(record, tables.names.names)
         return self

@@ -62,7 +62,7 @@ def test_an_estimate_no_better_than_chance_is_called_one(scan, tmp_path):
     table = _rows(tmp_path, label=["x", "y"] * 6)
     by_label = np.tile(np.eye(2), (6, 1))
     other_class = np.flip(by_label, axis=1)
-    words = "is no better than chance"
+    words = "agree with the labels no better than chance"
     end = scan(data=table, model=None, pred_probs=_write(tmp_path, "other.npy", 0.8 * other_class + 0.1))
     assert words in " ".join(end.err.split())
     again = _write(tmp_path, "same.npy", 0.8 * by_label + 0.1)

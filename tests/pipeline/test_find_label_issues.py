@@ -115,8 +115,8 @@ def test_integer_labels_are_in_the_order_of_their_numbers():
     pred_probs = np.where((np.arange(60) < 30)[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
     issues = find_label_issues([f"text {i:b}" * 3 for i in range(60)], labels, pred_probs=pred_probs)
     assert issues["row"].iloc[0] == 0
-    assert issues["given_label"].iloc[0] == "10"
-    assert issues["predicted_label"].iloc[0] == "2"
+    assert issues["given_label"].iloc[0] == 10
+    assert issues["predicted_label"].iloc[0] == 2
 
 
 def test_copies_and_groups_do_not_vouch_for_each_other(model):
@@ -287,3 +287,14 @@ def test_the_public_names_are_lazy():
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'peft'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, bool])
+def test_labels_come_back_as_they_were_given(kind):
+    embeddings = np.random.default_rng(0).normal(size=(60, 4))
+    labels = [kind(value > 0) for value in embeddings[:, 0]]
+    found = find_label_issues(None, labels, embeddings=embeddings, verified=[None] * 58 + labels[-2:])
+    as_given = np.array(labels)[found["row"]]
+    assert found["given_label"].tolist() == as_given.tolist()
+    assert found["predicted_label"].cat.categories.dtype == as_given.dtype
+    assert found["verified"].tolist() == [None] * 58 + as_given[-2:].tolist()

@@ -1,5 +1,6 @@
 """Features, predictions or losses and given labels in; which labels look right out, as ``LabelQuality``."""
 
+from clear_peft.label_quality.agreement import agreement
 from clear_peft.label_quality.calibration import Calibration, calibrate
 from clear_peft.label_quality.duplicates import duplicate_groups
 from clear_peft.label_quality.evidence import fit_probe, with_verified, with_votes
@@ -45,6 +46,7 @@ __all__ = [
     "PaperMixture",
     "Proposed",
     "TopProbs",
+    "agreement",
     "as_flags",
     "as_groups",
     "calibrate",

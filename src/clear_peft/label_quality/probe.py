@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.errors import InputError
+from clear_peft.label_quality.agreement import agreement
 from clear_peft.label_quality.calibration import Fit, calibrate
 from clear_peft.label_quality.groups import Groups, as_groups, copy_weights
 from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
@@ -71,6 +72,8 @@ class LinearProbe:
         fit: Calibration and noise model.
         support: Groups of each class that were fitted to, (C,).
         rate: The noise rate among the rows that it was fitted to.
+        agreement: How far left-out scores of these rows agree with their labels beyond chance, in standard
+            errors; None of fewer than 100.
         voted: What several sources of labels make of it; None where there was one.
         verified: What verified rows make of it; None where no row was verified.
     """
@@ -80,6 +83,7 @@ class LinearProbe:
     fit: Fit
     support: npt.NDArray[np.int64]
     rate: float
+    agreement: float | None
     voted: Voted | None = None
     verified: VerifiedProbe | None = None
 
@@ -164,7 +168,8 @@ def fit_to_labels(
     fit = calibrate(views, labels[rows], counted)
     rate = rate_of(fit, views, labels[rows], counted)
     quality = _quality(scored, fit, labels, left_out, support, rate)
-    probe = LinearProbe(ridges, penalties, fit, support, rate)
+    by_features = np.mean(views[: len(ridges)], axis=0)
+    probe = LinearProbe(ridges, penalties, fit, support, rate, agreement(by_features, labels[rows], counted))
     error = rate_error(fit, views, labels[rows], counted, None if left_out is None else left_out[rows])
     interval = noise_rate_interval(quality.noise_rate, error)
     interval = widened(interval, fit, views, labels[rows], counted)

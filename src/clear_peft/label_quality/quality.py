@@ -95,7 +95,7 @@ class TopProbs:
         return probabilities
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelQuality:
     """Which labels of N rows look right.
 
@@ -260,6 +260,13 @@ class LabelQuality:
     def predicted(self) -> npt.NDArray[np.int64]:
         """The likeliest true class by the predictions alone, (N,)."""
         return self.pred_probs.predicted
+
+    def __repr__(self) -> str:
+        flagged = int(self.is_label_issue.sum())
+        return (
+            f"<{type(self).__name__} of {len(self)} rows, {self.num_classes} classes: noise rate "
+            f"{self.noise_rate:.3f}, {flagged} flagged>"
+        )
 
     def issues(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows, most suspicious first.

@@ -1,6 +1,7 @@
 """Which labels of texts look wrong, by a frozen model, or by supplied predictions or embeddings."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ import pandas as pd
 
 from clear_peft.data import Examples, LabelNames, row_groups
 from clear_peft.data.examples import examples_of
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import (
     LabelQuality,
     LinearProbe,
+    agreement,
     as_groups,
     combined,
     fit_probe,
@@ -33,6 +35,8 @@ from clear_peft.pipeline.texts_and_labels import column
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
 
+# standard errors by which predictions have to agree with labels more than with others
+_AGREEMENT = 2.0
 _MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -85,10 +89,11 @@ def find_label_issues(
 
     Returns:
         All rows, most suspicious first: ``row`` (position, from 0), ``text``, ``given_label`` and
-        ``predicted_label`` (categorical), ``clean_probability`` (that the given label is right),
-        ``label_quality`` (the predicted probability of the given label), ``is_label_issue`` (more likely
-        wrong than right), ``group`` and, where rows are verified, ``verified`` (their true label); these come
-        last.
+        ``predicted_label`` (categorical, of the type of ``labels`` where these are all whole numbers or all
+        booleans), ``clean_probability`` (that the given label is right; one minus its mean is the estimated
+        noise rate), ``label_quality`` (the predicted probability of the given label, after calibration),
+        ``is_label_issue`` (more likely wrong than right), ``group`` and, where rows are verified,
+        ``verified`` (their true label); these come last.
 
     Raises:
         InputError: If arrays are not as above, there are fewer than two classes, all rows are in one group,
@@ -140,7 +145,16 @@ def find_label_issues(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    return listed(quality, examples, names)
+    return listed(quality, examples, names, _as_given(columns["label"], names))
+
+
+def _as_given(labels: list[Any], names: LabelNames) -> list[Any]:
+    """The C labels as they were given where all are whole numbers or all booleans, else their names."""
+    for kind in ((bool, np.bool_), (int, np.integer)):
+        if all(isinstance(label, kind) for label in labels):
+            values = {str(label): label for label in (np.asarray(labels).tolist())}
+            return [values.get(name, name) for name in names.names]
+    return list(names.names)
 
 
 def _as_long(values: list[Any], labels: list[Any], name: str) -> list[Any]:
@@ -152,9 +166,18 @@ def _as_long(values: list[Any], labels: list[Any], name: str) -> list[Any]:
     return values
 
 
-def listed(quality: LabelQuality, examples: Examples, names: LabelNames) -> pd.DataFrame:
-    """``LabelQuality.issues`` with the texts."""
+def listed(
+    quality: LabelQuality, examples: Examples, names: LabelNames, labels: Sequence[Any] | None = None
+) -> pd.DataFrame:
+    """``LabelQuality.issues`` with the texts, and labels as they are to be shown; default: by name."""
     issues = quality.issues(names.names)
+    if labels is not None:
+        shown = dict(zip(names.names, labels, strict=True))
+        for name in ("given_label", "predicted_label"):
+            issues[name] = issues[name].cat.rename_categories(shown)
+        if "verified" in issues:
+            told = [shown.get(label) for label in issues["verified"]]
+            issues["verified"] = pd.Series(told, dtype=object)
     places = np.searchsorted(examples.rows, issues["row"].to_numpy())
     issues.insert(1, "text", pd.Series([examples.texts[place] for place in places], dtype=object))
     return issues
@@ -361,6 +384,7 @@ def judge(
         prior_scores=prior,
         votes=examples.votes,
     )
+    _say_if_no_better_than_chance(quality, probe.agreement)
     return Judged(probe, quality, features, copies, prior)
 
 
@@ -450,9 +474,23 @@ def assess(
             "Verified rows teach a probe, and pred_probs are final: give a model or embeddings instead."
         )
     try:
-        return label_quality_from_pred_probs(pred_probs, examples.labels, groups=groups)
+        quality = label_quality_from_pred_probs(pred_probs, examples.labels, groups=groups)
     except InputError as error:
         raise error if place is None else InputError(f"{place}: {error}") from error
+    _say_if_no_better_than_chance(quality, agreement(np.asarray(pred_probs), examples.labels))
+    return quality
+
+
+def _say_if_no_better_than_chance(quality: LabelQuality, agreed: float | None) -> None:
+    """Warn where labels drawn at random, or those of other rows, would look the same."""
+    if quality.noise_rate > 1 - 1 / quality.num_classes or (agreed is not None and agreed < _AGREEMENT):
+        warnings.warn(
+            "The predictions agree with the labels no better than chance: see whether each text stands "
+            "beside its own label. If it does, what the rows are judged by says too little of their classes. "
+            "The list is of no use.",
+            ClearWarning,
+            stacklevel=2,
+        )
 
 
 def copies_and_groups(

@@ -199,7 +199,6 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
         judged = judged.believing(examples.verified)
         quality = judged.quality
         next_rows = None if left_over is None else left_over.to_label_next(judged)
-    _say_if_no_better_than_chance(quality, len(names.names))
     others = other_issues(examples, names, judged, has_texts, reporter)
     rate, proposed = NoiseRate(quality.noise_rate, quality.noise_rate_interval, 0), None
     if judged is not None and has_texts:
@@ -294,17 +293,6 @@ def _rows_of(options: ScanOptions, frame: pd.DataFrame, has_texts: bool) -> Load
     assert table.examples.labels is not None
     say_which_are_rare(table.examples.labels, table.names)
     return table
-
-
-def _say_if_no_better_than_chance(quality: LabelQuality, num_classes: int) -> None:
-    """Warn where labels drawn at random would be right as often: features that say nothing end there."""
-    if quality.noise_rate > 1 - 1 / num_classes:
-        warnings.warn(
-            f"The estimated share of wrong labels, {quality.noise_rate:.1%}, is no better than chance: "
-            "what the rows are judged by says too little of their classes, and the list is of no use.",
-            ClearWarning,
-            stacklevel=2,
-        )
 
 
 def _judged_by(options: ScanOptions, has_texts: bool, reporter: "Reporter") -> dict[str, Any]:
