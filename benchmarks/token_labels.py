@@ -29,7 +29,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from clear_peft.data import LabelNames
 from clear_peft.data.token_rows import Sentences
 from clear_peft.pipeline.feature_cache import default_folder
-from clear_peft.pipeline.label_issues import default_model
+from clear_peft.pipeline.judge import default_model
 from clear_peft.pipeline.token_issues import judge_words
 from clear_peft.pipeline.word_encoder import encode_words
 

@@ -27,7 +27,8 @@ from clear_peft.pipeline import distributed
 from clear_peft.pipeline.finalize import facts_of, has_found_noise
 from clear_peft.pipeline.in_memory import program_left_alone, trained
 from clear_peft.pipeline.inference import logits_of
-from clear_peft.pipeline.label_issues import default_model, listed
+from clear_peft.pipeline.judge import default_model
+from clear_peft.pipeline.label_issues import listed
 from clear_peft.pipeline.metrics import accuracy_and_f1
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.temperature import expected_calibration_error, fit_temperature, probabilities

@@ -11,7 +11,7 @@ import pytest
 import clear_peft
 from clear_peft import find_label_issues
 from clear_peft.errors import InputError
-from clear_peft.pipeline import label_issues
+from clear_peft.pipeline import judge
 from clear_peft.pipeline.arrays import read_array
 from tiny_text import KEYWORDS, keyword_table, tiny_checkpoint
 
@@ -72,13 +72,13 @@ def test_wrong_labels_are_found_by_a_frozen_model(model):
 def test_names_of_classes_are_a_prior(model, monkeypatch):
     table, _ = _noisy(60)
     seen = []
-    real = label_issues.fit_probe
+    real = judge.fit_probe
 
     def fit(*args, **more):
         seen.append(more["prior_scores"])
         return real(*args, **more)
 
-    monkeypatch.setattr(label_issues, "fit_probe", fit)
+    monkeypatch.setattr(judge, "fit_probe", fit)
     find_label_issues(table["text"].tolist(), table["label"].tolist(), model=model)
     find_label_issues(table["text"].tolist(), pd.factorize(table["label"])[0], model=model)
     assert seen[0].shape == (60, 3)
@@ -197,7 +197,7 @@ def test_without_the_package_the_model_is_that_of_the_hub(monkeypatch):
     def missing():
         raise InputError("not installed")
 
-    monkeypatch.setattr(label_issues, "minilm", missing)
+    monkeypatch.setattr(judge, "minilm", missing)
     with pytest.raises(InputError, match="'sentence-transformers/all-MiniLM-L6-v2'") as refused:
         find_label_issues(["wheat barley", "anchor mast"], ["a", "b"])
     assert "\n" not in str(refused.value)

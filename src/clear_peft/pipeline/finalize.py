@@ -18,7 +18,7 @@ from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.label_quality import LabelQuality, label_quality_from_pred_probs
 from clear_peft.pipeline.inference import logits_of, probabilities_of
-from clear_peft.pipeline.label_issues import sources_of, what_to_label_next
+from clear_peft.pipeline.judge import sources_of, what_to_label_next
 from clear_peft.pipeline.metrics import accuracy_and_f1, detection, memorised, peak_memory
 from clear_peft.pipeline.progress import epoch_figures
 from clear_peft.pipeline.splits import Tables

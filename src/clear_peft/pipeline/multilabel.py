@@ -21,7 +21,7 @@ from clear_peft.label_quality import (
     multilabel_quality_from_pred_probs,
 )
 from clear_peft.pipeline.arrays import checked_embeddings
-from clear_peft.pipeline.label_issues import check_sources, copies_and_groups, features_of
+from clear_peft.pipeline.judge import check_sources, copies_and_groups, features_of
 from clear_peft.pipeline.texts_and_labels import column
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from clear_peft.hardware import check_device
 from clear_peft.label_quality.pairs import pair_quality
 from clear_peft.pipeline.encoder import encode
 from clear_peft.pipeline.feature_cache import default_folder
-from clear_peft.pipeline.label_issues import default_model
+from clear_peft.pipeline.judge import default_model
 from clear_peft.pipeline.texts_and_labels import column
 
 

@@ -23,17 +23,17 @@ from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
-from clear_peft.pipeline.label_issues import (
+from clear_peft.pipeline.judge import (
     Judged,
     Unlabelled,
     assess,
     check_sources,
     default_model,
     judge,
-    listed,
     sources_of,
     what_to_label_next,
 )
+from clear_peft.pipeline.label_issues import listed
 from clear_peft.pipeline.multilabel_scan import MultilabelScan, has_label_sets, scan_label_sets
 from clear_peft.pipeline.scan_folder import write_folder
 from clear_peft.pipeline.splits import say_which_are_rare
