@@ -148,7 +148,7 @@ def model(tmp_path_factory):
 def place(tmp_path, monkeypatch, model):
     """A folder with what the pages name, and a tiny model wherever a model is named."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("clear_peft.pipeline.label_issues.minilm", lambda: model)
+    monkeypatch.setattr("clear_peft.pipeline.judge.minilm", lambda: model)
     monkeypatch.setenv("CLEAR_PEFT_CACHE", str(tmp_path / "cache"))
     data = tmp_path / "clear-peft-demo" / "data"
     data.mkdir(parents=True)

@@ -85,3 +85,12 @@ def test_layers_that_begin_at_random_are_told(tmp_path):
     for load in (_classifier, lambda folder: load_encoder(str(folder))):
         with pytest.warns(ClearWarning, match=told):
             load(tmp_path)
+
+
+def test_without_the_hub_the_packaged_model_is_named(monkeypatch, tmp_path):
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    monkeypatch.setattr("clear_peft.pipeline.models.minilm", lambda: tmp_path / "packaged")
+    with pytest.raises(InputError, match=r"or the path of a folder, such as .*packaged', which is the same"):
+        load_tokenizer(name)
+    with pytest.raises(InputError, match=r"or the path of a folder\.$"):
+        load_tokenizer("somebody/else")

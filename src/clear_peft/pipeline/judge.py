@@ -27,14 +27,13 @@ from clear_peft.label_quality import (
 from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.encoder import encode, name_texts, similarities
 from clear_peft.pipeline.feature_cache import default_folder
-from clear_peft.pipeline.packages import minilm
+from clear_peft.pipeline.packages import MINILM, minilm
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
 
 # standard errors by which predictions have to agree with labels more than with others
 _AGREEMENT = 2.0
-_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def sources_of(
@@ -98,7 +97,7 @@ def default_model() -> str:
     try:
         return str(minilm())
     except InputError:
-        return _MODEL
+        return MINILM
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from clear_peft.data import LabelNames
 from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import ClearWarning, InputError
+from clear_peft.pipeline.packages import MINILM, minilm
 from clear_peft.pipeline.quantization import check_installed, settings
 from clear_peft.tuners.anatomy import head_names, pooler_names
 
@@ -213,4 +214,15 @@ def _not_found(what: str, name: str, error: Exception) -> InputError:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
         return InputError(f"There is no folder {name!r}: give the path of a model, or its name on the hub.")
     reason = str(error).strip().partition("\n")[0].rstrip(".")
-    return InputError(f"Cannot load the {what} {name!r} ({reason}): give a hub name or the path of a folder.")
+    return InputError(
+        f"Cannot load the {what} {name!r} ({reason}): give a hub name or the path of a folder"
+        f"{_installed(name)}."
+    )
+
+
+def _installed(name: str) -> str:
+    """Where the package of the demo has this model, for a machine without the hub."""
+    with suppress(InputError):
+        if name == MINILM:
+            return f", such as {str(minilm())!r}, which is the same model"
+    return ""

@@ -8,6 +8,9 @@ import pandas as pd
 
 from clear_peft.errors import InputError
 
+# what the packaged model is called on the hub
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
 
 def minilm() -> Path:
     """The folder of the packaged MiniLM (all-MiniLM-L6-v2).
