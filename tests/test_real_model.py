@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     how = {"overwrite": False, "reporter": Silent()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "EPOCHS", 4)
+        patch.setattr(demo, "EPOCHS", 3)
         patch.setattr(demo, "MAX_LENGTH", 20)
         demo.prepare(folder, **how)
         return folder, {method: demo.train_demo(folder, method, **how) for method in demo.METHODS}
