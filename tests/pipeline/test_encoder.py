@@ -179,7 +179,7 @@ def test_a_cached_pass_imports_no_torch(model, tmp_path):
 
 
 def test_progress_counts_different_texts(model, monkeypatch):
-    monkeypatch.setattr("clear_peft.pipeline.encoder._PART", 10)
+    monkeypatch.setattr("clear_peft.pipeline.encoder.PART", 10)
     steps = []
     encode([*TEXTS, *TEXTS], model, step=lambda done, total: steps.append((done, total)))
     assert steps == [(10, 23), (20, 23), (23, 23)]

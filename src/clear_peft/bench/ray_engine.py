@@ -1,6 +1,5 @@
-"""Cells as tasks of a Ray cluster; Ray is an extra, imported when it is used."""
+"""Cells as tasks of a Ray cluster."""
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from clear_peft.bench.grid import Cell
 from clear_peft.bench.runner import Ended, Work, answer_of
-from clear_peft.errors import InputError
+from clear_peft.pipeline.ray_shards import cluster
 
 # how often a cell is run again whose process or machine has died
 _AGAIN = 2
@@ -34,15 +33,7 @@ def in_ray(cells: Sequence[Cell], work: Work, data_dir: Path, *, cpus: float, gp
     Raises:
         InputError: If Ray is not installed, or no machine of the cluster has so many CPUs or GPUs.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("The engine ray needs Ray: pip install 'clear-peft[ray]'.") from error
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        _check_room(ray, cpus, gpus)
+    with cluster("a cell", cpus, gpus) as ray:
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_AGAIN, max_calls=1)(_run)
         started = time.monotonic()
         running = {task.remote(work, cell, str(data_dir.resolve())): cell for cell in cells}
@@ -54,18 +45,6 @@ def in_ray(cells: Sequence[Cell], work: Work, data_dir: Path, *, cpus: float, gp
             except ray.exceptions.RayError as error:
                 answer = f"{type(error).__name__}: {' '.join(str(error).split())}"
             yield cell, answer, time.monotonic() - started
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _check_room(ray: Any, cpus: float, gpus: float) -> None:
-    """Refuse what no machine can run: Ray would wait for ever."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(has.get("CPU", 0) >= cpus and has.get("GPU", 0) >= gpus for has in machines):
-        raise InputError(
-            f"No machine of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a cell: give fewer."
-        )
 
 
 def _run(work: Work, cell: Cell, data_dir: str) -> dict[str, Any] | str:

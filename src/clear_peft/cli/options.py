@@ -10,7 +10,7 @@ from clear_peft.cli.output import Format
 from clear_peft.hardware import DEVICES
 
 # panels of the help pages
-RUN, DATA, JUDGE, OUTPUT = "Run", "Data", "Judge", "Output"
+RUN, DATA, JUDGE, OUTPUT, ENGINE = "Run", "Data", "Judge", "Output", "Engine"
 
 
 class PlotFormat(StrEnum):
@@ -26,6 +26,13 @@ class LongTexts(StrEnum):
     head = "head"
     tail = "tail"
     windows = "windows"
+
+
+class Engine(StrEnum):
+    """What goes through a table."""
+
+    embedded = "embedded"
+    ray = "ray"
 
 
 def _set_format(context: typer.Context, value: Format) -> Format:
@@ -80,6 +87,29 @@ TextColumnOption = Annotated[
 EncodingOption = Annotated[
     str | None,
     typer.Option("--encoding", help="Encoding of the table, such as cp1252.", rich_help_panel=DATA),
+]
+
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine",
+        help="This process, or Ray (RAY_ADDRESS, or this machine): for a folder of Parquet files, larger "
+        "than memory. All machines see data and output by the same path.",
+        rich_help_panel=ENGINE,
+    ),
+]
+CpusOption = Annotated[
+    float | None,
+    typer.Option("--cpus", help="CPUs of a model, with --engine ray.", min=0.1, rich_help_panel=ENGINE),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus",
+        help="GPUs of a model, with --engine ray; 0.25 puts four on one.",
+        min=0,
+        rich_help_panel=ENGINE,
+    ),
 ]
 
 # of scan and review

@@ -6,16 +6,21 @@ import typer
 
 from clear_peft.cli.options import (
     DATA,
+    ENGINE,
     JUDGE,
     OUTPUT,
     AnnotatorColumnOption,
+    CpusOption,
     DataOption,
     EmbeddingsOption,
     EncoderDeviceOption,
     EncoderOption,
     EncoderTrustOption,
     EncodingOption,
+    Engine,
+    EngineOption,
     FormatOption,
+    GpusOption,
     GroupColumnOption,
     LabelColumnOption,
     LongTexts,
@@ -31,10 +36,11 @@ from clear_peft.cli.options import (
     one_or_more,
 )
 from clear_peft.cli.output import Format, Output, chance, counted, shown, table_of
+from clear_peft.errors import InputError
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.multilabel_scan import MultilabelScan
-    from clear_peft.pipeline.scan import ScanResult
+    from clear_peft.pipeline.scan import ScanOptions, ScanResult
     from clear_peft.pipeline.token_scan import TokenScan
 
 _TOP, _PAIRS = 10, 5
@@ -105,6 +111,18 @@ def scan(
         ),
     ] = None,
     overwrite: OverwriteOption = False,
+    engine: EngineOption = Engine.embedded,
+    sample_rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Rows that the judgement is fitted to, with --engine ray (default: 100000).",
+            min=2,
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
+    cpus: CpusOption = None,
+    gpus: GpusOption = None,
     format: FormatOption = Format.human,  # noqa: A002
 ) -> None:
     """Say which labels of a table look wrong: one pass of a frozen model, no training."""
@@ -114,34 +132,37 @@ def scan(
     from clear_peft.pipeline.token_scan import TokenScan
 
     out: Output = context.obj
-    found = scan_table(
-        ScanOptions(
-            data=data,
-            text_column=one_or_more(text_column),
-            label_column=label_column,
-            label_separator=label_separator,
-            label_columns=names_of(label_columns),
-            normalize_labels=normalize_labels,
-            unlabelled=names_of(unlabelled),
-            encoding=encoding,
-            opinion_column=opinion_column or (),
-            annotator_column=annotator_column or (),
-            group_column=group_column,
-            verified_column=verified_column,
-            verified=verified,
-            model=model,
-            pred_probs=pred_probs,
-            embeddings=embeddings,
-            output=output,
-            max_length=max_length,
-            long_texts=long_texts,
-            cache=not no_cache,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            overwrite=overwrite,
-        ),
-        out,
+    options = ScanOptions(
+        data=data,
+        text_column=one_or_more(text_column),
+        label_column=label_column,
+        label_separator=label_separator,
+        label_columns=names_of(label_columns),
+        normalize_labels=normalize_labels,
+        unlabelled=names_of(unlabelled),
+        encoding=encoding,
+        opinion_column=opinion_column or (),
+        annotator_column=annotator_column or (),
+        group_column=group_column,
+        verified_column=verified_column,
+        verified=verified,
+        model=model,
+        pred_probs=pred_probs,
+        embeddings=embeddings,
+        output=output,
+        max_length=max_length,
+        long_texts=long_texts,
+        cache=not no_cache,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        overwrite=overwrite,
     )
+    if engine is Engine.ray:
+        _scan_with_ray(out, options, sample_rows, cpus, gpus)
+        return
+    if sample_rows is not None or cpus is not None or gpus is not None:
+        raise InputError("--sample-rows, --cpus and --gpus are for Ray: add --engine ray.")
+    found = scan_table(options, out)
     if isinstance(found, MultilabelScan):
         _say_labels(out, found)
         return
@@ -150,6 +171,36 @@ def scan(
         return
     values = result_values(found)
     out.suspicious(values, result_lines(found, values))
+
+
+def _scan_with_ray(
+    out: Output, options: "ScanOptions", sample_rows: int | None, cpus: float | None, gpus: float | None
+) -> None:
+    from clear_peft.pipeline.ray_scan import ALL_ISSUES, SAMPLE_ROWS, scan_with_ray
+    from clear_peft.run_folder.layout import LABEL_ISSUES
+
+    found = scan_with_ray(
+        options, out, sample_rows=sample_rows or SAMPLE_ROWS, cpus=cpus or 1, gpus=gpus or 0
+    )
+    figures, top = found.summary, str(found.folder / LABEL_ISSUES)
+    values = {
+        **figures,
+        "most_suspicious": found.top.head(_TOP).to_dict("records"),
+        "label_issues": top,
+        "all_rows": str(found.folder / ALL_ISSUES),
+    }
+    low, high = (f"{end:.1%}" for end in figures["noise_rate_interval"])
+    lines = [
+        f"{figures['rows']} rows in {counted(figures['files'], 'file')}, {figures['classes']} classes",
+        f"Estimated share of wrong labels: {figures['noise_rate_estimate']:.1%} (95 % interval {low} to "
+        f"{high}; assumes that errors depend on the true class alone)",
+        f"Judged by a sample of {counted(figures['sampled'], 'row')}",
+        f"Rows whose label is more likely wrong than right: {figures['listed']}",
+        f"The first {counted(len(found.top), 'row')}: {top}",
+        f"All rows: {values['all_rows']}",
+        f"{figures['seconds']:.1f} seconds",
+    ]
+    out.suspicious(values, lines)
 
 
 def _say_spans(found: "TokenScan", out: Output) -> None:

@@ -47,23 +47,35 @@ def read_folder(folder: Path, split: str | None) -> pd.DataFrame:
             raise
         except Exception as error:  # as with the hub
             raise InputError(f"{name!r} is not a sound folder of save_to_disk; write it anew.") from error
-    shards: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        found = _SPLIT.search(path.relative_to(folder).as_posix().lower())
-        shards.setdefault(found[0] if found else "", []).append(path)
-    if not shards:
-        raise InputError(f"{name!r} is a folder without Parquet files; give a file, or such a folder.")
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    parts = [
-        read_parquet(path.read_bytes(), str(path)) for path in shards[_only_split(name, list(shards), split)]
-    ]
+    parts = [read_parquet(path.read_bytes(), str(path)) for path in parquet_files(folder, split)]
     try:
         return table_to_frame(pa.concat_tables(parts), name)
     except pa.ArrowException as error:
         raise InputError(
             f"The Parquet files in {name!r} have other columns; give them one by one."
         ) from error
+
+
+def parquet_files(folder: Path, split: str | None) -> list[Path]:
+    """The Parquet files of a folder, sorted.
+
+    Args:
+        folder: The folder.
+        split: Which part of it. Default: all, if it holds no more than one.
+
+    Raises:
+        InputError: If there is none, or they are of several splits and none, or another one, was named.
+    """
+    name = os.fspath(folder)
+    shards: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        found = _SPLIT.search(path.relative_to(folder).as_posix().lower())
+        shards.setdefault(found[0] if found else "", []).append(path)
+    if not shards:
+        raise InputError(f"{name!r} is a folder without Parquet files; give a file, or such a folder.")
+    return shards[_only_split(name, list(shards), split)]
 
 
 def _only_split(name: str, splits: list[str], wanted: str | None) -> str:

@@ -83,7 +83,16 @@ class LabelNames:
         Raises:
             InputError: If a label is missing or of another type, or two names look alike, but for their case.
         """
-        counts = Counter(map(_name, values))
+        return cls.of_counts(Counter(map(_name, values)), normalize=normalize)
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int], *, normalize: bool = False) -> Self:
+        """As ``fit``, of how often each name occurs.
+
+        Args:
+            counts: Number of rows by name, as ``label_text`` has it.
+            normalize: As for ``fit``. Default False.
+        """
         spellings: dict[str, list[str]] = {}
         for name in sorted(counts):
             spellings.setdefault(_normal(name) if normalize else _value(name), []).append(name)

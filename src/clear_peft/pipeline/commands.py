@@ -6,12 +6,13 @@ within seconds.
 
 import os
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from clear_peft.data import check_output, load_examples, write_table
+from clear_peft.data import LabelNames, check_output, load_examples, write_table
 from clear_peft.data.checks import listing, row_listing
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
@@ -89,7 +90,7 @@ def evaluate(
     """
     config, names = layout.read_finished(folder)
     check_device(device)
-    reading = _reading(config, text_column=text_column, label_column=label_column, encoding=encoding)
+    reading = reading_of(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
     from clear_peft.pipeline.metrics import evaluation
@@ -137,20 +138,12 @@ def predict(
     """
     check_output(output, [data], overwrite=overwrite)
     config, names = layout.read_finished(folder)
-    if not 1 <= top <= len(names.names):
-        raise InputError(
-            f"top is {top}: give a whole number from 1 to {len(names.names)}, as there are classes."
-        )
+    check_top(top, names)
     check_device(device)
-    reading = _reading(config, text_column=text_column, encoding=encoding)
+    reading = reading_of(config, text_column=text_column, encoding=encoding)
     table = load_examples(data, **{**reading, "label_column": None}, empty_texts=True)
-    places = ["", *(f"_{place}" for place in range(2, top + 1))]
-    of_classes = [f"probability_{name}" for name in names.names] if probabilities else []
-    new = [f"{what}{place}" for place in places for what in ("predicted_label", "confidence")] + of_classes
-    taken = sorted(set(new) & set(table.frame.columns))
-    if taken:
-        raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
-    from clear_peft.pipeline.inference import likeliest, load_run  # torch: seconds
+    check_new_columns(table.frame.columns, names, data, top, probabilities)
+    from clear_peft.pipeline.inference import load_run  # torch: seconds
 
     frame, rows = table.frame, table.examples.rows
     empty = np.setdiff1d(np.arange(len(frame)), rows)
@@ -158,21 +151,70 @@ def predict(
         message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
     found = load_run(folder, device=device, trust_remote_code=trust_remote_code).probabilities(table.examples)
-    columns: dict[str, pd.Series] = {}
-    for place, confidence, predicted in zip(places, *(best.T for best in likeliest(found, top)), strict=True):
-        labels = [names.names[i] for i in predicted.tolist()]
-        columns[f"predicted_label{place}"] = pd.Series(labels, index=rows, dtype="str")
-        columns[f"confidence{place}"] = _rounded(confidence, rows)
-    if probabilities:
-        columns |= {name: _rounded(column, rows) for name, column in zip(of_classes, found.T, strict=True)}
-    write_table(pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1), output)
+    write_table(with_predictions(frame, rows, found, names, top, probabilities), output)
     return len(rows)
+
+
+def check_top(top: int, names: LabelNames) -> None:
+    """Refuse more classes than there are."""
+    if not 1 <= top <= len(names.names):
+        raise InputError(
+            f"top is {top}: give a whole number from 1 to {len(names.names)}, as there are classes."
+        )
+
+
+def check_new_columns(
+    columns: Iterable[str], names: LabelNames, data: str, top: int, probabilities: bool
+) -> None:
+    """Refuse a table that has a column already which ``with_predictions`` would add."""
+    taken = sorted({*_of_likeliest(top), *_of_classes(names, probabilities)} & set(columns))
+    if taken:
+        raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
+
+
+def with_predictions(
+    frame: pd.DataFrame,
+    rows: np.ndarray,
+    found: np.ndarray,
+    names: LabelNames,
+    top: int,
+    probabilities: bool,
+) -> pd.DataFrame:
+    """A table with what is predicted.
+
+    Args:
+        frame: N rows.
+        rows: Positions of those that are predicted, (M,).
+        found: Their probabilities, (M, C) float32.
+        names: Names of the C classes.
+        top: As for ``predict``, and so the last.
+        probabilities: Whether each class has a column.
+    """
+    from clear_peft.pipeline.inference import likeliest  # torch: seconds
+
+    new, columns = iter(_of_likeliest(top)), {}
+    for confidence, predicted in zip(*(best.T for best in likeliest(found, top)), strict=True):
+        labels = [names.names[i] for i in predicted.tolist()]
+        columns[next(new)] = pd.Series(labels, index=rows, dtype="str")
+        columns[next(new)] = _rounded(confidence, rows)
+    for name, column in zip(_of_classes(names, probabilities), found.T, strict=False):
+        columns[name] = _rounded(column, rows)
+    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+
+
+def _of_likeliest(top: int) -> list[str]:
+    places = ["", *(f"_{place}" for place in range(2, top + 1))]
+    return [f"{what}{place}" for place in places for what in ("predicted_label", "confidence")]
+
+
+def _of_classes(names: LabelNames, probabilities: bool) -> list[str]:
+    return [f"probability_{name}" for name in names.names] if probabilities else []
 
 
 def _rounded(probability: np.ndarray, rows: np.ndarray) -> pd.Series:
     return pd.Series(probability.astype(np.float64).round(6), index=rows)
 
 
-def _reading(config: RunConfig, **given: Any) -> dict[str, Any]:
+def reading_of(config: RunConfig, **given: Any) -> dict[str, Any]:
     """How a table is read: as those of the run, but for what is given."""
     return {**config.reading, **{name: value for name, value in given.items() if value is not None}}

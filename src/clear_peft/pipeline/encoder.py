@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,11 @@ from clear_peft.data.tokens import warn_of_cut
 from clear_peft.errors import InputError
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
 
+if TYPE_CHECKING:
+    from clear_peft.pipeline.frozen_encoder import FrozenEncoder
+
 # texts between two writes of the cache
-_PART = 1 << 13
+PART = 1 << 13
 # bounds the memory of a forward
 _TOKENS = 1 << 13
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -88,14 +92,11 @@ def encode(
         if cache is not None:
             # what was downloaded has a version only now
             store = FeatureCache(cache, model, max_length, long_texts)
-        size = max(1, min(batch_size, _TOKENS // max(max_length, 1)))
-        for start in range(0, len(todo), _PART):
-            part = todo[start : start + _PART]
+        size = forward_size(max_length, batch_size)
+        for start in range(0, len(todo), PART):
+            part = todo[start : start + PART]
             given = [texts[row] for row in rows[part]]
-            made = encoder.layer_means(given, rows[part], size)
-            cut[part] = encoder.are_longer(given, rows[part])
-            _check_finite(made, rows[part], model)
-            made = as_stored(made)
+            made, cut[part] = encode_by(encoder, given, rows[part], model, size)
             if features is None:
                 features = np.empty((len(keys), *made.shape[1:]), np.float32)
             features[part] = made
@@ -110,6 +111,35 @@ def encode(
         return features
     place = {key: i for i, key in enumerate(keys)}
     return features[[place[key] for key in every]]
+
+
+def forward_size(max_length: int, batch_size: int = 64) -> int:
+    """How many texts of at most so many tokens a forward takes."""
+    return max(1, min(batch_size, _TOKENS // max(max_length, 1)))
+
+
+def encode_by(
+    encoder: "FrozenEncoder", texts: Sequence[str], rows: npt.NDArray[np.int64], model: str, size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Encode texts by a model that is loaded, and say which of them are cut.
+
+    Args:
+        encoder: The model.
+        texts: N texts, at least one.
+        rows: Where they stand in the input, for sentences, (N,).
+        model: Its name, for sentences.
+        size: Texts of a forward at the most.
+
+    Returns:
+        Features (N, V, D) float32, rounded as ``as_stored`` does, and (N,) bool.
+
+    Raises:
+        InputError: If a text has no token, or the model makes numbers that are not finite.
+    """
+    features = encoder.layer_means(texts, rows, size)
+    cut = encoder.are_longer(texts, rows)
+    _check_finite(features, rows, model)
+    return as_stored(features), cut
 
 
 def name_texts(names: Sequence[str]) -> list[str] | None:

@@ -45,7 +45,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, model: str, max_length: int, long_texts: str) -> None:
-        identity = json.dumps([_VERSION, _version_of(model), max_length, long_texts])
+        identity = json.dumps([_VERSION, version_of(model), max_length, long_texts])
         self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def read(
@@ -128,7 +128,7 @@ def _read(
     return wanted, cut[held], features[held]
 
 
-def _version_of(model: str) -> str:
+def version_of(model: str) -> str:
     """The model and which version of it lies here: a folder may hold other weights tomorrow."""
     folder = Path(model)
     try:

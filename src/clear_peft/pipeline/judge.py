@@ -237,7 +237,7 @@ def judge(
         prior_scores=prior,
         votes=examples.votes,
     )
-    _say_if_no_better_than_chance(quality, probe.agreement)
+    say_if_no_better_than_chance(quality, probe.agreement)
     return Judged(probe, quality, features, copies, prior)
 
 
@@ -330,11 +330,11 @@ def assess(
         quality = label_quality_from_pred_probs(pred_probs, examples.labels, groups=groups)
     except InputError as error:
         raise error if place is None else InputError(f"{place}: {error}") from error
-    _say_if_no_better_than_chance(quality, agreement(np.asarray(pred_probs), examples.labels))
+    say_if_no_better_than_chance(quality, agreement(np.asarray(pred_probs), examples.labels))
     return quality
 
 
-def _say_if_no_better_than_chance(quality: LabelQuality, agreed: float | None) -> None:
+def say_if_no_better_than_chance(quality: LabelQuality, agreed: float | None) -> None:
     """Warn where labels drawn at random, or those of other rows, would look the same."""
     if quality.noise_rate > 1 - 1 / quality.num_classes or (agreed is not None and agreed < _AGREEMENT):
         warnings.warn(

@@ -425,8 +425,12 @@ def _default_output(data: str) -> str:
     return f"scan-{_NO_FILE_NAME.sub('-', Path(data).stem).strip('-') or 'table'}"
 
 
-def check_folder(folder: Path, options: ScanOptions) -> None:
-    """Refuse a folder that must not be written to; changes nothing."""
+def held_by(folder: Path) -> set[str]:
+    """Names of what a folder that is to be written holds, none if it is not there.
+
+    Raises:
+        InputError: If it cannot be written to.
+    """
     try:
         nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         held = {entry.name for entry in folder.iterdir()} if nearest == folder and folder.is_dir() else set()
@@ -439,6 +443,12 @@ def check_folder(folder: Path, options: ScanOptions) -> None:
         raise InputError(
             f"Cannot write {folder}: {nearest} is not yours to write to; choose another --output."
         )
+    return held
+
+
+def check_folder(folder: Path, options: ScanOptions) -> None:
+    """Refuse a folder that must not be written to; changes nothing."""
+    held = held_by(folder)
     if held and (CONFIG_NAME in held or LABEL_ISSUES not in held):
         raise InputError(f"{folder} holds something that is no scan: give another folder as --output.")
     if held and not options.overwrite:

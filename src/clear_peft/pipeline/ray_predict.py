@@ -1,0 +1,136 @@
+"""``clear-peft predict --engine ray``: predictions for tables larger than memory, on one machine or many."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clear_peft.data import write_table
+from clear_peft.data.examples import examples_of
+from clear_peft.errors import ClearWarning
+from clear_peft.pipeline.big_table import Shard, shards_of
+from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
+from clear_peft.pipeline.ray_shards import cluster, over_shards
+from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish
+from clear_peft.run_folder import layout
+
+if TYPE_CHECKING:
+    from clear_peft.pipeline.inference import Run
+    from clear_peft.pipeline.progress import Reporter
+
+_PARTS = "part-*.parquet"
+
+
+def predict_with_ray(
+    run: Path,
+    data: str,
+    output: Path,
+    reporter: "Reporter",
+    *,
+    text_column: list[str] | None = None,
+    top: int = 1,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    cpus: float = 1,
+    gpus: float = 0,
+) -> int:
+    """Write a folder of Parquet files with the columns of the input and what ``predict`` adds.
+
+    Each shard is a file, written whole or not at all. Started again, the shards that lack are predicted.
+
+    Args:
+        run: Run folder.
+        data: Folder of Parquet files, which all machines see by the same path, as they do the others.
+        output: Folder to write.
+        reporter: Told what is being done.
+        text_column: Column of the texts. Default: as in the run's own table.
+        top: As for ``predict``, and so what is not named here.
+        probabilities: Whether a column is written for each class.
+        overwrite: Whether what the folder holds is replaced.
+        device: Where the model runs.
+        trust_remote_code: Whether code that comes with the model may run.
+        cpus: CPUs of a model. Default 1.
+        gpus: GPUs of a model. Default 0.
+
+    Returns:
+        The number of rows of the table.
+
+    Raises:
+        InputError: If the folder, the table or K is not what it should be, Ray is not installed or has no
+            room, or the output must not or cannot be written to.
+        RunFailedError: If a task of Ray fails; started again, it goes on.
+    """
+    from pyarrow.parquet import read_schema  # type: ignore[import-untyped]
+
+    config, names = layout.read_finished(run)
+    check_top(top, names)
+    reading = {**reading_of(config, text_column=text_column), "label_column": None, "empty_texts": True}
+    del reading["encoding"]  # of text files
+    output, texts = output.absolute(), reading["text_column"]
+    reporter.stage(f"Reading {data}")
+    shards = shards_of(data, [texts] if isinstance(texts, str) else texts)
+    for path in dict.fromkeys(shard.path for shard in shards):
+        check_new_columns(read_schema(path).names, names, path, top, probabilities)
+    begun = {
+        "run": str(run.resolve()),
+        "data": files_of(shards),
+        "text_column": texts,
+        "top": top,
+        "probabilities": probabilities,
+    }
+    check_begun(output, data, begun, overwrite=overwrite)
+    done, empty = 0, 0
+    with cluster("a model", cpus, gpus):
+        begin(output, begun, [_PARTS], anew=overwrite)
+        todo = [shard for shard in shards if not _part(output, shard).exists()]
+        rows = sum(map(len, todo))
+        reporter.stage(f"Predicting {rows} rows")
+        load = partial(_loaded, run.resolve(), device, trust_remote_code)
+        work = partial(_Predict, load, reading, output, top, probabilities)
+        for shard, without in over_shards(todo, work, cpus=cpus, gpus=gpus):
+            done, empty = done + len(shard), empty + without
+            reporter.step(done, rows)
+    if empty:
+        message = f"{data!r}: the text is empty in {empty} rows: nothing is predicted there."
+        warnings.warn(message, ClearWarning, stacklevel=2)
+    total = sum(map(len, shards))
+    finish(output, {"rows": total, "files": len(shards)})
+    return total
+
+
+def _part(folder: Path, shard: Shard) -> Path:
+    return folder / f"part-{shard.number:06d}.parquet"
+
+
+def _loaded(run: Path, device: str, trust_remote_code: bool) -> "Run":
+    from clear_peft.pipeline.inference import load_run  # torch: seconds
+
+    return load_run(run, device=device, trust_remote_code=trust_remote_code)
+
+
+class _Predict:
+    """Writes shards with their predictions."""
+
+    def __init__(
+        self,
+        load: "Callable[[], Run]",
+        reading: dict[str, Any],
+        folder: Path,
+        top: int,
+        probabilities: bool,
+    ) -> None:
+        self._run = load()
+        self._reading, self._folder = reading, folder
+        self._added = top, probabilities
+
+    def __call__(self, shard: Shard) -> int:
+        """Returns how many texts are empty."""
+        table = examples_of(shard.read(), shard.path, **self._reading)
+        rows = table.examples.rows
+        found = self._run.probabilities(table.examples)
+        predicted = with_predictions(table.frame, rows, found, self._run.names, *self._added)
+        write_table(predicted, _part(self._folder, shard))
+        return len(shard) - len(rows)

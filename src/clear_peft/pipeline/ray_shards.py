@@ -1,0 +1,118 @@
+"""Shards of a table as work of a Ray cluster; Ray is an extra, imported when it is used."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from clear_peft.errors import InputError, RunFailedError
+from clear_peft.pipeline.big_table import Shard
+
+Work = Callable[[Shard], Any]
+
+
+@contextmanager
+def cluster(what: str, cpus: float, gpus: float) -> Iterator[Any]:
+    """Ray, connected to the cluster that ``RAY_ADDRESS`` names, or started on this machine.
+
+    Args:
+        what: What needs the CPUs and GPUs, for a sentence.
+        cpus: CPUs that some machine must have.
+        gpus: GPUs that the same machine must have.
+
+    Raises:
+        InputError: If Ray is not installed, or there is no such machine.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("The engine ray needs Ray: pip install 'clear-peft[ray]'.") from error
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        if not _room(ray, cpus, gpus):  # Ray would wait for ever
+            raise InputError(
+                f"No machine of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for {what}: give fewer."
+            )
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def over_shards(
+    shards: Sequence[Shard], make: Callable[[], Work], *, cpus: float = 1, gpus: float = 0
+) -> Iterator[tuple[Shard, Any]]:
+    """Do some work on each shard, on all machines of a cluster that ``cluster`` has connected.
+
+    Ray Data streams the shards through a pool of actors, as many as there is room for. What an actor has
+    begun when it dies is done again by another.
+
+    Args:
+        shards: Whose files all machines see by the same path.
+        make: Makes the work, once in each actor, such as by loading a model.
+        cpus: CPUs of an actor.
+        gpus: GPUs of an actor.
+
+    Yields:
+        Each shard with what the work has returned, which JSON can hold, in the order of their ends.
+
+    Raises:
+        InputError: If the work does.
+        RunFailedError: If it fails for another reason.
+    """
+    if not shards:
+        return
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    most = max(1, min(len(shards), _room(ray, cpus, gpus)))
+    done = ray.data.from_items(
+        [{"shard": json.dumps(asdict(shard))} for shard in shards], override_num_blocks=len(shards)
+    ).map_batches(
+        _Actor,
+        batch_size=1,
+        fn_constructor_kwargs={"make": make},
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+    try:
+        for row in done.iter_rows():
+            answer = json.loads(row["answer"])
+            if "refused" in answer:
+                raise InputError(answer["refused"])
+            yield Shard(**json.loads(row["shard"])), answer["found"]
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunFailedError(f"A task of Ray has failed: {lines[-1].strip()}") from error
+
+
+class _Actor:
+    """On a machine of the cluster."""
+
+    def __init__(self, make: Callable[[], Work]) -> None:
+        self._make = make
+        self._work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        answers = []
+        for shard in batch["shard"]:
+            try:
+                if self._work is None:
+                    self._work = self._make()
+                answers.append({"found": self._work(Shard(**json.loads(shard)))})
+            except InputError as error:  # Ray would wrap it
+                answers.append({"refused": str(error)})
+        return {"shard": batch["shard"], "answer": [json.dumps(answer) for answer in answers]}
+
+
+def _room(ray: Any, cpus: float, gpus: float) -> int:
+    """How many tasks with so many CPUs and GPUs the cluster has room for at a time."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = [(name, need) for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
+    return sum(min(int(has.get(name, 0) / need) for name, need in needs) for has in machines)
