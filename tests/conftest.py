@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -22,6 +23,19 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A local Ray of two workers, which can import what lies beside this file."""
+    ray = pytest.importorskip("ray", reason="needs pip install 'clear-peft[ray]'")
+    here = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, here))}
+    ray.init(
+        num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": paths}
+    )
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,6 @@
 """Cells as tasks of a local Ray of two workers."""
 
-import os
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +14,6 @@ from clear_peft.errors import InputError
 # of Ray's own
 pytestmark = pytest.mark.filterwarnings("ignore")
 ENGINE = partial(in_ray, cpus=1, gpus=0)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray", reason="needs pip install 'clear-peft[ray]'")
-    here = (str(Path(bench_cells.__file__).parent), os.environ.get("PYTHONPATH", ""))
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, here))}
-    ray.init(
-        num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": paths}
-    )
-    yield ray
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from clear_peft.cli.app import app
 from clear_peft.cli.examples import EXAMPLES
 from clear_peft.cli.output import Output, table_of
 
-HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "sklearn"}
+HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "sklearn", "ray"}
 
 
 def _commands(command, words=()):
@@ -126,6 +126,10 @@ def test_bad_input_is_refused_before_anything_heavy_is_imported(place, tmp_path)
         f"scan --data {place.train} --label-column topic": "no column 'topic'",
         f"scan --data {place.train} --output {place.train}": "is a file",
         f"predict --run {tmp_path} --data {place.test} --output {output}": "is no run folder",
+        f"predict --run {tmp_path} --data d --output {output} --engine ray": "is no run folder",
+        f"scan --data {place.train} --engine ray": "is no folder of Parquet files",
+        f"scan --data {tmp_path} --engine ray --group-column who": "knows no --group-column",
+        f"scan --data {place.train} --gpus 1": "add --engine ray",
         f"evaluate --run {tmp_path} --data {place.test}": "is no run folder",
         f"audit --run {tmp_path / 'none'}": "is no run folder",
         f"report --run {tmp_path / 'none'}": "is no run folder",

@@ -52,12 +52,12 @@ def test_rows_of_a_sample_are_taken_from_their_shards(folder):
     shards = shards_of(str(folder), ["text"])
     rows = np.array([0, 5, 63, 64, 99])
     found = [taken(COLUMNS, rows, shard)[0] for shard in shards]
-    assert sum(found, []) == ["text 37", "text 42", "text 0", "text 1", "text 36"]
+    assert [text for part in found for text in part] == ["text 37", "text 42", "text 0", "text 1", "text 36"]
 
 
 def test_what_is_wrong_with_a_file_is_said_in_a_sentence(folder):
     path = folder / "one.parquet"
-    with pytest.raises(InputError, match="two.parquet' has no column 'tag'"):
+    with pytest.raises(InputError, match=r"two.parquet' has no column 'tag'"):
         shards_of(str(folder), ["text", "tag"])
     table = pd.read_parquet(path)
     table.loc[[20, 30], "label"] = None

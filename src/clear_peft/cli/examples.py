@@ -9,7 +9,7 @@ EXAMPLES = {
     "scan": (
         "clear-peft scan --data tickets.csv",
         "clear-peft scan --data tickets.csv --text-column body --label-column team",
-        "clear-peft scan --data tickets.csv --pred-probs probabilities.npy",
+        "clear-peft scan --data tickets --engine ray --gpus 1",
     ),
     "review": (
         "clear-peft review --data tickets.csv",

@@ -11,7 +11,7 @@ from clear_peft.data.examples import examples_of
 from clear_peft.errors import ClearWarning
 from clear_peft.pipeline.big_table import Shard, shards_of
 from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
-from clear_peft.pipeline.ray_shards import cluster, over_shards
+from clear_peft.pipeline.ray_shards import by_models, cluster
 from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish
 from clear_peft.run_folder import layout
 
@@ -90,11 +90,12 @@ def predict_with_ray(
         reporter.stage(f"Predicting {rows} rows")
         load = partial(_loaded, run.resolve(), device, trust_remote_code)
         work = partial(_Predict, load, reading, output, top, probabilities)
-        for shard, without in over_shards(todo, work, cpus=cpus, gpus=gpus):
+        for shard, without in by_models(todo, work, cpus=cpus, gpus=gpus):
             done, empty = done + len(shard), empty + without
             reporter.step(done, rows)
     if empty:
-        message = f"{data!r}: the text is empty in {empty} rows: nothing is predicted there."
+        rows_are = "1 row" if empty == 1 else f"{empty} rows"
+        message = f"{data!r}: the text is empty in {rows_are}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
     total = sum(map(len, shards))
     finish(output, {"rows": total, "files": len(shards)})

@@ -40,7 +40,7 @@ from clear_peft.pipeline.big_table import (
 from clear_peft.pipeline.encoder import PART, encode, encode_by, forward_size, name_texts
 from clear_peft.pipeline.feature_cache import version_of
 from clear_peft.pipeline.judge import say_if_no_better_than_chance
-from clear_peft.pipeline.ray_shards import cluster, over_shards
+from clear_peft.pipeline.ray_shards import by_models, cluster, over_shards
 from clear_peft.pipeline.scan import (
     ScanOptions,
     scan_folder,
@@ -177,7 +177,7 @@ def _begun(options: ScanOptions, columns: Columns, shards: Sequence[Shard]) -> d
 def _counts(data: str, columns: Columns, shards: Sequence[Shard]) -> Counter[str]:
     """How many rows have each label."""
     counts: Counter[str] = Counter()
-    for _, part in over_shards(shards, lambda: partial(counted, columns)):
+    for _, part in over_shards(shards, partial(counted, columns)):
         counts.update(part)
         check_class_count(counts, data)
     return counts
@@ -230,7 +230,7 @@ class _Encode:
 
 def _encode(
     shards: Sequence[Shard],
-    work: Callable[[], _Encode],
+    load: Callable[[], _Encode],
     reporter: "Reporter",
     options: ScanOptions,
     cpus: float,
@@ -242,7 +242,7 @@ def _encode(
     done, cut, rows = 0, 0, sum(map(len, todo))
     known = sum(map(len, shards)) - rows
     reporter.stage(f"Encoding {rows} texts with {options.model}" + (f", {known} are known" if known else ""))
-    for shard, longer in over_shards(todo, work, cpus=cpus, gpus=gpus):
+    for shard, longer in by_models(todo, load, cpus=cpus, gpus=gpus):
         done, cut = done + len(shard), cut + longer
         reporter.step(done, rows)
     if cut:
@@ -259,7 +259,7 @@ def _fitted(
     reporter: "Reporter",
 ) -> Sample:
     drawn = [shard for shard in shards if len(rows_in(rows, shard))]
-    found = dict(over_shards(drawn, lambda: partial(taken, columns, rows)))
+    found = dict(over_shards(drawn, partial(taken, columns, rows)))
     texts = [text for shard in drawn for text in found[shard][0]]
     labels = names.find(
         [label for shard in drawn for label in found[shard][1]], normalize=options.normalize_labels
@@ -309,14 +309,14 @@ def _judged(
     """Write the judgement of all rows; the rows most surely wrong, the noise rate and how many are listed."""
     with replaced_folder(folder / ALL_ISSUES) as part:
         features = folder / _FEATURES
-        for _ in over_shards(shards, lambda: partial(_judge, sample, columns, normalize, features, part)):
+        for _ in over_shards(shards, partial(_judge, sample, columns, normalize, features, part)):
             pass
         top, rate, listed = most_suspicious(
             shards, lambda shard: read_table(_issues_file(part, shard)), TOP_ROWS
         )
     rows = np.sort(top["place"].to_numpy())
     chosen = [shard for shard in shards if len(rows_in(rows, shard))]
-    found = dict(over_shards(chosen, lambda: partial(taken, columns, rows)))
+    found = dict(over_shards(chosen, partial(taken, columns, rows)))
     texts = dict(zip(rows.tolist(), (text for shard in chosen for text in found[shard][0]), strict=True))
     top.insert(3, "text", pd.Series([texts[place] for place in top["place"].tolist()], dtype=object))
     return top.drop(columns="place"), rate, listed

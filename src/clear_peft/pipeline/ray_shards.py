@@ -43,44 +43,54 @@ def cluster(what: str, cpus: float, gpus: float) -> Iterator[Any]:
             ray.shutdown()
 
 
-def over_shards(
-    shards: Sequence[Shard], make: Callable[[], Work], *, cpus: float = 1, gpus: float = 0
-) -> Iterator[tuple[Shard, Any]]:
+def over_shards(shards: Sequence[Shard], work: Work) -> Iterator[tuple[Shard, Any]]:
     """Do some work on each shard, on all machines of a cluster that ``cluster`` has connected.
 
-    Ray Data streams the shards through a pool of actors, as many as there is room for. What an actor has
-    begun when it dies is done again by another.
+    Ray Data streams the shards through tasks, as many as there is room for. What a process or machine has
+    begun when it dies is done again.
 
     Args:
         shards: Whose files all machines see by the same path.
-        make: Makes the work, once in each actor, such as by loading a model.
-        cpus: CPUs of an actor.
-        gpus: GPUs of an actor.
+        work: Returns what JSON can hold.
 
     Yields:
-        Each shard with what the work has returned, which JSON can hold, in the order of their ends.
+        Each shard with what the work has returned, in the order of their ends.
 
     Raises:
         InputError: If the work does.
         RunFailedError: If it fails for another reason.
     """
+    return _streamed(shards, _done, fn_kwargs={"work": work})
+
+
+def by_models(
+    shards: Sequence[Shard], load: Callable[[], Work], *, cpus: float, gpus: float
+) -> Iterator[tuple[Shard, Any]]:
+    """As ``over_shards``, through a pool of actors, each of which loads a model once.
+
+    Args:
+        shards: As for ``over_shards``.
+        load: Loads the model and returns the work.
+        cpus: CPUs of an actor.
+        gpus: GPUs of an actor.
+    """
+    import ray.data
+
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(len(shards), _room(ray, cpus, gpus))))
+    return _streamed(
+        shards, _Actor, fn_constructor_kwargs={"load": load}, compute=pool, num_cpus=cpus, num_gpus=gpus
+    )
+
+
+def _streamed(shards: Sequence[Shard], step: Any, **how: Any) -> Iterator[tuple[Shard, Any]]:
     if not shards:
         return
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    most = max(1, min(len(shards), _room(ray, cpus, gpus)))
-    done = ray.data.from_items(
-        [{"shard": json.dumps(asdict(shard))} for shard in shards], override_num_blocks=len(shards)
-    ).map_batches(
-        _Actor,
-        batch_size=1,
-        fn_constructor_kwargs={"make": make},
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-        num_cpus=cpus,
-        num_gpus=gpus,
-    )
+    items = [{"shard": json.dumps(asdict(shard))} for shard in shards]
+    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(step, batch_size=1, **how)
     try:
         for row in done.iter_rows():
             answer = json.loads(row["answer"])
@@ -92,23 +102,31 @@ def over_shards(
         raise RunFailedError(f"A task of Ray has failed: {lines[-1].strip()}") from error
 
 
+def _done(batch: dict[str, Any], work: Work) -> dict[str, Any]:
+    """On a machine of the cluster."""
+    answers: list[dict[str, Any]] = []
+    for shard in batch["shard"]:
+        try:
+            answers.append({"found": work(Shard(**json.loads(shard)))})
+        except InputError as error:  # Ray would wrap it
+            answers.append({"refused": str(error)})
+    return {"shard": batch["shard"], "answer": [json.dumps(answer) for answer in answers]}
+
+
 class _Actor:
     """On a machine of the cluster."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
-        self._make = make
-        self._work: Work | None = None
+    def __init__(self, load: Callable[[], Work]) -> None:
+        self._load = load
+        self._loaded: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        answers = []
-        for shard in batch["shard"]:
-            try:
-                if self._work is None:
-                    self._work = self._make()
-                answers.append({"found": self._work(Shard(**json.loads(shard)))})
-            except InputError as error:  # Ray would wrap it
-                answers.append({"refused": str(error)})
-        return {"shard": batch["shard"], "answer": [json.dumps(answer) for answer in answers]}
+        return _done(batch, self._work)
+
+    def _work(self, shard: Shard) -> Any:
+        if self._loaded is None:  # not when the actor is made: what is wrong is to be said in a sentence
+            self._loaded = self._load()
+        return self._loaded(shard)
 
 
 def _room(ray: Any, cpus: float, gpus: float) -> int:

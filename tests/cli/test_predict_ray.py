@@ -1,0 +1,34 @@
+"""``predict --engine ray`` beside ``predict``."""
+
+import pandas as pd
+import pytest
+
+from clear_peft.data import read_table
+
+# of Ray's own
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+
+
+def test_it_predicts_as_predict_does(cluster, cli, finished, place, tmp_path):
+    run = finished("plain", "lora")
+    table = read_table(place.test)
+    table.loc[4, "text"] = ""
+    (tmp_path / "data").mkdir()
+    table[:10].to_parquet(tmp_path / "data" / "a.parquet", index=False)
+    table[10:].to_parquet(tmp_path / "data" / "b.parquet", index=False)
+    words = ["predict", "--run", run, "--data", tmp_path / "data", "--top", 2]
+    assert cli(*words, "--output", tmp_path / "whole.parquet").status == 0
+    out = tmp_path / "out"
+    done = cli(*words, "--output", out, "--engine", "ray")
+    assert done.status == 0
+    assert "the text is empty in 1 row" in done.err
+    assert {path.name for path in out.iterdir()} == {
+        "part-000000.parquet",
+        "part-000001.parquet",
+        "summary.json",
+    }
+    found = pd.concat([read_table(path) for path in sorted(out.glob("*.parquet"))], ignore_index=True)
+    pd.testing.assert_frame_equal(found, read_table(tmp_path / "whole.parquet"), atol=1e-4)
+    refused = cli(*words, "--output", out, "--engine", "ray")
+    assert refused.status == 2
+    assert "is finished already" in refused.err
