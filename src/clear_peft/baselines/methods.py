@@ -54,6 +54,11 @@ class Method:
     needs: str = ""
     needs_noise_rate: bool = False
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether it trains with several labels a row, too: no loss, trainer or folds of its own."""
+        return self.trainer is _clear_trainer and "loss" not in self.settings and not self.folds
+
 
 def _loss(name: str, summary: str, source: str, **more: Any) -> Method:
     """A method that is a loss on the given labels."""

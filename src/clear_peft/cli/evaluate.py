@@ -52,6 +52,9 @@ def evaluate(
         device=device,
         trust_remote_code=trust_remote_code,
     )
+    if "exact_match" in scores:  # several labels a row
+        _say_label_sets(out, scores)
+        return
     line = (
         f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} "
         f"on {counted(scores['examples'], 'row')}"
@@ -59,6 +62,18 @@ def evaluate(
     few = len(scores["classes"]) <= _OF_MATRIX
     tables = [_of_classes(scores["classes"]), _matrix(scores) if few else _confusions(scores)]
     out.tables(scores, tables, [line, *([] if few else [_what_is_left_out(scores)])])
+
+
+def _say_label_sets(out: Output, scores: dict[str, Any]) -> None:
+    """Figures where rows have several labels or none."""
+    line = (
+        f"micro-F1 {scores['micro_f1']:.4f}, macro-F1 {scores['macro_f1']:.4f}, mean average precision "
+        f"{scores['mean_average_precision']:.4f}, all labels right {scores['exact_match']:.4f} "
+        f"on {counted(scores['examples'], 'row')}"
+    )
+    many = len(scores["classes"]) > _CLASSES
+    left_out = [f"Of {len(scores['classes'])} labels, those of lowest F1 are shown; --format json has all."]
+    out.tables(scores, [_of_classes(scores["classes"])], [line, *(left_out if many else [])])
 
 
 def _of_classes(classes: list[dict[str, Any]]) -> "Table":

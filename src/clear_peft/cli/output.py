@@ -73,6 +73,7 @@ class Output:
         for name, label in (
             ("train_loss", "loss"),
             ("validation_accuracy", "validation accuracy (doubtful labels)"),
+            ("validation_micro_f1", "validation micro-F1 (doubtful labels)"),
             ("validation_macro_f1", "macro-F1"),
             ("noise_rate", "estimated noise"),
             ("gate_rate", "routed"),

@@ -43,7 +43,8 @@ def predict(
         int,
         typer.Option(
             metavar="K",
-            help="Likeliest classes to write: more than one as predicted_label_2, confidence_2 and so on.",
+            help="Likeliest classes to write: more than one as predicted_label_2, confidence_2 and so on. Of "
+            "several labels a row, predicted_labels has all that are likelier to apply than not.",
             rich_help_panel=OUTPUT,
         ),
     ] = 1,

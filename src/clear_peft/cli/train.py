@@ -15,6 +15,12 @@ from clear_peft.run_folder.config import Option, RunConfig, options, read_yaml
 
 # where the context keeps what a file says
 _FROM_FILE = "clear_peft.from_file"
+_FIGURES = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
+    "mean_average_precision": "mean average precision",
+}
 # what is written on a command line in place of values that it has no form for
 _WRITTEN: dict[type, tuple[type, str | None]] = {list: (str, "NAME,..."), dict: (str, "JSON")}
 
@@ -117,19 +123,23 @@ def _parsed(option: Option, written: str) -> Any:
 
 
 def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
-    validation, test = metrics["validation"], metrics["test"]
     lines = [
-        f"Selected epoch {metrics['selected_epoch']}: accuracy {validation['accuracy']:.3f}, "
-        f"macro-F1 {validation['macro_f1']:.3f} on the validation rows (labels as given)"
+        f"Selected epoch {metrics['selected_epoch']}: {_measured(metrics['validation'])} on the validation "
+        "rows (labels as given)"
     ]
-    if test is not None:
-        lines.append(f"Test: accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}")
+    if metrics["test"] is not None:
+        lines.append(f"Test: {_measured(metrics['test'])}")
     lines += [
         f"Leak: {count} of {metrics['rows'][what]} {what} rows are copies of training rows, or nearly"
         for what, count in metrics["leaks"].items()
         if count
     ]
-    lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
+    several = "several_labels" in metrics
+    if several:
+        lines.append(f"Estimated share of given labels that are wrong: {metrics['wrong_estimate']:.1%}")
+        lines.append(f"Estimated share of right labels that are missing: {metrics['missing_estimate']:.1%}")
+    else:
+        lines.append(f"Estimated share of wrong labels: {metrics['noise_rate_estimate']:.1%}")
     if "sources" in metrics:
         shares = (f"{shown(name)} {share:.1%}" for name, share in metrics["sources"].items())
         lines.append(f"Labels that are right, by what all sources say: {', '.join(shares)}")
@@ -146,6 +156,11 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         *lines,
         f"Adapter:       {folder / 'adapter'}",
         f"Label issues:  {folder / 'label_issues.csv'}",
-        f"Report:        {folder / 'report.html'}",
+        *([] if several else [f"Report:        {folder / 'report.html'}"]),
         f"Metrics:       {folder / 'metrics.json'}",
     ]
+
+
+def _measured(figures: dict[str, float]) -> str:
+    """Accuracy and macro-F1; of several labels a row micro-F1, macro-F1 and mean average precision."""
+    return ", ".join(f"{_FIGURES[name]} {value:.3f}" for name, value in figures.items())

@@ -126,7 +126,9 @@ def if_one_hot(frame: pd.DataFrame) -> str:
     ones = np.sum([[flag(value) == "1" for value in frame[name]] for name in flags], axis=0)
     classes = f"if the {len(flags)} columns of 0 and 1 ({listing(flags)}) are"
     if (ones > 1).any():
-        return f"{classes} labels, of which a row may have several, scan reads them by --label-columns."
+        return (
+            f"{classes} labels, of which a row may have several, scan and train read them by --label-columns."
+        )
     return (
         f"{classes} classes, write one column with the names of the labels, as pandas does by "
         "table[columns].astype(float).idxmax(axis=1)."
@@ -171,7 +173,7 @@ def names_in(
         except TypeError:
             if isinstance(value, list | tuple | np.ndarray):
                 mend = f"write one {kind} a row, as text or a whole number"
-                mend += "; scan alone takes several labels a row" if kind == "label" else ""
+                mend += "; scan and train alone take several labels a row" if kind == "label" else ""
             else:
                 fraction = "a fraction is no class; " if isinstance(value, float) else ""
                 mend = f"{fraction}write text or a whole number"

@@ -24,6 +24,7 @@ from clear_peft.data.columns import (
     verified_in,
     warn,
 )
+from clear_peft.data.label_sets import has_label_sets, label_sets
 from clear_peft.data.labels import LabelNames
 from clear_peft.data.tables import name_of, read_table, without_empty_end
 from clear_peft.data.votes import votes_of, with_consensus
@@ -36,7 +37,8 @@ class Examples:
 
     Attributes:
         texts: N texts.
-        labels: Given label ids, int64 of shape (N,), or None where there are none.
+        labels: Given label ids, int64 of shape (N,); where rows have several labels, which they have, bool of
+            shape (N, C); None where there are none.
         rows: Position of each example in the input counted from 0, its stable id; int64 of shape (N,).
         clean_labels: True label ids, int64 of shape (N,), where they are known.
         ids: The input's own ids, where it has a column of them.
@@ -130,6 +132,8 @@ def examples_of(
     *,
     text_column: str | Sequence[str] | None = "text",
     label_column: str | None = "label",
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
     clean_label_column: str | None = None,
     id_column: str | None = None,
     group_column: str | None = None,
@@ -141,11 +145,13 @@ def examples_of(
     unlabelled: Sequence[str] = (),
     set_apart: bool = False,
     empty_texts: bool = False,
+    lists: bool = False,
 ) -> LoadedTable:
     """Check the examples of a table that is read already.
 
     Without ``names`` the table is training data: its labels define the classes, of which there must be two.
-    With ``names``, as for validation and test data, its labels must be among them.
+    With ``names``, as for validation and test data, its labels must be among them. Of several labels a row,
+    what is for one alone is not looked at: true labels, verified rows, opinions and annotators.
 
     Args:
         frame: The table.
@@ -153,6 +159,10 @@ def examples_of(
         text_column: Column of the texts; several are read as one text, a line each; None where there are
             none: they are then empty.
         label_column: Column of the given labels; None to read no labels, as for prediction.
+        label_separator: What stands between several labels of a cell; rows then have several labels, or none
+            where the cell is empty. Default: a cell is one label, unless ``names`` or ``lists`` say more.
+        label_columns: Columns of 0 and 1, one for each of several labels, in place of ``label_column``.
+            Default: there are none.
         clean_label_column: Column of the true labels, if they are known; needs ``label_column``.
         id_column: Column of ids that differ from row to row.
         group_column: Column that says what belongs together, such as a customer or a document; an empty cell
@@ -171,6 +181,8 @@ def examples_of(
             out, each with a warning, as long as others are left. Default False: they are refused.
         empty_texts: Whether rows without a text are left out, as long as others are left. Default False: they
             are refused.
+        lists: Whether a column of lists gives each row several labels. Default False: it is refused, unless
+            ``names`` are such labels.
 
     Returns:
         The table, its examples and the names of their labels.
@@ -181,7 +193,9 @@ def examples_of(
     """
     several = _list(text_column)
     roles: list[tuple[str, str | None]] = [("text", wanted) for wanted in several]
-    roles += [("label", label_column), ("clean label", clean_label_column), ("id", id_column)]
+    labelled = [label_column] if label_column is None or not label_columns else label_columns
+    roles += [("label", wanted) for wanted in labelled]
+    roles += [("clean label", clean_label_column), ("id", id_column)]
     roles += [("group", group_column), ("verified", verified_column)]
     roles += [("opinion", wanted) for wanted in _list(opinion_column)]
     check_roles([*roles, *(("annotator", wanted) for wanted in _list(annotator_column))])
@@ -203,6 +217,25 @@ def examples_of(
     votes, has_label = None, kept
     if label_column is None:
         names = None
+    elif (
+        names.several
+        if names is not None
+        else (lists or label_separator is not None or label_columns)
+        and has_label_sets(frame, label_column, label_separator, label_columns)
+    ):
+        labels, names, unknown = label_sets(
+            frame,
+            name,
+            label_column=label_column,
+            label_separator=label_separator,
+            label_columns=label_columns,
+            normalize=normalize_labels,
+            names=names,
+        )
+        strange = np.array([label is not None for label in unknown], bool)
+        kept = has_label = kept & ~strange
+        place = f"{name!r}, column {label_column!r}"
+        check_strange(strange, unknown, names, place, few=set_apart and bool(kept.any()))
     else:
 
         def labels_in(wanted: str) -> list[str | None]:

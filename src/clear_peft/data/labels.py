@@ -18,6 +18,8 @@ from clear_peft.data.checks import brief, listing
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
 
+# what transformers calls them
+SEVERAL_LABELS = "multi_label_classification"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))\.0+", re.ASCII)
 
@@ -54,9 +56,11 @@ class LabelNames:
 
     Attributes:
         names: Distinct names; the id of a class is the position of its name.
+        several: Whether a row may have several of them, or none. Default: each has exactly one.
     """
 
     names: tuple[str, ...]
+    several: bool = False
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name.strip() for name in self.names):
@@ -152,13 +156,17 @@ class LabelNames:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the names as a JSON list in the order of their ids.
 
+        Of several labels a row it is the item ``labels`` of an object that also has ``problem_type``, as
+        transformers calls it.
+
         Args:
             path: File to write, by custom ``labels.json``.
 
         Raises:
             InputError: If the folder cannot be written to.
         """
-        write_json(path, list(self.names))
+        names = list(self.names)
+        write_json(path, {"problem_type": SEVERAL_LABELS, "labels": names} if self.several else names)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -174,14 +182,16 @@ class LabelNames:
             InputError: If the file is missing or holds no list of distinct names.
         """
         try:
-            names = json.loads(Path(path).read_text(encoding="utf-8"))
+            held = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"Cannot read label names from {os.fspath(path)!r}: {error}.") from error
+        several = isinstance(held, dict) and held.get("problem_type") == SEVERAL_LABELS
+        names = held.get("labels") if several else held
         if not isinstance(names, list):
             raise InputError(
                 f"{os.fspath(path)!r} must hold a JSON list of label names in the order of their ids."
             )
-        return cls(tuple(names))
+        return cls(tuple(names), several)
 
 
 def _name(value: object) -> str:
@@ -252,7 +262,7 @@ def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
         parts = {part.strip() for name in lists for part in name.split(sign)}
         if len(lists) > max(len(parts), len(names) / 2):
             message = f"Most labels look like lists of labels ({brief(lists[0])})"
-            message = f"{message}: each list is a class of its own, unless scan splits them by"
+            message = f"{message}: each list is a class of its own, unless scan or train splits them by"
             warnings.warn(f"{message} --label-separator {sign!r}.", ClearWarning, stacklevel=3)
 
 

@@ -28,7 +28,8 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
 
     Returns:
         N rows in memory, in the order of the examples: ``input_ids``, ``attention_mask``, ``token_type_ids``
-        if the tokenizer gives them, ``labels`` if there are any, and ``length``, the number of tokens.
+        if the tokenizer gives them, ``labels`` if there are any (where rows have several, lists of 0 and 1),
+        and ``length``, the number of tokens.
 
     Raises:
         InputError: If there is no example, ``max_length`` leaves no room for text, or the tokenizer makes no
@@ -44,7 +45,8 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
         part = examples.select(range(start, min(start + _CHUNK, len(examples))))
         columns = _encoded(part, tokenizer, max_length)
         if part.labels is not None:
-            columns["labels"] = part.labels
+            flags = part.labels.ndim == 2  # which losses take as numbers
+            columns["labels"] = part.labels.astype(np.float32) if flags else part.labels
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         chunks.append(Dataset.from_dict(columns))
     return concatenate_datasets(chunks)

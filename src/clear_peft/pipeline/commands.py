@@ -74,7 +74,7 @@ def evaluate(
         folder: Run folder.
         data: Table with texts and labels; rows without a label are left out.
         text_column: Column of the texts. Default: as in the run's own table.
-        label_column: Column of the labels. Default: as in the run's own table.
+        label_column: Column of the labels. Default: as in the run's own table, in whose form labels are.
         encoding: Of the table. Default: as of the run's own table.
         device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
@@ -83,22 +83,31 @@ def evaluate(
         ``accuracy`` and ``macro_f1`` (the mean over the classes that occur), fractions; ``examples``, the
         number of rows; ``classes``, of each ``label``, ``precision``, ``recall``, ``f1`` (0 where it is not
         defined) and ``support``, the number of its rows; ``confusion_matrix``, numbers of rows: a list for
-        each right label, by predicted label, in the order of ``classes``.
+        each right label, by predicted label, in the order of ``classes``. Of several labels a row what
+        ``clear_peft.pipeline.metrics.label_set_evaluation`` returns.
 
     Raises:
         InputError: If the folder or the table is not what it should be, or there is no such device.
     """
     config, names = layout.read_finished(folder)
+    if label_column is not None and config.label_columns:
+        raise InputError(
+            f"The run's labels are columns of 0 and 1 ({listing(config.label_columns)}), which the table "
+            "must have too: leave --label-column out."
+        )
     check_device(device)
     reading = reading_of(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
-    from clear_peft.pipeline.metrics import evaluation
+    from clear_peft.pipeline.metrics import evaluation, label_set_evaluation
 
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
     run = load_run(folder, device=device, trust_remote_code=trust_remote_code)
-    return evaluation(run.logits(examples).argmax(axis=1), examples.labels, names.names)
+    logits = run.logits(examples)
+    if names.several:
+        return label_set_evaluation(logits, examples.labels, names.names)
+    return evaluation(logits.argmax(axis=1), examples.labels, names.names)
 
 
 def predict(
@@ -116,6 +125,9 @@ def predict(
 ) -> int:
     """Write a table with the columns of the input, ``predicted_label`` and ``confidence``, its probability.
 
+    Of several labels a row it is one column, ``predicted_labels``: all whose probability is above one half,
+    with what stands between the labels of the run's own table, else a semicolon.
+
     Args:
         folder: Run folder.
         data: Table with texts; where one is empty, so is what is predicted.
@@ -123,7 +135,7 @@ def predict(
         text_column: Column of the texts. Default: as in the run's own table.
         encoding: Of the table. Default: as of the run's own table.
         top: K, how many of the likeliest classes are written: further ones as ``predicted_label_2``,
-            ``confidence_2`` and so on. Default 1.
+            ``confidence_2`` and so on. Default 1, as it must be of several labels a row.
         probabilities: Whether a column ``probability_<class>`` is written for each class. Default False.
         overwrite: Whether it may be there already. Default False.
         device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
@@ -151,12 +163,17 @@ def predict(
         message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
     found = load_run(folder, device=device, trust_remote_code=trust_remote_code).probabilities(table.examples)
-    write_table(with_predictions(frame, rows, found, names, top, probabilities), output)
+    separator = config.label_separator or ";"
+    write_table(with_predictions(frame, rows, found, names, top, probabilities, separator), output)
     return len(rows)
 
 
 def check_top(top: int, names: LabelNames) -> None:
-    """Refuse more classes than there are."""
+    """Refuse more classes than there are, and more than one where a row has several labels."""
+    if names.several and top != 1:
+        raise InputError(
+            f"top is {top}, which is for one label a row: leave it out; --probabilities has all labels."
+        )
     if not 1 <= top <= len(names.names):
         raise InputError(
             f"top is {top}: give a whole number from 1 to {len(names.names)}, as there are classes."
@@ -167,7 +184,7 @@ def check_new_columns(
     columns: Iterable[str], names: LabelNames, data: str, top: int, probabilities: bool
 ) -> None:
     """Refuse a table that has a column already which ``with_predictions`` would add."""
-    taken = sorted({*_of_likeliest(top), *_of_classes(names, probabilities)} & set(columns))
+    taken = sorted({*_of_labels(names, top), *_of_classes(names, probabilities)} & set(columns))
     if taken:
         raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
 
@@ -179,6 +196,7 @@ def with_predictions(
     names: LabelNames,
     top: int,
     probabilities: bool,
+    separator: str,
 ) -> pd.DataFrame:
     """A table with what is predicted.
 
@@ -187,28 +205,47 @@ def with_predictions(
         rows: Positions of those that are predicted, (M,).
         found: Their probabilities, (M, C) float32.
         names: Names of the C classes.
-        top: As for ``predict``, and so the last.
+        top: As for ``predict``.
         probabilities: Whether each class has a column.
+        separator: Between the labels of a row that has several.
     """
     from clear_peft.pipeline.inference import likeliest  # torch: seconds
 
-    new, columns = iter(_of_likeliest(top)), {}
-    for confidence, predicted in zip(*(best.T for best in likeliest(found, top)), strict=True):
-        labels = [names.names[i] for i in predicted.tolist()]
-        columns[next(new)] = pd.Series(labels, index=rows, dtype="str")
-        columns[next(new)] = _rounded(confidence, rows)
+    new, columns = iter(_of_labels(names, top)), {}
+    if names.several:
+        columns[next(new)] = pd.Series(_joined(found, names, separator), index=rows, dtype="str")
+    else:
+        for confidence, predicted in zip(*(best.T for best in likeliest(found, top)), strict=True):
+            labels = [names.names[i] for i in predicted.tolist()]
+            columns[next(new)] = pd.Series(labels, index=rows, dtype="str")
+            columns[next(new)] = _rounded(confidence, rows)
     for name, column in zip(_of_classes(names, probabilities), found.T, strict=False):
         columns[name] = _rounded(column, rows)
     return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
 
 
-def _of_likeliest(top: int) -> list[str]:
+def _of_labels(names: LabelNames, top: int) -> list[str]:
+    if names.several:
+        return ["predicted_labels"]
     places = ["", *(f"_{place}" for place in range(2, top + 1))]
     return [f"{what}{place}" for place in places for what in ("predicted_label", "confidence")]
 
 
 def _of_classes(names: LabelNames, probabilities: bool) -> list[str]:
     return [f"probability_{name}" for name in names.names] if probabilities else []
+
+
+def _joined(probabilities: np.ndarray, names: LabelNames, separator: str) -> list[str]:
+    """The labels of each row that are likelier to apply than not, of probabilities (N, C)."""
+    holding = [name for name in names.names if separator in name]
+    if holding:
+        message = (
+            f"{separator!r} stands between predicted labels, and in {listing(holding)} too: read the columns "
+            "of --probabilities instead."
+        )
+        warnings.warn(message, ClearWarning, stacklevel=3)
+    labels = np.array(names.names, dtype=object)
+    return [separator.join(labels[applies]) for applies in probabilities > 0.5]
 
 
 def _rounded(probability: np.ndarray, rows: np.ndarray) -> pd.Series:

@@ -13,13 +13,14 @@ from scipy.special import softmax
 from clear_peft.audit import audit
 from clear_peft.baselines import get_method
 from clear_peft.baselines.confident_learning import Findings
-from clear_peft.data import Examples, escape_formulas, write_table
+from clear_peft.data import Examples, LabelNames, escape_formulas, write_table
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
-from clear_peft.label_quality import LabelQuality, label_quality_from_pred_probs
+from clear_peft.label_quality import LabelQuality, MultilabelQuality, label_quality_from_pred_probs
 from clear_peft.pipeline.inference import logits_of, probabilities_of
 from clear_peft.pipeline.judge import sources_of, what_to_label_next
-from clear_peft.pipeline.metrics import accuracy_and_f1, detection, memorised, peak_memory
+from clear_peft.pipeline.metrics import detection, measures, memorised, peak_memory
+from clear_peft.pipeline.multilabel import estimates_of, listed_labels
 from clear_peft.pipeline.progress import epoch_figures
 from clear_peft.pipeline.splits import Tables
 from clear_peft.report import RunRecord
@@ -29,6 +30,7 @@ from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.run_folder.quality_file import save_label_quality
 from clear_peft.trainer import CleaRTrainer, Phase
+from clear_peft.trainer.estimate import Quality
 
 
 def write_outcome(
@@ -38,7 +40,7 @@ def write_outcome(
     tokenizer: Any,
     folder: Path,
     seconds: float,
-    quality: LabelQuality,
+    quality: Quality,
     cut: dict[str, int],
 ) -> dict[str, Any]:
     """Measure the trained model, and write it all.
@@ -61,8 +63,8 @@ def write_outcome(
     def write(adapter: Path) -> None:
         model.save_pretrained(adapter)
         tokenizer.save_pretrained(adapter)
-        tables.names.save(adapter / layout.LABELS)
-        atomic_write(adapter / layout.CARD, model_card(record, tables.names.names))  # over peft's own
+        names.save(adapter / layout.LABELS)
+        atomic_write(adapter / layout.CARD, model_card(record, names.names))  # over peft's own
 
     def on(examples: Examples) -> dict[str, float]:
         return measured(model, tokenizer, examples, config.max_length)
@@ -72,9 +74,7 @@ def write_outcome(
         "test": None if tables.test is None else on(tables.test),
         "validation": on(tables.validation),
         **facts_of(config, tables, trainer, quality),
-        **sources_of(
-            tables.rows, quality, config.annotator_column or config.label_column, config.opinion_column
-        ),
+        **_sources(config, tables, quality),
         "cut_texts": cut,
         "leaks": tables.leaks,
     }
@@ -88,8 +88,10 @@ def write_outcome(
         columns = {"row": tables.train.rows, "given_label": tables.train.labels}
         metrics["memorised"] = memorised(pd.DataFrame({**columns, "predicted_label": predicted}), wrong)
     metrics |= {"train_seconds": seconds, "peak_memory_bytes": peak}
-    noise_found = has_found_noise(trainer)
-    found_wrong = audit(issues, quality, tables.names.names, noise_found=noise_found)
+    noise_found, names = has_found_noise(trainer), tables.names
+    found_wrong = None
+    if isinstance(quality, LabelQuality):
+        found_wrong = audit(issues, quality, names.names, noise_found=noise_found)
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     layout.save_adapter(folder, write)
     write_table(escape_formulas(issues), folder / layout.LABEL_ISSUES)
@@ -98,22 +100,21 @@ def write_outcome(
         left = probabilities_of(logits)
         listed = what_to_label_next(tables.unlabelled, left.max(axis=1), left.argmax(axis=1), tables.names)
         write_table(escape_formulas(listed), folder / layout.UNLABELLED)
-    save_label_quality(folder / layout.LABEL_QUALITY, quality, tables.names.names, noise_found=noise_found)
+    if isinstance(quality, LabelQuality):
+        save_label_quality(folder / layout.LABEL_QUALITY, quality, names.names, noise_found=noise_found)
     write_json(folder / layout.METRICS, metrics)  # last: its presence says that the run is finished
-    with suppress(InputError):  # clear-peft report says what is wrong
-        save_report(record, folder / layout.REPORT)
+    if not names.several:  # of which there is no report
+        with suppress(InputError):  # clear-peft report says what is wrong
+            save_report(record, folder / layout.REPORT)
     return metrics
 
 
-def facts_of(
-    config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: LabelQuality
-) -> dict[str, Any]:
+def facts_of(config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: Quality) -> dict[str, Any]:
     """What is known of a training without measuring anything; arguments as for ``write_outcome``."""
     return {
         "selected_epoch": round(_selected_epoch(trainer)),
         "epochs": epoch_figures(trainer.state.log_history),
-        "noise_rate_estimate": quality.noise_rate,
-        "noise_rate_interval": quality.noise_rate_interval,
+        **_estimates(quality, tables.names),
         "rows": {
             "train": len(tables.train),
             "validation": len(tables.validation),
@@ -129,6 +130,22 @@ def facts_of(
     }
 
 
+def _estimates(quality: Quality, names: LabelNames) -> dict[str, Any]:
+    """How many labels are wrong."""
+    if isinstance(quality, MultilabelQuality):
+        return estimates_of(quality, names)
+    return {"noise_rate_estimate": quality.noise_rate, "noise_rate_interval": quality.noise_rate_interval}
+
+
+def _sources(config: RunConfig, tables: Tables, quality: Quality) -> dict[str, Any]:
+    """What share of the labels of each source is right, where there are several."""
+    if isinstance(quality, MultilabelQuality):
+        return {}
+    return sources_of(
+        tables.rows, quality, config.annotator_column or config.label_column, config.opinion_column
+    )
+
+
 def _not_quantized(model: Any) -> dict[str, list[str]]:
     """What is not, of a quantized base model: whoever loads it again has to say so."""
     how = getattr(model.config, "quantization_config", None)
@@ -141,10 +158,10 @@ def has_found_noise(trainer: CleaRTrainer) -> bool:
 
 
 def measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> dict[str, float]:
-    """Accuracy and macro-F1 on examples with labels."""
+    """``measures`` on examples with labels."""
     assert examples.labels is not None
     logits = logits_of(model, tokenizer, examples, max_length)
-    return accuracy_and_f1(logits.argmax(axis=1), examples.labels)
+    return measures(logits, examples.labels)
 
 
 def _selected_epoch(trainer: CleaRTrainer) -> float:
@@ -155,14 +172,15 @@ def _selected_epoch(trainer: CleaRTrainer) -> float:
 
 def quality_of_rows(
     config: RunConfig, tables: Tables, trainer: CleaRTrainer, tokenizer: Any, found: Findings | None
-) -> LabelQuality:
+) -> Quality:
     """Which labels of the training table look right, in its order: of the held-out rows too.
 
     Called by every process: a pass over the rows, where none has been made yet, is shared out. Arguments as
     for ``write_outcome``.
     """
     if found is None:
-        return trainer.label_quality
+        found_by_trainer: Quality = trainer.label_quality
+        return found_by_trainer
     parts, unseen = [tables.train], [found.logits]
     if tables.held_out is not None:
         parts.append(tables.held_out)
@@ -175,8 +193,13 @@ def quality_of_rows(
     return replace(label_quality_from_pred_probs(pred_probs, given, groups=tables.groups[rows]), row=rows)
 
 
-def list_of_issues(quality: LabelQuality, tables: Tables) -> pd.DataFrame:
-    """The rows of the training table, most suspicious first, as ``label_issues.csv`` has them."""
+def list_of_issues(quality: Quality, tables: Tables) -> pd.DataFrame:
+    """The rows of the training table, most suspicious first, as ``label_issues.csv`` has them.
+
+    Of several labels a row, a line for each label, as a scan has them.
+    """
+    if isinstance(quality, MultilabelQuality):
+        return listed_labels(quality, tables.rows, tables.names)
     issues = quality.issues(tables.names.names).drop(columns="group")
     rows = issues["row"].to_numpy()
     listed = tables.rows.select(np.searchsorted(tables.rows.rows, rows))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from transformers import DataCollatorWithPadding
 
 from clear_peft.baselines import get_method
@@ -40,8 +41,12 @@ class Run:
         return _logits_of_tokens(self.model, self.tokenizer, tokens)
 
     def probabilities(self, examples: Examples) -> np.ndarray:
-        """Probabilities (N, C) float32 of the classes of examples, not calibrated; see ``logits``."""
-        return probabilities_of(self.logits(examples))
+        """Probabilities (N, C) float32 of the classes of examples, not calibrated; see ``logits``.
+
+        Of several labels a row, that each applies: they need not sum to 1.
+        """
+        logits = self.logits(examples)
+        return expit(logits) if self.names.several else probabilities_of(logits)
 
 
 def load_run(folder: str | os.PathLike[str], *, device: str = "auto", trust_remote_code: bool = False) -> Run:

@@ -1,4 +1,4 @@
-"""Accuracy, macro-F1, figures of each class, the detection of wrong labels, and memory."""
+"""Accuracy, F1, average precision, figures of each class, the detection of wrong labels, and memory."""
 
 import sys
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 
 from clear_peft.hardware import choose_device
+from clear_peft.trainer.multilabel import label_set_metrics
 
 
 def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -24,6 +25,21 @@ def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, floa
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
     }
+
+
+def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What labels say of logits.
+
+    Args:
+        logits: (N, C).
+        labels: Class ids, (N,), or which of several labels each row has, (N, C).
+
+    Returns:
+        ``accuracy_and_f1``; of several labels a row ``clear_peft.trainer.multilabel.label_set_metrics``.
+    """
+    if labels.ndim == 2:
+        return label_set_metrics(logits, labels)
+    return accuracy_and_f1(logits.argmax(axis=1), labels)
 
 
 def evaluation(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +71,44 @@ def evaluation(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) 
             for name, precision, recall, f1, support in zip(names, *of_classes, strict=True)
         ],
         "confusion_matrix": confusion_matrix(labels, predicted, labels=ids).tolist(),
+    }
+
+
+def label_set_evaluation(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Everything that right labels say of logits, where rows have several labels or none.
+
+    A label is predicted where its probability is above one half.
+
+    Args:
+        logits: Log odds, (N, C).
+        labels: Which labels each row has, (N, C) bool.
+        names: Names of the C labels.
+
+    Returns:
+        ``micro_f1``, ``macro_f1`` and ``mean_average_precision``, of which the last two leave out labels that
+        no row has; ``exact_match``, the share of the rows whose labels are all predicted, and no others;
+        ``examples``, N; and ``classes``, for each label its ``label``, ``precision``, ``recall``, ``f1`` (0
+        where they are not defined), ``average_precision`` (None where no row has it) and ``support``.
+    """
+    predicted = logits > 0
+    return {
+        **label_set_metrics(logits, labels),
+        "exact_match": float((predicted == labels).all(axis=1).mean()),
+        "examples": len(labels),
+        "classes": [{"label": name, **_of_label(logits[:, i], labels[:, i])} for i, name in enumerate(names)],
+    }
+
+
+def _of_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Figures of one of several labels: its log odds, (N,), and which rows have it, (N,) bool."""
+    of_label = precision_recall_fscore_support(labels, logits > 0, labels=[True], zero_division=0)
+    precision, recall, f1, support = (float(figure[0]) for figure in of_label)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "average_precision": float(average_precision_score(labels, logits)) if support else None,
+        "support": int(support),
     }
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from clear_peft.data import LabelNames
+from clear_peft.data.labels import SEVERAL_LABELS
 from clear_peft.data.reach import hub_or_cache
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.packages import MINILM, minilm
@@ -79,7 +80,7 @@ def load_classifier(
 
     Args:
         name: Hub name or path.
-        names: The labels.
+        names: The labels; the model's ``problem_type`` says whether a text may have several.
         tokenizer: The model's tokenizer; its padding side is set.
         dtype: Of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``, as in the checkpoint.
         quantization: ``4bit`` or ``8bit``: the linear layers, but for head and pooler, are quantized by
@@ -100,6 +101,7 @@ def load_classifier(
             name,
             id2label=labels,
             label2id={label: i for i, label in labels.items()},
+            problem_type=SEVERAL_LABELS if names.several else "single_label_classification",
             trust_remote_code=trust_remote_code,
         )
         if type(config) not in AutoModelForSequenceClassification._model_mapping and not trust_remote_code:

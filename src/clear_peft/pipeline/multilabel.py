@@ -27,6 +27,8 @@ from clear_peft.pipeline.texts_and_labels import column
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
 
+_MOST_CONFUSED = 5
+
 
 def find_multilabel_issues(
     texts: Sequence[str] | None,
@@ -159,12 +161,49 @@ def listed_labels(quality: MultilabelQuality, examples: Examples, names: LabelNa
     return issues
 
 
+def estimates_of(quality: MultilabelQuality, names: LabelNames) -> dict[str, Any]:
+    """For ``metrics.json``: how many labels are wrong or missing, in all and of each label."""
+    given, listed = quality.given, quality.is_label_issue
+    return {
+        "several_labels": True,
+        "given_labels": int(given.sum()),
+        "wrong_estimate": quality.wrong_rate,
+        "missing_estimate": quality.missing_rate,
+        "listed_given": int((listed & given).sum()),
+        "listed_missing": int((listed & ~given).sum()),
+        "labels": _by_label(quality, names),
+        "confused": _confused(quality, names),
+    }
+
+
+def _by_label(quality: MultilabelQuality, names: LabelNames) -> dict[str, dict[str, float]]:
+    counts = quality.given.sum(axis=0).tolist()
+    columns = zip(counts, quality.wrongly_given.tolist(), quality.wrongly_missing.tolist(), strict=True)
+    return {
+        name: {"given": count, "wrong_estimate": wrong, "missing_estimate": missing}
+        for name, (count, wrong, missing) in zip(names.names, columns, strict=True)
+    }
+
+
+def _confused(quality: MultilabelQuality, names: LabelNames) -> list[dict[str, Any]]:
+    """Labels that are given in place of another, most rows first."""
+    lost = np.where(quality.given, 0, 1 - quality.clean_probability.astype(np.float64)).sum(axis=0)
+    rows = lost[:, None] * quality.confusion
+    order = np.argsort(-rows, axis=None, kind="stable")[:_MOST_CONFUSED]
+    pairs = zip(*np.unravel_index(order, rows.shape), strict=True)
+    return [
+        {"true": names.names[i], "given": names.names[j], "rows": float(rows[i, j])}
+        for i, j in pairs
+        if rows[i, j] > 0
+    ]
+
+
 def _labels(labels: Any) -> tuple[npt.NDArray[np.bool_], LabelNames]:
     if isinstance(labels, pd.DataFrame):
-        return as_flags(labels.to_numpy()), LabelNames(tuple(map(str, labels.columns)))
+        return as_flags(labels.to_numpy()), LabelNames(tuple(map(str, labels.columns)), several=True)
     if getattr(labels, "ndim", 1) == 2:
         given = as_flags(labels)
-        return given, LabelNames(tuple(map(str, range(given.shape[1]))))
+        return given, LabelNames(tuple(map(str, range(given.shape[1]))), several=True)
     if isinstance(labels, str | Mapping) or not hasattr(labels, "__iter__"):
         raise InputError(f"labels is a {type(labels).__name__}: give a list of labels for each row.")
     rows = list(labels)

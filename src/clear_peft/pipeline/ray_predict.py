@@ -89,7 +89,8 @@ def predict_with_ray(
         rows = sum(map(len, todo))
         reporter.stage(f"Predicting {rows} rows")
         load = partial(_loaded, run.resolve(), device, trust_remote_code)
-        work = partial(_Predict, load, reading, output, top, probabilities)
+        added = top, probabilities, config.label_separator or ";"
+        work = partial(_Predict, load, reading, output, added)
         for shard, without in by_models(todo, work, cpus=cpus, gpus=gpus):
             done, empty = done + len(shard), empty + without
             reporter.step(done, rows)
@@ -120,12 +121,11 @@ class _Predict:
         load: "Callable[[], Run]",
         reading: dict[str, Any],
         folder: Path,
-        top: int,
-        probabilities: bool,
+        added: tuple[int, bool, str],
     ) -> None:
         self._run = load()
         self._reading, self._folder = reading, folder
-        self._added = top, probabilities
+        self._added = added
 
     def __call__(self, shard: Shard) -> int:
         """Returns how many texts are empty."""

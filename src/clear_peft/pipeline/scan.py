@@ -17,6 +17,7 @@ from clear_peft.audit import Audit, audit, table_issues
 from clear_peft.audit.table_issues import TABLE_ISSUES as KINDS
 from clear_peft.data import Examples, LabelNames, LoadedTable, read_table
 from clear_peft.data.examples import examples_of
+from clear_peft.data.label_sets import has_label_sets
 from clear_peft.data.tables import without_empty_end
 from clear_peft.data.token_rows import token_columns
 from clear_peft.errors import ClearWarning, InputError
@@ -34,7 +35,7 @@ from clear_peft.pipeline.judge import (
     what_to_label_next,
 )
 from clear_peft.pipeline.label_issues import listed
-from clear_peft.pipeline.multilabel_scan import MultilabelScan, has_label_sets, scan_label_sets
+from clear_peft.pipeline.multilabel_scan import MultilabelScan, scan_label_sets
 from clear_peft.pipeline.scan_folder import write_folder
 from clear_peft.pipeline.splits import say_which_are_rare
 from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
@@ -179,7 +180,7 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
 
         return scan_tokens(frame, of_words, options, reporter)
     has_texts = _has_texts(options, frame)
-    if has_label_sets(options, frame):
+    if has_label_sets(frame, options.label_column, options.label_separator, options.label_columns):
         by = _judged_by(options, has_texts, reporter)
         return scan_label_sets(options, frame, has_texts, folder, by, reporter)
     table = _rows_of(options, frame, has_texts)

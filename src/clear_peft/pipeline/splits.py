@@ -10,8 +10,10 @@ import numpy as np
 from clear_peft.audit import rare_classes
 from clear_peft.data import Examples, LabelNames, hold_out, load_examples, row_groups
 from clear_peft.data.checks import listing, row_listing
+from clear_peft.data.label_sets import rarest
 from clear_peft.errors import ClearWarning
 from clear_peft.label_quality import duplicate_groups
+from clear_peft.pipeline.fit import check_fits
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.run_folder.config import RunConfig
 
@@ -67,9 +69,11 @@ def read_tables(config: RunConfig) -> Tables:
         verified_column=config.verified_column,
         **config.sources,
         set_apart=True,
+        lists=True,
     )
     names = table.names
     assert names is not None  # a label column was asked for
+    check_fits(config, names)
     rows = with_verified(table.examples, names, config.verified)
     assert rows.labels is not None
     say_which_are_rare(rows.labels, names)
@@ -77,7 +81,7 @@ def read_tables(config: RunConfig) -> Tables:
     def other(source: str, what: str) -> Examples:
         examples = load_examples(source, **reading, names=names, set_apart=True).examples
         assert examples.labels is not None
-        counts = np.bincount(examples.labels, minlength=len(names.names))
+        counts = np.bincount(each_label(examples.labels), minlength=len(names.names))
         lacking = [names.names[i] for i in np.flatnonzero(counts == 0)]
         if lacking:
             _warn(f"The {what} table has no rows of {_classes(lacking)}; macro-F1 leaves them out.")
@@ -141,13 +145,20 @@ def train_and_held_out(rows: Examples, together: np.ndarray, config: RunConfig) 
     assert rows.labels is not None  # as they are read
     free = np.flatnonzero(~np.isin(together, together[_looked_at(rows)]))
     free = free if len(free) else np.arange(len(rows))
-    _, held = hold_out(rows.labels[free], config.validation_fraction, config.seed, together[free])
+    strata = rarest(rows.labels) if rows.labels.ndim == 2 else rows.labels
+    _, held = hold_out(strata[free], config.validation_fraction, config.seed, together[free])
     kept = np.setdiff1d(np.arange(len(rows)), free[held])
     return rows.select(kept), rows.select(free[held])
 
 
+def each_label(labels: np.ndarray) -> np.ndarray:
+    """Ids of all labels that rows are given: (N,) as they are, several labels a row, (N, C), one by one."""
+    return np.nonzero(labels)[1] if labels.ndim == 2 else labels
+
+
 def say_which_are_rare(labels: np.ndarray, names: LabelNames) -> None:
     """Warn of classes of one row, of which nothing can be known, and of others that are much too small."""
+    labels = each_label(labels)
     counts = np.bincount(labels, minlength=len(names.names))
     rare = [names.names[i] for i in np.flatnonzero(counts == 1)]
     if rare:

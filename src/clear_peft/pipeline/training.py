@@ -27,7 +27,7 @@ from clear_peft.pipeline.finalize import measured, quality_of_rows, write_outcom
 from clear_peft.pipeline.inference import logits_of
 from clear_peft.pipeline.interrupts import saving_first
 from clear_peft.pipeline.loggers import check_loggers, keep_logs
-from clear_peft.pipeline.metrics import accuracy_and_f1
+from clear_peft.pipeline.metrics import measures
 from clear_peft.pipeline.models import check_length, load_classifier, load_tokenizer
 from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, TestCurve
 from clear_peft.pipeline.splits import Tables
@@ -63,6 +63,8 @@ _OPTIONS = {
     "seed": "seed",
     "class_weights": "class_weights",
 }
+# what compares epochs where rows have several labels
+_IN_PLACE_OF = {"accuracy": "micro_f1", "weighted_accuracy": "weighted_micro_f1"}
 _TYPES = get_type_hints(CleaRConfig)
 _CHECKED = [kind for of in (str, int, float, bool) for kind in (of, of | None)]
 
@@ -71,7 +73,7 @@ def train_on(
     config: RunConfig, tables: Tables, *, resume: bool = False, reporter: Reporter | None = None
 ) -> dict[str, Any] | None:
     """:func:`clear_peft.pipeline.train`, once its tables are read and its output is checked."""
-    arguments = arguments_of(config)
+    arguments = arguments_of(config, several=tables.names.several)
     reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)
     reporter.stage(f"Loading {config.model}")
@@ -97,7 +99,7 @@ def train_on(
             tokens = _only(tokens, found.kept)
         trainer = trainer_of(config, arguments, tokens, model, tokenizer, reporter)
         keep_logs(trainer, folder / layout.TENSORBOARD)
-        trainer.add_callback(Diary(partial(_write_down, folder)))
+        trainer.add_callback(Diary(partial(_write_down, folder, not tables.names.several)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = layout.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
@@ -112,11 +114,12 @@ def train_on(
         return write_outcome(config, tables, trainer, tokenizer, folder, seconds, quality, cut)
 
 
-def _write_down(folder: Path, epochs: list[dict[str, Any]]) -> None:
+def _write_down(folder: Path, has_report: bool, epochs: list[dict[str, Any]]) -> None:
     """Let a run be watched while it goes on."""
     write_json(folder / layout.EPOCHS, epochs)
-    with suppress(InputError):  # no page is worth a run
-        write_report(folder)
+    if has_report:
+        with suppress(InputError):  # no page is worth a run
+            write_report(folder)
 
 
 def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, Any]:
@@ -175,8 +178,13 @@ def tuned(config: RunConfig, base: Any, examples: int) -> Any:
     return build(base, config.peft, target_modules=config.target_modules, options=options)
 
 
-def arguments_of(config: RunConfig) -> CleaRConfig:
+def arguments_of(config: RunConfig, *, several: bool = False) -> CleaRConfig:
     """The settings of the trainer.
+
+    Args:
+        config: The run.
+        several: Whether rows have several labels or none: epochs are then compared by micro-F1 where the
+            preset or the method says accuracy. Default False.
 
     Raises:
         InputError: If those in ``training`` are unknown, of another type, or not for a run to set, or there
@@ -190,10 +198,11 @@ def arguments_of(config: RunConfig) -> CleaRConfig:
             raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
         if _TYPES.get(name) in _CHECKED:
             check_type(f"training.{name}", value, _TYPES[name])
-    method = get_method(config.method)
+    recipe = {**preset(config.preset, config.peft, config.device), **get_method(config.method).settings}
+    if several:
+        recipe["metric_for_best_model"] = _IN_PLACE_OF[recipe["metric_for_best_model"]]
     settings: dict[str, Any] = {
-        **preset(config.preset, config.peft, config.device),
-        **method.settings,
+        **recipe,
         **_half(config),
         **({CHECKPOINTING: True} if config.gradient_checkpointing else {}),
         "output_dir": config.output,
@@ -272,7 +281,7 @@ def trainer_of(
 
 
 def _measure(prediction: EvalPrediction) -> dict[str, float]:
-    return accuracy_and_f1(prediction.predictions.argmax(axis=1), prediction.label_ids)
+    return measures(prediction.predictions, prediction.label_ids)
 
 
 def _only(tokens: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:

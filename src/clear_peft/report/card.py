@@ -35,6 +35,21 @@ _PLAIN_PEFT = (
     "`clear-peft export` merges adapter and model into one that knows them."
 )
 
+# of one label a row, and of several: figures by their name in metrics.json
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+_FIGURES_OF_SETS = {
+    "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
+    "mean_average_precision": "mean average precision",
+}
+# what the hub calls them
+_KINDS = {
+    "accuracy": "accuracy",
+    "micro_f1": "f1",
+    "macro_f1": "f1",
+    "mean_average_precision": "average_precision",
+}
+
 _CITATION = """\
 @inproceedings{kim-etal-2024-clear,
   title = {{CleaR}: Towards Robust and Generalized Parameter-Efficient Fine-Tuning for Noisy Label Learning},
@@ -61,8 +76,8 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
     sections = [
         f"---\n{_metadata(record).to_yaml()}\n---",
         f"# {heading}, trained on labels that may be wrong",
-        f"It sorts texts into {len(labels)} classes, and was trained with clear-peft on a table of which "
-        "some labels may be wrong.",
+        f"It {_task(metrics, len(labels))}, and was trained with clear-peft on a table of which some "
+        "labels may be wrong.",
         "## Training",
         _bullets(_training(record)),
         f"Classes, in the order of their ids: {_listed(labels)}.",
@@ -97,22 +112,37 @@ def _metadata(record: RunRecord) -> ModelCardData:
         pipeline_tag="text-classification",
         tags=[*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"],
         datasets=None if data is None else [data],
-        metrics=["accuracy", "f1"],
+        metrics=list(dict.fromkeys(_KINDS[name] for name in _figures(metrics))),
         model_name=one_line(record.name, 100) or "adapter",
-        eval_results=_eval_results(config, metrics.get("test")),
+        eval_results=_eval_results(config, metrics),
     )
 
 
-def _eval_results(config: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[EvalResult] | None:
+def _task(metrics: Mapping[str, Any], labels: int) -> str:
+    if _several(metrics):
+        return f"says which of {labels} labels a text has, if any"
+    return f"sorts texts into {labels} classes"
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    return _FIGURES_OF_SETS if _several(metrics) else _FIGURES
+
+
+def _several(metrics: Mapping[str, Any]) -> bool:
+    """Whether a text may have several labels, or none."""
+    return bool(metrics.get("several_labels"))
+
+
+def _eval_results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[EvalResult] | None:
     """What was measured on the test table."""
+    test = metrics.get("test")
     if not test or not config.get("test"):
         return None
     table = hub_name(config["test"]) or _last(config["test"])
-    measured = [("accuracy", "accuracy", test["accuracy"]), ("f1", "macro-F1", test.get("macro_f1"))]
     return [
-        EvalResult("text-classification", table, table, kind, value, metric_name=name)
-        for kind, name, value in measured
-        if value is not None
+        EvalResult("text-classification", table, table, _KINDS[name], test[name], metric_name=shown)
+        for name, shown in _figures(metrics).items()
+        if test.get(name) is not None
     ]
 
 
@@ -167,20 +197,20 @@ def _cut(metrics: Mapping[str, Any]) -> str:
 
 
 def _results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    lines = ["| rows | labels | accuracy | macro-F1 |", "|---|---|---|---|"]
+    figures = _figures(metrics)
+    lines = [f"| rows | labels | {' | '.join(figures.values())} |", f"|---|---{'|---' * len(figures)}|"]
     rows = metrics.get("rows") or {}
     for part, labels in (("test", "as in the test table"), ("validation", "as given, which may be wrong")):
         measured = metrics.get(part)
         if measured:
             count = rows.get(part)
             name = part if count is None else f"{part} ({count:,})"
-            f1 = measured.get("macro_f1")
-            shown = "–" if f1 is None else percent(f1)
-            lines.append(f"| {name} | {labels} | {percent(measured['accuracy'])} | {shown} |")
+            shown = ["–" if measured.get(figure) is None else percent(measured[figure]) for figure in figures]
+            lines.append(f"| {name} | {labels} | {' | '.join(shown)} |")
     notes = [
         "The validation rows carry doubtful labels, like the training rows: a model that is right where they "
-        "are wrong counts as wrong there, so this accuracy tells epochs apart; it does not say how often the "
-        "model is right."
+        f"are wrong counts as wrong there, so this {next(iter(figures.values()))} tells epochs apart; it "
+        "does not say how often the model is right."
     ]
     if metrics.get("test"):
         notes.insert(0, f"Test table: {_source(config['test'])}; nothing was chosen on it.")
@@ -188,6 +218,11 @@ def _results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
+    if _several(metrics):
+        return [
+            f"Estimated share of given labels that are wrong: {percent(metrics['wrong_estimate'])}. "
+            f"Estimated share of right labels that are missing: {percent(metrics['missing_estimate'])}."
+        ]
     rate = metrics["noise_rate_estimate"] if audit is None else audit.noise_rate
     estimate = f"Estimated share of wrong labels: {percent(rate)}"
     if audit is None:
@@ -218,8 +253,10 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
     bits = ", BitsAndBytesConfig" if config.get("quantization") else ""
     folder = "adapter" if peft is not None else "model"
+    several = _several(metrics)
+    of_sets = '["labels"]' if several else ""
     loading = [
-        f'labels = json.loads(({folder} / "labels.json").read_text(encoding="utf-8"))',
+        f'labels = json.loads(({folder} / "labels.json").read_text(encoding="utf-8")){of_sets}',
         f"tokenizer = AutoTokenizer.from_pretrained({folder}{code})",
     ]
     if peft is None:
@@ -231,6 +268,7 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             "    num_labels=len(labels),",
             "    id2label=dict(enumerate(labels)),",
             "    label2id={name: i for i, name in enumerate(labels)},",
+            *(['    problem_type="multi_label_classification",'] if several else []),
             "    pad_token_id=tokenizer.pad_token_id,",
             f"    dtype={_dtype(config)},",
             *_quantization(config, metrics),
@@ -257,8 +295,17 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         'return_tensors="pt"',
         ")",
         "with torch.no_grad():",
-        "    predicted = model(**batch).logits.argmax(dim=1)",
-        "print([labels[i] for i in predicted.tolist()])",
+        *(
+            [
+                "    probability = model(**batch).logits.sigmoid()",
+                "print([[labels[i] for i in row.nonzero().flatten().tolist()] for row in probability > 0.5])",
+            ]
+            if several
+            else [
+                "    predicted = model(**batch).logits.argmax(dim=1)",
+                "print([labels[i] for i in predicted.tolist()])",
+            ]
+        ),
     ]
     needs = _NEEDS.get(peft, _PLAIN_PEFT)
     return "\n".join([needs, "", "```python", *lines, "```"])
@@ -285,8 +332,10 @@ def _quantization(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list
 
 def _limitations(metrics: Mapping[str, Any]) -> list[str]:
     items = [
-        "It was made for texts like those of its table, each of exactly one of its classes; for other texts "
-        "it names one of them too.",
+        "It was made for texts like those of its table; of other texts, too, it says which labels they have."
+        if _several(metrics)
+        else "It was made for texts like those of its table, each of exactly one of its classes; for other "
+        "texts it names one of them too.",
         "Which labels are wrong was estimated by the model itself. Where many labels of a class are wrong in "
         "the same way, it may have learnt them, and the share of wrong labels is then underestimated.",
         "Its confidences were not calibrated.",

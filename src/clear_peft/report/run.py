@@ -1,6 +1,7 @@
 """A run folder in, its report out; of a run that is not finished, or not whole, what there is of it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from clear_peft.audit import Audit
 from clear_peft.audit.run import audit_run
+from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 from clear_peft.report import RunRecord, render
@@ -42,11 +44,13 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
         What is known of the run; without metrics where it is not finished.
 
     Raises:
-        InputError: If there is nothing of a run in the folder.
+        InputError: If there is nothing of a run in the folder, or one of several labels a row.
     """
     folder = Path(folder)
     missing: list[str] = []
     config = _config(folder, missing)
+    if _has_several_labels(folder, config):
+        raise layout.of_several_labels(folder)
     metrics, epochs = _metrics(folder, missing)
     epochs = epochs or _epochs_so_far(folder, missing)
     audit = _audit(folder, missing)
@@ -126,6 +130,15 @@ def _check_simple(text: str) -> None:
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
         if depth > _DEEPEST:
             raise InputError("it is nested too deeply")
+
+
+def _has_several_labels(folder: Path, config: Mapping[str, Any]) -> bool:
+    if config.get("label_separator") is not None or config.get("label_columns"):
+        return True
+    try:
+        return LabelNames.load(folder / layout.ADAPTER / layout.LABELS).several
+    except InputError:  # of which the audit says what is wrong
+        return False
 
 
 def _metrics(folder: Path, missing: list[str]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

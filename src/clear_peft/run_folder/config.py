@@ -32,6 +32,14 @@ from clear_peft.tuners import available_methods
 from clear_peft.tuners.catalogue import ON_QUANTIZED
 
 CONFIG_NAME = "config.yaml"
+# figures to choose an epoch by: of one label a row alone, and of several alone
+OF_ONE_LABEL = ("accuracy", "weighted_accuracy")
+OF_SEVERAL_LABELS = (
+    "micro_f1",
+    "weighted_micro_f1",
+    "mean_average_precision",
+    "weighted_mean_average_precision",
+)
 _MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -125,6 +133,15 @@ class RunConfig:
         min_length=1,
     )
     label_column: str = _option(_DATA, "Column of the given labels, which may be wrong.", "label")
+    label_separator: str | None = _option(
+        _DATA,
+        "What stands between several labels of a cell, such as ;. An empty cell is then a row without "
+        "labels. Lists, as JSON has them, need no separator.",
+        None,
+    )
+    label_columns: list[str] = _option(
+        _DATA, "Columns of 0 and 1, one for each of several labels, in place of a label column.", factory=list
+    )
     normalize_labels: bool = _option(
         _DATA,
         "Take labels for one that differ only in case, white space, characters that cannot be seen or how "
@@ -209,10 +226,11 @@ class RunConfig:
     select_by: str | None = _option(
         _TRAINING,
         "Figure of the validation rows by which the epoch is chosen. weighted_accuracy and weighted_macro_f1 "
-        "count each row by the probability that its label is right, the others trust the given labels. "
-        "Default: as the preset and the method say.",
+        "count each row by the probability that its label is right, the others trust the given labels. Of "
+        "several labels a row, micro-F1 takes the place of accuracy. Default: as the preset and the method "
+        "say.",
         None,
-        choices=("accuracy", "macro_f1", "weighted_accuracy", "weighted_macro_f1", "loss"),
+        choices=(*OF_ONE_LABEL, "macro_f1", "weighted_macro_f1", *OF_SEVERAL_LABELS, "loss"),
     )
     class_weights: str = _option(
         _TRAINING,
@@ -357,8 +375,8 @@ class RunConfig:
     @property
     def reading(self) -> dict[str, Any]:
         """How every table of the run is read: arguments of ``clear_peft.data.load_examples``."""
-        names = ("text_column", "label_column", "normalize_labels", "unlabelled", "encoding")
-        return {name: getattr(self, name) for name in names}
+        names = ("text_column", "label_column", "label_separator", "label_columns", "normalize_labels")
+        return {name: getattr(self, name) for name in (*names, "unlabelled", "encoding")}
 
     @property
     def sources(self) -> dict[str, Any]:

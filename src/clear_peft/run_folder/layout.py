@@ -59,6 +59,14 @@ def read_finished(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames
     return config, LabelNames.load(labels)
 
 
+def of_several_labels(folder: str | os.PathLike[str]) -> InputError:
+    """What is said where a run of several labels a row is to be shown by the one label of each row."""
+    return InputError(
+        f"{folder} holds a run of several labels a row, of which there is no audit and no report: read "
+        f"{LABEL_ISSUES} and {METRICS} there."
+    )
+
+
 def check(config: RunConfig, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that must not be written to; changes nothing.
 

@@ -10,6 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
+from clear_peft.data.label_sets import rarest
+from clear_peft.data.labels import SEVERAL_LABELS
 from clear_peft.errors import InputError
 from clear_peft.label_quality import (
     LinearHead,
@@ -45,7 +47,7 @@ class MultiLabel:
         names: Names of the labels.
     """
 
-    problem_type = "multi_label_classification"
+    problem_type = SEVERAL_LABELS
     quality = MultilabelQuality
 
     def __init__(self, model: Any) -> None:
@@ -253,12 +255,6 @@ class LabelSetRows(Rows):
     def strata(self) -> npt.NDArray[np.integer]:
         """The rarest label of each row, (N,); C where it has none."""
         return rarest(self.labels)
-
-
-def rarest(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The rarest label of each row, (N, C) → (N,); C where it has none."""
-    often = np.where(flags, flags.sum(axis=0), len(flags) + 1)
-    return np.where(flags.any(axis=1), often.argmin(axis=1), flags.shape[1])
 
 
 class LabelSetStore(ExampleStore):
