@@ -116,7 +116,7 @@ def test_a_report_of_an_earlier_scan_does_not_stay(cli, place, tables):
         ("columns.csv", ("--label-columns", "farm,farm"), "named twice as the label column"),
         ("columns.csv", ("--label-columns", "farm", "--label-separator", ";"), "choose one"),
         ("columns.csv", ("--label-columns", "farm", "--normalize-labels"), "--normalize-labels joins names"),
-        ("columns.csv", (), "scan reads them by --label-columns"),
+        ("columns.csv", (), "scan and train read them by --label-columns"),
         ("cells.csv", ("--label-separator", "|", "--label-column", "lable"), "did you mean 'label'"),
         ("lists.jsonl", ("--group-column", "label"), "both the label and the group column"),
     ],

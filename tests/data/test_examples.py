@@ -74,7 +74,7 @@ FOUR = {"text": list("abcd"), "label": [0, 1, 0, 1]}
         (
             {"text": list("abc"), "hot": [0, 1, 1], "cold": [True, False, True], "n": [0, 1, 2]},
             {},
-            r"columns of 0 and 1 \('hot', 'cold'\) are labels, .* scan reads them by --label-columns",
+            r"columns of 0 and 1 \('hot', 'cold'\) are labels, .* train read them by --label-columns",
         ),
         ({"text": list("ab"), "hot": ["0", "1"], "cold": ["1.0", "0.0"]}, {}, r"idxmax\(axis=1\)"),
         ({**FOUR, "hot": [0, 1, 1, 0], "cold": [1, 0, 0, 1]}, {"label_column": "lable"}, "mean 'label'"),
