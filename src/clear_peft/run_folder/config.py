@@ -230,7 +230,14 @@ class RunConfig:
         "several labels a row, micro-F1 takes the place of accuracy. Default: as the preset and the method "
         "say.",
         None,
-        choices=(*OF_ONE_LABEL, "macro_f1", "weighted_macro_f1", *OF_SEVERAL_LABELS, "loss"),
+        choices=(
+            "accuracy",
+            "macro_f1",
+            "weighted_accuracy",
+            "weighted_macro_f1",
+            "loss",
+            *OF_SEVERAL_LABELS,
+        ),
     )
     class_weights: str = _option(
         _TRAINING,
