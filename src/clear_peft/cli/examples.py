@@ -18,7 +18,6 @@ EXAMPLES = {
     "train": (
         "clear-peft train --model bert-base-uncased --data tickets.csv --output runs/tickets",
         "clear-peft train --model bert-base-uncased --data ag_news@train --output runs/news --peft dora",
-        "clear-peft train --model bert-base-uncased --data tags.csv --label-separator , --output runs/tags",
         "clear-peft train --config runs/tickets/config.yaml --resume",
     ),
     "audit": (
