@@ -55,7 +55,10 @@ def written(folder, name, texts, given):
         frame[NAMES] = given.astype(int)
         frame.to_csv(folder / name, index=False)
     else:
-        frame.assign(label=["|".join(labels) for labels in lists]).to_csv(folder / name, index=False)
+        cells = ["|".join(labels) for labels in lists]
+        frame.assign(label=cells, id=[f"no. {i}" for i in range(len(cells))]).to_csv(
+            folder / name, index=False
+        )
     return folder / name
 
 
@@ -75,9 +78,9 @@ def run_on(finished, tables):
     """Run folders that tests may read, but not change, each made when it is first asked for."""
 
     def run(name, method="clear"):
-        of_one_label = {"clean_label_column": None, "id_column": None}
+        columns = {"clean_label_column": None, "id_column": "id" if name == "cells.csv" else None}
         where = {"data": tables / name, "test": tables / "test" / name}
-        return finished(method, "lora", **of_one_label, **where, **FORMS[name])
+        return finished(method, "lora", **columns, **where, **FORMS[name])
 
     return run
 
@@ -103,7 +106,9 @@ def test_the_run_folder_holds_what_is_promised(run_on, tables, name, method):
         "labels": NAMES,
     }
     issues = pd.read_csv(run / "label_issues.csv")
-    assert list(issues.columns) == OF_SCAN
+    assert list(issues.columns) == OF_SCAN + (["id"] if name == "cells.csv" else [])
+    if "id" in issues:
+        assert issues["id"].tolist() == [f"no. {row}" for row in issues["row"]]
     texts, given = label_sets(72, seed=0, noise=0.15)
     listed = issues[issues["given"]]
     found = np.zeros_like(given)
@@ -135,7 +140,8 @@ def test_evaluate_has_the_figures_of_scikit_learn(cli, run_on, tables, tmp_path)
     words = ("--run", run, "--data", data, "--output", output, "--probabilities")
     assert cli("predict", *words).status == 0
     table = pd.read_csv(output, keep_default_na=False)
-    assert list(table.columns) == ["text", "label", "predicted_labels", *(f"probability_{n}" for n in NAMES)]
+    new = ["predicted_labels", *(f"probability_{name}" for name in NAMES)]
+    assert list(table.columns) == ["text", "label", "id", *new]
     truth = np.array([[name in cell.split("|") for name in NAMES] for cell in table["label"]])
     said = np.array([[name in cell.split("|") for name in NAMES] for cell in table["predicted_labels"]])
     probabilities = table[[f"probability_{name}" for name in NAMES]].to_numpy()
