@@ -56,6 +56,10 @@ def test_encoding_and_the_file_keep_the_names(tmp_path, values):
             r"'Bug' \(1×\), 'bug' \(2×\) differ only in case: .* --normalize",
         ),
         (["a", "A", "b", "B"], "differ only in case, and so does 1 more"),
+        (
+            ["bug_report", "Bug report", "x"],
+            "differ only in spaces, hyphens and underscores, or case: .* --norm",
+        ),
         (["007", "7"], "differ only in zeros before a number: they are classes of their own"),
         (["a;b", "b;c", "a; c", "a;b;c"], r"look like lists of labels \('a; c'\)"),
     ],
@@ -63,6 +67,15 @@ def test_encoding_and_the_file_keep_the_names(tmp_path, values):
 def test_what_may_be_meant_otherwise_is_said(values, said):
     with pytest.warns(ClearWarning, match=said):
         assert len(LabelNames.fit(values).names) == len(set(values))
+
+
+def test_normalised_names_join_what_stands_between_words():
+    values = ["bug_report", "bug_report", "Bug Report ", "bug-report", "-1", "1", "_x", "x", "a_b", "ab"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ClearWarning)
+        names = LabelNames.fit(values, normalize=True)
+    assert set(names.names) == {"bug_report", "-1", "1", "_x", "x", "a_b", "ab"}
+    assert len({*names.find(values[:4], normalize=True).tolist()}) == 1
 
 
 def test_encode_gives_int64_also_for_nothing():

@@ -133,7 +133,8 @@ NormalizeLabelsOption = Annotated[
     bool,
     typer.Option(
         "--normalize-labels",
-        help="Take labels for one that differ only in case, white space or what cannot be seen.",
+        help="Take labels for one that differ only in case, white space, hyphens, underscores or what "
+        "cannot be seen.",
         rich_help_panel=DATA,
     ),
 ]

@@ -174,8 +174,9 @@ def examples_of(
         annotator_column: Columns of several annotators. Their consensus is the given label, and becomes the
             column ``label_column`` of the table.
         names: Classes known from the training data.
-        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
-            seen or how Unicode composes letters are one. Default False.
+        normalize_labels: Whether labels that differ only in case, white space, hyphens and underscores
+            between words, characters that cannot be seen or how Unicode composes letters are one.
+            Default False.
         unlabelled: What stands in place of a label where there is none, besides an empty cell.
         set_apart: Whether rows without a label are kept apart, and rows of classes that ``names`` lacks left
             out, each with a warning, as long as others are left. Default False: they are refused.

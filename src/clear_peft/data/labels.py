@@ -21,6 +21,8 @@ from clear_peft.files import write_json
 # what transformers calls them
 SEVERAL_LABELS = "multi_label_classification"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+# what stands between the words of a name; not a sign before a number
+_JOINTS = re.compile(r"(?<=[^\W_])[\s_\-–—]+(?=[^\W_])")
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))\.0+", re.ASCII)
 
 
@@ -74,12 +76,14 @@ class LabelNames:
     def fit(cls, values: Iterable[object], *, normalize: bool = False) -> Self:
         """Collect the names that occur; ``1`` and ``1.0``, ``TRUE`` and ``true`` are one each.
 
-        Names that differ only in case are several classes, and a warning says so.
+        Names that differ only in case, or in what stands between words, are several classes, and a warning
+        says so.
 
         Args:
             values: Labels as strings, whole numbers or bools.
-            normalize: Whether names that differ only in case, white space, characters that cannot be seen or
-                how Unicode composes letters are one, in the spelling that most rows have. Default False.
+            normalize: Whether names that differ only in case, white space, hyphens and underscores between
+                words, characters that cannot be seen or how Unicode composes letters are one, in the spelling that
+                most rows have. Default False.
 
         Returns:
             The distinct names, sorted; by number where all are whole numbers.
@@ -218,9 +222,14 @@ def _look(name: str) -> str:
     return " ".join(seen.split())
 
 
+def _cased(name: str) -> str:
+    """What names have in common that differ only in case."""
+    return _value(_look(name).casefold())
+
+
 def _normal(name: str) -> str:
     """What names have in common that are one class once they are normalised."""
-    return _value(_look(name).casefold())
+    return _value(_JOINTS.sub(" ", _look(name).casefold()))
 
 
 def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
@@ -244,14 +253,18 @@ def _check_looks(names: list[str], counts: Mapping[str, int]) -> None:
             f"Labels {shown((twin, name))} differ only in {what}; write them alike, or join them with "
             "--normalize-labels."
         )
+    joined = ", unless --normalize-labels joins them"
     for spelled, what, mend in (
-        (_normal, "case", ", unless --normalize-labels joins them"),
+        (_cased, "case", joined),
+        (_normal, "spaces, hyphens and underscores, or case", joined),
         (_number, "zeros before a number", ""),
     ):
         alike: dict[str, list[str]] = {}
         for name in sorted(names):
             alike.setdefault(spelled(name), []).append(name)
         several = [group for group in alike.values() if len(group) > 1]
+        if spelled is _normal:  # what differs in case has been named
+            several = [group for group in several if len({_cased(name) for name in group}) > 1]
         if several:
             do = "does" if len(several) == 2 else "do"
             more = f", and so {do} {len(several) - 1} more" if len(several) > 1 else ""

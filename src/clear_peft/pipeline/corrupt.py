@@ -45,8 +45,9 @@ def add_noise(
         seed: Seed of the random generator. Default 0.
         text_column: Column of the texts; several are read as one text, a line each. Default ``text``.
         label_column: Column of the labels. Default ``label``.
-        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
-            seen or how Unicode composes letters are one class. Default False.
+        normalize_labels: Whether labels that differ only in case, white space, hyphens and underscores
+            between words, characters that cannot be seen or how Unicode composes letters are one class.
+            Default False.
         unlabelled: What stands for a missing label besides an empty cell; rows without a label stay as they
             are. Default: nothing.
         encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.

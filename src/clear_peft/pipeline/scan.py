@@ -80,8 +80,9 @@ class ScanOptions:
             row without labels. Default: a cell is one label, unless it holds a list.
         label_columns: Columns of 0 and 1, one for each of several labels, in place of a column of labels.
             Default: there are none.
-        normalize_labels: Whether labels that differ only in case, white space, characters that cannot be
-            seen or how Unicode composes letters are one. Default False.
+        normalize_labels: Whether labels that differ only in case, white space, hyphens and underscores
+            between words, characters that cannot be seen or how Unicode composes letters are one.
+            Default False.
         unlabelled: What stands for a missing label besides an empty cell. Default: nothing.
         encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.
         group_column: Column that says which rows belong together, such as a customer or a document. Default:

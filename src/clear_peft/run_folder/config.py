@@ -144,8 +144,8 @@ class RunConfig:
     )
     normalize_labels: bool = _option(
         _DATA,
-        "Take labels for one that differ only in case, white space, characters that cannot be seen or how "
-        "Unicode composes letters.",
+        "Take labels for one that differ only in case, white space, hyphens and underscores between words, "
+        "characters that cannot be seen or how Unicode composes letters.",
         False,
     )
     unlabelled: list[str] = _option(
