@@ -82,8 +82,8 @@ class LabelNames:
         Args:
             values: Labels as strings, whole numbers or bools.
             normalize: Whether names that differ only in case, white space, hyphens and underscores between
-                words, characters that cannot be seen or how Unicode composes letters are one, in the spelling that
-                most rows have. Default False.
+                words, characters that cannot be seen or how Unicode composes letters are one, in the spelling
+                that most rows have. Default False.
 
         Returns:
             The distinct names, sorted; by number where all are whole numbers.
