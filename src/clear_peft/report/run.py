@@ -135,8 +135,9 @@ def _check_simple(text: str) -> None:
 def _has_several_labels(folder: Path, config: Mapping[str, Any]) -> bool:
     if config.get("label_separator") is not None or config.get("label_columns"):
         return True
+    labels = folder / layout.ADAPTER / layout.LABELS
     try:
-        return LabelNames.load(folder / layout.ADAPTER / layout.LABELS).several
+        return labels.is_file() and LabelNames.load(labels).several  # a pipe would never end
     except InputError:  # of which the audit says what is wrong
         return False
 
