@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from clear_peft import find_label_issues
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.run_folder.layout import LABEL_QUALITY
 from clear_peft.run_folder.quality_file import load_label_quality
 from tiny_text import KEYWORDS, keyword_table
@@ -106,7 +106,8 @@ def test_python_takes_opinions_by_name(sources):
     labels = sources["label"]
     told_nothing = np.random.default_rng(0).normal(size=(ROWS, 8))
     opinions = {name: sources[name] for name in ("ann", "bob", "cy")}
-    alone = find_label_issues(None, labels, embeddings=told_nothing)
+    with pytest.warns(ClearWarning, match="no better than chance"):
+        alone = find_label_issues(None, labels, embeddings=told_nothing)
     both = find_label_issues(None, labels, embeddings=told_nothing, opinions=opinions)
     wrong = (labels != sources["clean_label"]).to_numpy()
     first = wrong.sum()

@@ -237,7 +237,8 @@ def judge(
         prior_scores=prior,
         votes=examples.votes,
     )
-    say_if_no_better_than_chance(quality, probe.agreement)
+    if examples.votes is None:  # other sources may tell what features do not
+        say_if_no_better_than_chance(quality, probe.agreement)
     return Judged(probe, quality, features, copies, prior)
 
 
