@@ -2,6 +2,7 @@
 
 import sys
 from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from clear_peft.data import LabelNames
 from clear_peft.errors import InputError
 from clear_peft.pipeline import train
 from clear_peft.pipeline.loggers import check_loggers
@@ -154,7 +156,8 @@ def test_the_command_line_takes_it_from_a_file_too(place, tmp_path, monkeypatch)
     from clear_peft.cli import main
 
     asked = []
-    monkeypatch.setattr("clear_peft.pipeline.commands.read_tables", lambda config: None)
+    tables = SimpleNamespace(names=LabelNames(("a", "b")))
+    monkeypatch.setattr("clear_peft.pipeline.commands.read_tables", lambda config: tables)
     monkeypatch.setattr(
         "clear_peft.pipeline.training.check_loggers", lambda names: asked.append(names) or 1 / 0
     )

@@ -243,6 +243,7 @@ def test_what_cannot_be_written_is_not_believed(tmp_path, frame, monkeypatch):
     assert (review.state()["batch"], review.summary) == (batch, summary)
 
 
+@pytest.mark.filterwarnings("ignore:The predictions agree with the labels no better than chance")
 def test_one_row_at_least_is_kept(tmp_path):
     frame = written_table(tmp_path, rows=6)
     frame["label"] = ["number", "person"] * 3
