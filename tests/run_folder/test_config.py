@@ -8,7 +8,7 @@ from clear_peft import pipeline
 from clear_peft.errors import InputError
 from clear_peft.pipeline.training import arguments_of
 from clear_peft.run_folder import RunConfig
-from clear_peft.run_folder.config import OF_ONE_LABEL, OF_SEVERAL_LABELS, options, read_yaml
+from clear_peft.run_folder.config import FIGURES_OF_ONE_LABEL, FIGURES_OF_SEVERAL_LABELS, options, read_yaml
 from clear_peft.trainer.config import LARGER_IS_BETTER, MEASURED, OF_MULTI_LABEL, OF_SINGLE_LABEL
 from clear_peft.tuners import available_methods
 
@@ -146,8 +146,8 @@ def test_select_by_takes_the_place_of_what_the_method_says(tmp_path, metric, met
 def test_every_figure_that_we_measure_can_be_selected_by():
     known = next(option.choices for option in options() if option.name == "select_by")
     assert set(known) == set(MEASURED)
-    assert set(OF_ONE_LABEL) == set(OF_SINGLE_LABEL)
-    assert set(OF_SEVERAL_LABELS) == set(OF_MULTI_LABEL)
+    assert set(FIGURES_OF_ONE_LABEL) == set(OF_SINGLE_LABEL)
+    assert set(FIGURES_OF_SEVERAL_LABELS) == set(OF_MULTI_LABEL)
 
 
 @pytest.mark.parametrize(("method", "metric"), [("clear", "weighted_micro_f1"), ("plain", "micro_f1")])

@@ -215,11 +215,16 @@ def training_names(given: list[str], place: str, normalize: bool) -> LabelNames:
         names = LabelNames.fit(given, normalize=normalize)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+    check_two_classes(names, place)
+    return names
+
+
+def check_two_classes(names: LabelNames, place: str) -> None:
+    """Refuse training data with a single class."""
     if len(names.names) == 1:
         raise InputError(
-            f"{place}: every row has the label {brief(given[0])}; give rows of at least two classes."
+            f"{place}: every row has the label {brief(names.names[0])}; give rows of at least two classes."
         )
-    return names
 
 
 def check_strange(

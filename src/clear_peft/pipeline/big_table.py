@@ -12,8 +12,8 @@ import pandas as pd
 
 from clear_peft.data import Examples, LabelNames
 from clear_peft.data.arrow import table_to_frame
-from clear_peft.data.checks import brief, row_listing
-from clear_peft.data.columns import check_column, check_roles, names_in, texts_in
+from clear_peft.data.checks import row_listing
+from clear_peft.data.columns import check_column, check_roles, check_two_classes, names_in, texts_in
 from clear_peft.data.hub import folder_of, parquet_files
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LabelQuality, LinearProbe, fit_probe
@@ -222,10 +222,7 @@ def class_names(counts: Mapping[str, int], data: str, normalize: bool) -> LabelN
         names = LabelNames.of_counts(counts, normalize=normalize)
     except InputError as error:
         raise InputError(f"{data!r}: {error}") from None
-    if len(names.names) == 1:
-        raise InputError(
-            f"{data!r}: every row has the label {brief(names.names[0])}; give rows of at least two classes."
-        )
+    check_two_classes(names, repr(data))
     return names
 
 

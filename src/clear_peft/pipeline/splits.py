@@ -13,7 +13,7 @@ from clear_peft.data.checks import listing, row_listing
 from clear_peft.data.label_sets import rarest
 from clear_peft.errors import ClearWarning
 from clear_peft.label_quality import duplicate_groups
-from clear_peft.pipeline.fit import check_fits
+from clear_peft.pipeline.kind_of_labels import check_fits
 from clear_peft.pipeline.verified import with_verified
 from clear_peft.run_folder.config import RunConfig
 

@@ -33,8 +33,8 @@ from clear_peft.tuners.catalogue import ON_QUANTIZED
 
 CONFIG_NAME = "config.yaml"
 # figures to choose an epoch by: of one label a row alone, and of several alone
-OF_ONE_LABEL = ("accuracy", "weighted_accuracy")
-OF_SEVERAL_LABELS = (
+FIGURES_OF_ONE_LABEL = ("accuracy", "weighted_accuracy")
+FIGURES_OF_SEVERAL_LABELS = (
     "micro_f1",
     "weighted_micro_f1",
     "mean_average_precision",
@@ -236,7 +236,7 @@ class RunConfig:
             "weighted_accuracy",
             "weighted_macro_f1",
             "loss",
-            *OF_SEVERAL_LABELS,
+            *FIGURES_OF_SEVERAL_LABELS,
         ),
     )
     class_weights: str = _option(

@@ -4,7 +4,7 @@ from clear_peft.baselines import METHODS, get_method
 from clear_peft.data import LabelNames
 from clear_peft.data.label_sets import refuse_for_one_label
 from clear_peft.errors import InputError
-from clear_peft.run_folder.config import OF_ONE_LABEL, OF_SEVERAL_LABELS, RunConfig
+from clear_peft.run_folder.config import FIGURES_OF_ONE_LABEL, FIGURES_OF_SEVERAL_LABELS, RunConfig
 
 
 def check_fits(config: RunConfig, names: LabelNames) -> None:
@@ -18,7 +18,7 @@ def check_fits(config: RunConfig, names: LabelNames) -> None:
         InputError: With the first such option, and what to give.
     """
     if not names.several:
-        if config.select_by in OF_SEVERAL_LABELS:
+        if config.select_by in FIGURES_OF_SEVERAL_LABELS:
             raise _refusal("select_by", config.select_by, "several labels", "choose accuracy or macro_f1")
         return
     refuse_for_one_label(config)
@@ -27,7 +27,7 @@ def check_fits(config: RunConfig, names: LabelNames) -> None:
         ("method", not get_method(config.method).several_labels, f"choose from {known}"),
         ("preset", config.preset == "paper", "choose recommended"),
         ("class_weights", config.class_weights != "none", "leave it out"),
-        ("select_by", config.select_by in OF_ONE_LABEL, "choose micro_f1 or macro_f1"),
+        ("select_by", config.select_by in FIGURES_OF_ONE_LABEL, "choose micro_f1 or macro_f1"),
     ):
         if unfit:
             raise _refusal(name, getattr(config, name), "one label", mend)
