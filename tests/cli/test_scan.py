@@ -303,3 +303,17 @@ def test_a_terminal_that_cannot_show_a_character_shows_another(tmp_path, place):
     )
     assert (end.returncode, b"Traceback" in end.stderr) == (0, False), end.stderr
     assert b"Most suspicious rows" in end.stdout
+
+
+def test_rows_without_a_text_are_left_out_and_ids_are_copied(scan, tmp_path):
+    table = keyword_table(24, seed=2).assign(ref=[f"no. {i}" for i in range(24)])
+    table.loc[[3, 20], "text"] = "", " "
+    table.to_csv(tmp_path / "ids.csv", index=False)
+    end = scan(data=tmp_path / "ids.csv", id_column="ref")
+    assert end.status == 0, end.err
+    assert "left out, as their text is empty: 2 rows (3, 20;" in end.err
+    issues = pd.read_csv(tmp_path / "scan" / "label_issues.csv")
+    assert sorted(issues["row"]) == [i for i in range(24) if i not in (3, 20)]
+    assert issues["id"].tolist() == [f"no. {row}" for row in issues["row"]]
+    given = table["label"][issues["row"]].tolist()
+    assert issues["given_label"].tolist() == given

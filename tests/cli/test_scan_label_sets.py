@@ -126,3 +126,19 @@ def test_what_does_not_fit_is_refused_in_a_sentence(cli, place, tables, name, wo
     assert end.status == 2
     assert expected in " ".join(end.err.split())
     assert not (tables / "out").exists()
+
+
+def test_rows_without_a_text_are_left_out_and_ids_are_copied(cli, place, tables, flags):
+    frame = pd.read_csv(tables / "columns.csv").assign(ref=[f"no. {i}" for i in range(60)])
+    frame.loc[4, "text"] = ""
+    frame.to_csv(tables / "columns.csv", index=False)
+    table = ("--data", tables / "columns.csv", *FORMS["columns.csv"], "--id-column", "ref")
+    end = cli("scan", "--model", place.model, "--output", tables / "scan", *table)
+    assert end.status == 0, end.err
+    assert "left out, as their text is empty: 1 row (4;" in end.err
+    issues = pd.read_csv(tables / "scan" / "label_issues.csv")
+    assert issues["id"].tolist() == [f"no. {row}" for row in issues["row"]]
+    assert issues["given"].sum() == flags.sum() - flags[4].sum()
+    given = issues[issues["given"]]
+    names = given["label"].str.removeprefix("'").tolist()
+    assert all(frame.loc[row, name] for row, name in zip(given["row"], names, strict=True))

@@ -87,7 +87,7 @@ FOUR = {"text": list("abcd"), "label": [0, 1, 0, 1]}
         ),
         ({**FOUR, "text": ["a", 2, "c", "d"]}, {}, r"not a string but int in 1 row \(1;"),
         ({**FOUR, "label": ["a", "", "a", None]}, {}, r"'label': the label is missing in 2 rows \(1, 3;"),
-        ({**FOUR, "text": [" "] * 4}, {"empty_texts": True}, "the text is empty in 4 rows"),
+        ({**FOUR, "text": [" "] * 4}, {"set_apart": True}, "the text is empty in 4 rows"),
         ({**FOUR, "label": [None] * 4}, {"set_apart": True}, "the label is missing in 4 rows"),
         ({**FOUR, "label": [0, 1.5, 0, 1]}, {}, r"the label is 1.5, of type float, in 1 row \(1;"),
         ({**FOUR, "label": [0, [1], 0, 1]}, {}, r"of type list, in 1 row .*write one label a row"),
@@ -200,7 +200,11 @@ def test_several_text_columns_are_one_text_and_a_pair(tmp_path):
     assert loaded.examples.texts == ["t\nb\nc\nn", "d", "u\no"]
     assert loaded.examples.pairs == [("t", "b\nc\nn"), ("", "d"), ("u", "o")]
     assert loaded.examples.select([2]).pairs == [("u", "o")]
-    assert load_examples(path, text_column=["body"], empty_texts=True).examples.rows.tolist() == [0, 1]
+    with pytest.warns(ClearWarning, match=r"'body': left out, as their text is empty: 1 row \(2;"):
+        assert load_examples(path, text_column=["body"], set_apart=True).examples.rows.tolist() == [0, 1]
+    # whoever predicts says it in other words
+    unread = load_examples(path, text_column=["body"], label_column=None, set_apart=True)
+    assert unread.examples.rows.tolist() == [0, 1]
     with pytest.raises(InputError, match="is named twice as the text column"):
         load_examples(path, text_column=["title", "title"])
 

@@ -166,6 +166,14 @@ AnnotatorColumnOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+IdColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--id-column",
+        help="Column of ids that differ from row to row, copied into the list.",
+        rich_help_panel=DATA,
+    ),
+]
 GroupColumnOption = Annotated[
     str | None,
     typer.Option(

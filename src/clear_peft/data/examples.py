@@ -144,7 +144,6 @@ def examples_of(
     normalize_labels: bool = False,
     unlabelled: Sequence[str] = (),
     set_apart: bool = False,
-    empty_texts: bool = False,
     lists: bool = False,
 ) -> LoadedTable:
     """Check the examples of a table that is read already.
@@ -178,10 +177,9 @@ def examples_of(
             between words, characters that cannot be seen or how Unicode composes letters are one.
             Default False.
         unlabelled: What stands in place of a label where there is none, besides an empty cell.
-        set_apart: Whether rows without a label are kept apart, and rows of classes that ``names`` lacks left
-            out, each with a warning, as long as others are left. Default False: they are refused.
-        empty_texts: Whether rows without a text are left out, as long as others are left. Default False: they
-            are refused.
+        set_apart: Whether rows without a label are kept apart, and rows without a text or of classes that
+            ``names`` lacks left out, as long as others are left. A warning says so, of texts where labels are
+            read. Default False: they are refused.
         lists: Whether a column of lists gives each row several labels. Default False: it is refused, unless
             ``names`` are such labels.
 
@@ -209,9 +207,14 @@ def examples_of(
     parts = [texts_in(*column(wanted)) for wanted in several]
     lines = [[part for part in row if part.strip()] for row in zip(*parts, strict=True)]
     kept = np.array([bool(row) for row in lines]) if parts else np.ones(len(frame), bool)
-    if not kept.all() and not (empty_texts and kept.any()):
+    if not kept.all():
         place = f"{name!r}, column {' and '.join(map(repr, several))}"
-        raise InputError(f"{place}: the text is empty in {said_rows(~kept)}; fill it in or remove the rows.")
+        if not (set_apart and kept.any()):
+            raise InputError(
+                f"{place}: the text is empty in {said_rows(~kept)}; fill it in or remove the rows."
+            )
+        if label_column is not None:  # who predicts says it in other words
+            warn(f"{place}: left out, as their text is empty: {said_rows(~kept)}.")
     ids = None if id_column is None else ids_in(*column(id_column))
     groups = None if group_column is None else groups_in(*column(group_column))
     labels = clean_labels = verified = None

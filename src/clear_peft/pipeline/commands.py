@@ -153,7 +153,7 @@ def predict(
     check_top(top, names)
     check_device(device)
     reading = reading_of(config, text_column=text_column, encoding=encoding)
-    table = load_examples(data, **{**reading, "label_column": None}, empty_texts=True)
+    table = load_examples(data, **{**reading, "label_column": None}, set_apart=True)
     check_new_columns(table.frame.columns, names, data, top, probabilities)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
 

@@ -199,10 +199,7 @@ def list_of_issues(quality: Quality, tables: Tables) -> pd.DataFrame:
     Of several labels a row, a line for each label, as a scan has them, and the id of the row if it has one.
     """
     if isinstance(quality, MultilabelQuality):
-        issues = listed_labels(quality, tables.rows, tables.names)
-        if tables.rows.ids is not None:
-            issues["id"] = np.array(tables.rows.ids, dtype=object)[issues["row"]]
-        return issues
+        return listed_labels(quality, tables.rows, tables.names)
     issues = quality.issues(tables.names.names).drop(columns="group")
     rows = issues["row"].to_numpy()
     listed = tables.rows.select(np.searchsorted(tables.rows.rows, rows))

@@ -149,7 +149,7 @@ def _as_long(values: list[Any], labels: list[Any], name: str) -> list[Any]:
 def listed(
     quality: LabelQuality, examples: Examples, names: LabelNames, labels: Sequence[Any] | None = None
 ) -> pd.DataFrame:
-    """``LabelQuality.issues`` with the texts, and labels as they are to be shown; default: by name."""
+    """``LabelQuality.issues`` with texts and ids, and labels as they are to be shown; default: by name."""
     issues = quality.issues(names.names)
     if labels is not None:
         shown = dict(zip(names.names, labels, strict=True))
@@ -160,4 +160,6 @@ def listed(
             issues["verified"] = pd.Series(told, dtype=object)
     places = np.searchsorted(examples.rows, issues["row"].to_numpy())
     issues.insert(1, "text", pd.Series([examples.texts[place] for place in places], dtype=object))
+    if examples.ids is not None:
+        issues["id"] = np.array(examples.ids, dtype=object)[places]
     return issues

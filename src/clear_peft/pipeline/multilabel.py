@@ -154,10 +154,13 @@ def judge_label_sets(
 
 
 def listed_labels(quality: MultilabelQuality, examples: Examples, names: LabelNames) -> pd.DataFrame:
-    """``MultilabelQuality.issues`` with the texts."""
+    """``MultilabelQuality.issues`` with texts and ids, and rows as they stand in the table."""
     issues = quality.issues(names.names)
-    texts = np.array(examples.texts, dtype=object)
-    issues.insert(1, "text", pd.Series(texts[issues["row"].to_numpy()], dtype=object))
+    places = issues["row"].to_numpy()
+    issues["row"] = examples.rows[places]
+    issues.insert(1, "text", pd.Series(np.array(examples.texts, dtype=object)[places], dtype=object))
+    if examples.ids is not None:
+        issues["id"] = np.array(examples.ids, dtype=object)[places]
     return issues
 
 

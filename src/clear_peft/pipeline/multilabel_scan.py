@@ -72,8 +72,10 @@ def scan_label_sets(
         label_column=options.label_column,
         label_separator=options.label_separator,
         label_columns=options.label_columns,
+        id_column=options.id_column,
         group_column=options.group_column,
         normalize_labels=options.normalize_labels,
+        set_apart=True,
         lists=True,
     )
     examples, names = table.examples, table.names

@@ -67,7 +67,7 @@ def predict_with_ray(
 
     config, names = layout.read_finished(run)
     check_top(top, names)
-    reading = {**reading_of(config, text_column=text_column), "label_column": None, "empty_texts": True}
+    reading = {**reading_of(config, text_column=text_column), "label_column": None, "set_apart": True}
     del reading["encoding"]  # of text files
     output, texts = output.absolute(), reading["text_column"]
     reporter.stage(f"Reading {data}")

@@ -85,6 +85,7 @@ class ScanOptions:
             Default False.
         unlabelled: What stands for a missing label besides an empty cell. Default: nothing.
         encoding: Encoding of the table. Default: UTF-8, or UTF-16 where it is marked.
+        id_column: Column of ids that differ from row to row, copied into the list. Default: there is none.
         group_column: Column that says which rows belong together, such as a customer or a document. Default:
             copies of a text alone are grouped.
         opinion_column: Columns of other labels for the same rows, by a rule, a model or another person.
@@ -115,6 +116,7 @@ class ScanOptions:
     normalize_labels: bool = False
     unlabelled: Sequence[str] = ()
     encoding: str | None = None
+    id_column: str | None = None
     group_column: str | None = None
     opinion_column: Sequence[str] = ()
     annotator_column: Sequence[str] = ()
@@ -283,6 +285,7 @@ def _rows_of(options: ScanOptions, frame: pd.DataFrame, has_texts: bool) -> Load
         options.data,
         text_column=options.text_column if has_texts else None,
         label_column=options.label_column,
+        id_column=options.id_column,
         group_column=options.group_column,
         verified_column=options.verified_column,
         opinion_column=options.opinion_column,

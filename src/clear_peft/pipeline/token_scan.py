@@ -26,6 +26,7 @@ _OF_TEXTS = (
     "label_separator",
     "label_columns",
     "unlabelled",
+    "id_column",
     "opinion_column",
     "annotator_column",
     "verified_column",
