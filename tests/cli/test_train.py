@@ -112,8 +112,10 @@ def test_plain_peft_loads_the_adapter(cli, finished, place, tmp_path, peft):
 def test_the_paper_preset_and_a_validation_file(cli, place, tmp_path):
     validation = tmp_path / "validation.csv"
     keyword_table(15, seed=3, noise=0.2).to_csv(validation, index=False)
-    words = place.options(tmp_path / "run", preset="paper", validation=validation)
-    assert cli("train", *words).status == 0
+    words = place.options(tmp_path / "run", preset="paper", validation=validation, format="human")
+    end = cli("train", *words)
+    assert end.status == 0
+    assert "The warm-up takes 3 epochs, and the training has 2" in " ".join(end.err.split())
     issues = pd.read_csv(tmp_path / "run" / "label_issues.csv")
     assert sorted(issues["row"]) == list(range(96))
     assert set(issues["split"]) == {"train"}

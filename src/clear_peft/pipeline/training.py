@@ -4,6 +4,7 @@ import copy
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -19,7 +20,7 @@ from transformers.trainer_callback import ProgressCallback
 from clear_peft.baselines import confident_learning, get_method
 from clear_peft.baselines.confident_learning import Findings
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
 from clear_peft.hardware import choose_device
 from clear_peft.pipeline import distributed
@@ -76,6 +77,7 @@ def train_on(
     arguments = arguments_of(config, several=tables.names.several)
     reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)
+    _say_if_nothing_follows(arguments)
     reporter.stage(f"Loading {config.model}")
     set_seed(config.seed)
     tokenizer = load_tokenizer(
@@ -112,6 +114,19 @@ def train_on(
         if not distributed.is_main_process():
             return None
         return write_outcome(config, tables, trainer, tokenizer, folder, seconds, quality, cut)
+
+
+def _say_if_nothing_follows(arguments: CleaRConfig) -> None:
+    """Say that no label is doubted where the warm-up is all of the training, as of the paper's three epochs."""
+    epochs = arguments.num_train_epochs
+    lasts = arguments.warm_up(epochs)
+    if arguments.clean_routing and lasts >= epochs:
+        warnings.warn(
+            f"The warm-up takes {lasts} epochs, and the training has {epochs:g}: all labels are trusted. "
+            "Train more epochs, or set warm_up_epochs in training.",
+            ClearWarning,
+            stacklevel=2,
+        )
 
 
 def _write_down(folder: Path, has_report: bool, epochs: list[dict[str, Any]]) -> None:
