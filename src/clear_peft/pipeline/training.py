@@ -117,7 +117,7 @@ def train_on(
 
 
 def _say_if_nothing_follows(arguments: CleaRConfig) -> None:
-    """Say that no label is doubted where the warm-up is all of the training, as of the paper's three epochs."""
+    """Say that no label is doubted where the warm-up takes all epochs."""
     epochs = arguments.num_train_epochs
     lasts = arguments.warm_up(epochs)
     if arguments.clean_routing and lasts >= epochs:
