@@ -24,7 +24,7 @@ import psutil
 
 from clear_peft.pipeline.progress import Silent
 from clear_peft.pipeline.ray_scan import SAMPLE_ROWS, scan_with_ray
-from clear_peft.pipeline.scan import ScanOptions
+from clear_peft.pipeline.scan_options import ScanOptions
 
 _FILE_ROWS, _CLASSES, _LAYERS = 250_000, 20, 3
 _NOISE, _SPREAD = 0.2, 3.0

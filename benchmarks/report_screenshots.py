@@ -54,7 +54,7 @@ def main():
 def _review(browser, table, folder, target):
     """The page that asks, after a batch of right answers."""
     from clear_peft.pipeline.progress import Silent
-    from clear_peft.pipeline.scan import ScanOptions
+    from clear_peft.pipeline.scan_options import ScanOptions
     from clear_peft.review import Review, ReviewServer
 
     frame = pd.read_csv(table)

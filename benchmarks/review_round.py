@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clear_peft.pipeline.progress import Silent
-from clear_peft.pipeline.scan import ScanOptions
+from clear_peft.pipeline.scan_options import ScanOptions
 from clear_peft.review import Review
 
 VIEWS, WIDTH, BATCH = 3, 384, 30

@@ -12,7 +12,8 @@ from clear_peft.errors import InputError
 from clear_peft.pipeline import big_table
 from clear_peft.pipeline.progress import Silent
 from clear_peft.pipeline.ray_scan import scan_with_ray
-from clear_peft.pipeline.scan import ScanOptions, scan
+from clear_peft.pipeline.scan import scan
+from clear_peft.pipeline.scan_options import ScanOptions
 from ray_encoders import DiesOnce, Letters, Refuses
 from tiny_text import keyword_table, tiny_checkpoint
 

@@ -13,7 +13,7 @@ from tables import Silent, written_table
 
 from browser import overflow, started_browser
 from clear_peft.errors import InputError
-from clear_peft.pipeline.scan import ScanOptions
+from clear_peft.pipeline.scan_options import ScanOptions
 from clear_peft.review import Review, ReviewServer
 
 

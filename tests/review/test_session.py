@@ -9,7 +9,8 @@ from tables import CLASSES, ROWS, Silent, written_table
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import noise_rate_from_sample
-from clear_peft.pipeline.scan import ScanOptions, scan
+from clear_peft.pipeline.scan import scan
+from clear_peft.pipeline.scan_options import ScanOptions
 from clear_peft.review import Review
 
 

@@ -74,7 +74,7 @@ def review(
     ] = False,
 ) -> None:
     """Say in a browser which labels are right; the other rows are judged by your answers."""
-    from clear_peft.pipeline.scan import ScanOptions
+    from clear_peft.pipeline.scan_options import ScanOptions
     from clear_peft.review import Review, ReviewServer
 
     out: Output = context.obj

@@ -41,7 +41,8 @@ from clear_peft.errors import InputError
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.multilabel_scan import MultilabelScan
-    from clear_peft.pipeline.scan import ScanOptions, ScanResult
+    from clear_peft.pipeline.scan import ScanResult
+    from clear_peft.pipeline.scan_options import ScanOptions
     from clear_peft.pipeline.token_scan import TokenScan
 
 _TOP, _PAIRS = 10, 5
@@ -129,8 +130,8 @@ def scan(
 ) -> None:
     """Say which labels of a table look wrong: one pass of a frozen model, no training."""
     from clear_peft.pipeline.multilabel_scan import MultilabelScan
-    from clear_peft.pipeline.scan import ScanOptions
     from clear_peft.pipeline.scan import scan as scan_table
+    from clear_peft.pipeline.scan_options import ScanOptions
     from clear_peft.pipeline.token_scan import TokenScan
 
     out: Output = context.obj

@@ -11,7 +11,8 @@ from clear_peft.errors import InputError
 from clear_peft.noise import pair_flip
 from clear_peft.pipeline.commands import train
 from clear_peft.pipeline.packages import bbc_news, minilm
-from clear_peft.pipeline.scan import ScanOptions, ScanResult, check_folder, scan
+from clear_peft.pipeline.scan import ScanResult, scan
+from clear_peft.pipeline.scan_options import ScanOptions, check_folder
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 

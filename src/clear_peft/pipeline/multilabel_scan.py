@@ -21,7 +21,7 @@ from clear_peft.run_folder.layout import REPORT, TABLE_ISSUES, UNLABELLED
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
-    from clear_peft.pipeline.scan import ScanOptions
+    from clear_peft.pipeline.scan_options import ScanOptions
 
 
 @dataclass(frozen=True, eq=False)

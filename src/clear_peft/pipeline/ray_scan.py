@@ -41,11 +41,7 @@ from clear_peft.pipeline.encoder import PART, encode, encode_by, forward_size, n
 from clear_peft.pipeline.feature_cache import version_of
 from clear_peft.pipeline.judge import say_if_no_better_than_chance
 from clear_peft.pipeline.ray_shards import by_models, cluster, over_shards
-from clear_peft.pipeline.scan import (
-    ScanOptions,
-    scan_folder,
-    with_defaults,
-)
+from clear_peft.pipeline.scan_options import ScanOptions, scan_folder, with_defaults
 from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish
 from clear_peft.run_folder.layout import LABEL_ISSUES
 

@@ -10,7 +10,7 @@ from clear_peft.data.checks import listing
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.pipeline.big_table import Shard
-from clear_peft.pipeline.scan import held_by
+from clear_peft.pipeline.scan_options import held_by
 
 # written last; what the folder was begun with, until then
 SUMMARY, _BEGUN = "summary.json", "begun.json"

@@ -12,8 +12,8 @@ import pandas as pd
 from clear_peft.data.columns import check_column, groups_in
 from clear_peft.data.token_rows import sentences_of
 from clear_peft.errors import InputError
-from clear_peft.pipeline.scan import ScanOptions, scan_folder
 from clear_peft.pipeline.scan_folder import write_folder
+from clear_peft.pipeline.scan_options import ScanOptions, scan_folder
 from clear_peft.pipeline.token_issues import judge_words, spans_of
 from clear_peft.run_folder.layout import REPORT, TABLE_ISSUES, UNLABELLED
 

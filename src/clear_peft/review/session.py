@@ -14,17 +14,14 @@ from clear_peft.errors import InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.scan import (
-    ScanOptions,
     ScanResult,
-    check_folder,
     judge_rows,
     other_issues,
     read_rows,
-    scan_folder,
-    with_defaults,
     write_scan,
     write_scan_report,
 )
+from clear_peft.pipeline.scan_options import ScanOptions, check_folder, scan_folder, with_defaults
 from clear_peft.pipeline.to_verify import NoiseRate, noise_rate, propose
 from clear_peft.review.answers import Action, Answer, AnswerFile, places
 from clear_peft.review.patterns import Pattern, patterns
