@@ -507,10 +507,10 @@ def test_validation_rows_that_are_dropped_or_others_count_alike(tmp_path):
         assert last["eval_weighted_accuracy"] == pytest.approx(last["eval_accuracy"])
 
 
-def test_a_model_with_a_label_for_each_token_is_refused(tmp_path):
+def test_a_model_with_a_label_for_each_token_refuses_labels_of_texts(tmp_path):
     start = AutoModelForTokenClassification.from_config(model().get_base_model().config)
     tokens = peft.get_peft_model(start, peft.LoraConfig(task_type="TOKEN_CLS", target_modules=["query"]))
-    with pytest.raises(InputError, match="one label"):
+    with pytest.raises(InputError, match="a class index for each token"):
         trained(tmp_path, start=tokens, **RECIPE)
 
 

@@ -97,6 +97,12 @@ def sentences_of(frame: pd.DataFrame, name: str, tokens: str, tags: str) -> Sent
     return Sentences(words, names.encode(given), names)
 
 
+def ranges(starts: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Whole numbers from each start, so many, one after the other."""
+    begins = np.cumsum(sizes) - sizes
+    return np.arange(int(sizes.sum())) + np.repeat(starts - begins, sizes)
+
+
 def _list(cell: Any, place: str, what: str) -> list[Any]:
     if not isinstance(cell, _LIST):
         raise InputError(f"{place}: {brief(cell)} is no list; give a list of {what} in each row.")

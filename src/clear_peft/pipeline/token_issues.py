@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from clear_peft.data.token_rows import Sentences, sentences_of
+from clear_peft.data.token_rows import Sentences, ranges, sentences_of
 from clear_peft.errors import InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality, as_groups, combined, duplicate_groups, fit_probe
 from clear_peft.pipeline.feature_cache import default_folder
 from clear_peft.pipeline.judge import default_model
 from clear_peft.pipeline.texts_and_labels import column
-from clear_peft.pipeline.word_encoder import encode_words, ranges
+from clear_peft.pipeline.word_encoder import encode_words
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.data.checks import row_listing
+from clear_peft.data.token_rows import ranges
 from clear_peft.errors import InputError
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
 
@@ -95,12 +96,6 @@ def encode_words(
     place = {text: i for i, text in enumerate(first)}
     of = np.array([place[text] for text in texts])
     return features[ranges(starts[of], sizes[of])]
-
-
-def ranges(starts: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Whole numbers from each start, so many, one after the other."""
-    begins = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum())) + np.repeat(starts - begins, sizes)
 
 
 def _check_finite(features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], model: str) -> None:

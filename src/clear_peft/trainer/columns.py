@@ -21,6 +21,8 @@ VERIFIED_COLUMN = "verified"
 VOTES_COLUMN = "votes"
 # columns of the training set that no model is given
 _OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN, VOTES_COLUMN)
+# of tokens that have no label of their own, as torch and transformers have it
+NO_LABEL = -100
 _LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
@@ -114,14 +116,7 @@ def hold_out_rows(
 
 def column(dataset: Any, name: str) -> np.ndarray | None:
     """One column of a dataset as an array, or None if it has none of that name."""
-    if isinstance(dataset, _Indexed):
-        dataset = dataset.dataset
-    if isinstance(dataset, HubDataset):
-        # as it is stored: a transform may want other columns too
-        return np.asarray(dataset.with_format(None)[name]) if name in dataset.column_names else None
-    if not len(dataset) or name not in dataset[0]:
-        return None
-    return np.asarray([dataset[i][name] for i in range(len(dataset))])
+    return np.asarray(_cells(dataset, name)) if has_column(dataset, name) else None
 
 
 def numbers(dataset: Any, name: str) -> np.ndarray | None:
@@ -231,6 +226,64 @@ def flags_of(dataset: Any, num_labels: int, name: str = "training") -> np.ndarra
     if not ((found == 0) | (found == 1)).all():
         raise InputError(f"{needed}; the labels of the {name} set hold other numbers.")
     return found.astype(bool)
+
+
+def word_labels_of(dataset: Any, num_labels: int, name: str = "training") -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the words of a dataset, (W,) int64, and how many words each row has, (N,) int64.
+
+    Arguments as for ``labels_of``. A word is a token whose label is not -100.
+
+    Raises:
+        InputError: If there are none, they are not a class index or -100 for each token, or a row has none
+            but -100.
+    """
+    column = next((c for c in _LABEL_COLUMNS if has_column(dataset, c)), None)
+    if column is None:
+        raise InputError(f"The {name} set has no labels: give a column {' or '.join(_LABEL_COLUMNS[:2])}.")
+    needed = "A model of labels of words needs a class index for each token, -100 where it has none"
+    cells = [np.asarray(cell) for cell in _cells(dataset, column)]
+    lengths = token_counts(dataset)
+    for row, cell in enumerate(cells):
+        fits = cell.ndim == 1 and np.issubdtype(cell.dtype, np.integer)
+        if not fits or not len(cell) or (lengths is not None and len(cell) != lengths[row]):
+            raise InputError(
+                f"{needed}; the labels of row {row} of the {name} set are {cell.dtype} of shape {cell.shape}"
+                + ("." if lengths is None else f", and it has {lengths[row]} tokens.")
+            )
+    if not cells:
+        raise InputError(f"The {name} set is empty: give at least one row.")
+    every = np.concatenate(cells).astype(np.int64)
+    words = every != NO_LABEL
+    labels, ends = every[words], np.cumsum([len(cell) for cell in cells])
+    sizes = np.diff(np.cumsum(words)[ends - 1], prepend=0)
+    if not sizes.all():
+        raise InputError(
+            f"No token of row {int(np.argmin(sizes))} of the {name} set has a label: leave such rows out."
+        )
+    if labels.min() < 0 or labels.max() >= num_labels:
+        raise InputError(
+            f"The labels of the {name} set must lie in 0…{num_labels - 1}, -100 where a token has none: "
+            "load the model with num_labels=…, and encode the labels."
+        )
+    return labels, sizes
+
+
+def has_column(dataset: Any, name: str) -> bool:
+    """Whether a dataset has a column of that name."""
+    if isinstance(dataset, _Indexed):
+        dataset = dataset.dataset
+    if isinstance(dataset, HubDataset):
+        return name in dataset.column_names
+    return bool(len(dataset)) and name in dataset[0]
+
+
+def _cells(dataset: Any, name: str) -> list[Any]:
+    """One column of a dataset, as it is stored."""
+    if isinstance(dataset, _Indexed):
+        dataset = dataset.dataset
+    if isinstance(dataset, HubDataset):
+        return list(dataset.with_format(None)[name])
+    return [dataset[i][name] for i in range(len(dataset))]
 
 
 def _label_column(dataset: Any, name: str, needed: str) -> np.ndarray:

@@ -25,6 +25,8 @@ OF_MULTI_LABEL = (
     "weighted_micro_f1",
     "weighted_mean_average_precision",
 )
+# of labels of words
+OF_WORDS = ("accuracy", WEIGHTED_ACCURACY, "span_f1")
 CLASS_WEIGHTS = ("none", "balanced")
 # of what we measure, whether more of it is better: with one label a row, and at all
 LARGER_IS_BETTER = {
@@ -34,7 +36,7 @@ LARGER_IS_BETTER = {
     WEIGHTED_ACCURACY: True,
     WEIGHTED_MACRO_F1: True,
 }
-MEASURED = LARGER_IS_BETTER | dict.fromkeys(OF_MULTI_LABEL, True)
+MEASURED = LARGER_IS_BETTER | dict.fromkeys((*OF_MULTI_LABEL, *OF_WORDS), True)
 # of the epochs, and epochs
 _WARM_UP, _LONGEST_WARM_UP = 0.2, 2
 

@@ -26,7 +26,7 @@ from clear_peft.trainer.estimate import Estimate
 # more rows tell a linear probe next to nothing, and their features have to be in memory together
 MOST_ROWS = 1 << 16
 # of each class, as far as there are so many, however rare it is
-_LEAST_OF_CLASS = 50
+LEAST_OF_CLASS = 50
 _CHUNK = 1 << 14
 
 
@@ -39,6 +39,10 @@ class Rows(Protocol):
     row: npt.NDArray[np.int64]
     verified: npt.NDArray[np.int64] | None
     votes: npt.NDArray[np.int64] | None
+
+    def blocks(self, seed: int) -> list[npt.NDArray[np.integer]]:
+        """Positions of all rows in parts that fit into memory."""
+        ...
 
 
 def estimate_by_probe(
@@ -69,7 +73,7 @@ def estimate_by_probe(
     Raises:
         RunFailedError: If a feature is not finite.
     """
-    first, *others = blocks(rows.labels, args.seed, verified=rows.verified)
+    first, *others = rows.blocks(args.seed)
     features, held_out = features_of(first), features_of(None)
     if features is None:
         return None
@@ -261,7 +265,7 @@ def blocks(
     if len(labels) > most:
         drawn = np.random.default_rng(seed).permutation(drawn)
         place_in_class = pd.Series(drawn).groupby(labels[drawn]).cumcount().to_numpy()
-        drawn = drawn[np.argsort(place_in_class >= _LEAST_OF_CLASS, kind="stable")]
+        drawn = drawn[np.argsort(place_in_class >= LEAST_OF_CLASS, kind="stable")]
         if verified is not None:
             drawn = drawn[np.argsort(verified[drawn] < 0, kind="stable")]
     return [np.sort(drawn[start : start + most]) for start in range(0, len(drawn), most)]

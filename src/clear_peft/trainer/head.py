@@ -40,7 +40,13 @@ def find_head(model: Any) -> nn.Linear | None:
 
 
 def head_inputs(
-    head: nn.Linear, model: nn.Module, dataset: Any, collate: Callable, **options: Any
+    head: nn.Linear,
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable,
+    *,
+    sizes: np.ndarray | None = None,
+    **options: Any,
 ) -> Tensor | None:
     """What the head of a model is given of each example.
 
@@ -50,32 +56,35 @@ def head_inputs(
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
+        sizes: As for ``pass_over``.
         **options: As for ``pass_over``.
 
     Returns:
-        (N, D) float32 on the CPU; None where the head's outputs are not the logits.
+        (N, D) float32 on the CPU, with ``sizes`` of each word; None where the head's outputs are not the
+        logits.
     """
     seen: list[tuple[Tensor, Tensor]] = []
 
     def read(inputs: dict[str, Any], _: Tensor) -> Tensor:
         seen.clear()
         logits = model(**inputs).logits.float()
-        if logits.dim() != 2:
+        if logits.dim() != (2 if sizes is None else 3):
             raise InputError(
                 f"The model gives logits of shape {tuple(logits.shape)}: load one that gives each example "
-                "one label (AutoModelForSequenceClassification)."
+                "one label (AutoModelForSequenceClassification), or each token "
+                "(AutoModelForTokenClassification)."
             )
-        given, outputs = (tensor.float() for tensor in seen[-1]) if seen else (logits[:, :0], logits)
-        if outputs.dim() == 3 and len(outputs) == len(logits):
+        given, outputs = (tensor.float() for tensor in seen[-1]) if seen else (logits[..., :0], logits)
+        if sizes is None and outputs.dim() == 3 and len(outputs) == len(logits):
             token = (outputs - logits.unsqueeze(1)).abs().amax(dim=2).argmin(dim=1)
             each = torch.arange(len(token), device=token.device)
             given, outputs = given[each, token], outputs[each, token]
         same = outputs.shape == logits.shape and outputs.allclose(logits, rtol=0, atol=0, equal_nan=True)
-        return given if same else logits[:, :0]
+        return given if same else logits[..., :0]
 
     hook = head.register_forward_hook(lambda _, given, outputs: seen.append((given[0], outputs)))
     try:
-        features = pass_over(read, model, dataset, collate, **options)
+        features = pass_over(read, model, dataset, collate, sizes=sizes, **options)
     finally:
         hook.remove()
     return features if features.shape[1] else None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
@@ -22,9 +23,9 @@ from clear_peft.label_quality import (
 from clear_peft.losses import BinaryCrossEntropy, Loss, binary_cross_entropy
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
-from clear_peft.trainer.config import OF_SINGLE_LABEL, CleaRConfig
+from clear_peft.trainer.config import OF_SINGLE_LABEL, OF_WORDS, CleaRConfig
 from clear_peft.trainer.estimate import Estimate
-from clear_peft.trainer.estimators import blocks, finite
+from clear_peft.trainer.estimators import finite
 from clear_peft.trainer.sampler import rebalance
 from clear_peft.trainer.stats import TrainingStats
 from clear_peft.trainer.store import ExampleStore, Rows
@@ -73,7 +74,7 @@ class MultiLabel:
         for name, value in given.items():
             if value:
                 raise InputError(f"{name} is {value!r}, which is for one label a row: leave it out.")
-        if metric in OF_SINGLE_LABEL:
+        if metric in {*OF_SINGLE_LABEL, *OF_WORDS}:
             raise InputError(
                 f"metric_for_best_model is {metric!r}, which is for one label a row: give "
                 "'weighted_micro_f1', 'weighted_macro_f1' or 'weighted_mean_average_precision'."
@@ -82,6 +83,10 @@ class MultiLabel:
             raise InputError(
                 "rosa, metapeft and glora are trained with one label a row: choose another PEFT method."
             )
+
+    def collator(self, processing_class: Any) -> Any:
+        """What makes batches where nothing else is given; None: what transformers takes."""
+        return None
 
     def rows(self, dataset: Any, length_column: str, name: str) -> "LabelSetRows":
         """What a data set says of its rows."""
@@ -131,7 +136,7 @@ class MultiLabel:
             InputError: If the model gives out no hidden states.
             RunFailedError: If a feature is not finite.
         """
-        first, *others = blocks(rows.strata, args.seed)
+        first, *others = rows.blocks(args.seed)
         features, held_out = features_of(first), features_of(None)
         if features is None:
             raise InputError(
@@ -188,6 +193,10 @@ class MultiLabel:
     def metrics(self, prediction: Any) -> dict[str, float]:
         """Micro-F1, macro-F1 and mean average precision, as ``compute_metrics`` gives them."""
         return label_set_metrics(prediction.predictions, prediction.label_ids)
+
+    def issues(self, quality: MultilabelQuality) -> pd.DataFrame:
+        """Labels, most suspicious first; see ``MultilabelQuality.issues``."""
+        return quality.issues(self.names)
 
     def weighted_metrics(
         self, logits: Any, labels: npt.NDArray[Any], weights: npt.NDArray[np.floating] | None

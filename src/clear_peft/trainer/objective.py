@@ -41,6 +41,8 @@ def per_example_loss(trainer: Any, hard_loss: Loss, logits: Tensor, labels: Tens
     robust, args, store = trainer.phase is Phase.ROBUST, trainer.args, trainer.store
     if robust and args.soft_labels:
         loss = trainer.task.soft_loss(logits, store.soft_labels(labels, ids))
+        if store.loss_weights is not None:
+            loss = loss * store.loss_weights[ids]
     else:
         loss = hard_loss(logits, labels, ids, epoch=trainer.state.epoch or 0.0)
         if trainer.class_weights is not None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clear_peft.cpu import faster
+from clear_peft.data.token_rows import ranges
 from clear_peft.routing import Router
-from clear_peft.trainer.columns import ID_COLUMN
+from clear_peft.trainer.columns import ID_COLUMN, NO_LABEL
 
 
 def predict_logits(
@@ -33,7 +34,7 @@ def predict_logits(
         **options: As for ``pass_over``.
 
     Returns:
-        (N, C) float32 on the CPU.
+        (N, C) float32 on the CPU; with ``sizes``, of each word.
     """
 
     def read(inputs: dict[str, Any], ids: Tensor) -> Tensor:
@@ -47,19 +48,29 @@ def predict_logits(
     return pass_over(read, model, dataset, collate, **options)
 
 
-def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options: Any) -> Tensor | None:
+def hidden_features(
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable,
+    *,
+    sizes: np.ndarray | None = None,
+    **options: Any,
+) -> Tensor | None:
     """What a model makes of each example below its head: means of the hidden states of its tokens.
+
+    Of words, the hidden states of the tokens that have their labels, which the head reads.
 
     Args:
         model: The model; its mode is restored afterwards.
         dataset: Map-style, N items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
+        sizes: As for ``pass_over``.
         **options: As for ``pass_over``.
 
     Returns:
-        (N, V, D) float32 on the CPU, of an encoder-decoder by its encoder: of the layer in the middle, the
-        last but one and the last, as far as these are different; None where a model gives out no hidden
-        states of shape (B, T, D).
+        (N, V, D) float32 on the CPU, with ``sizes`` of each word, of an encoder-decoder by its encoder: of
+        the layer in the middle, the last but one and the last, as far as these are different; None where a
+        model gives out no hidden states of shape (B, T, D).
     """
 
     def embed(inputs: dict[str, Any], _: Tensor) -> Tensor:
@@ -67,11 +78,14 @@ def hidden_features(model: nn.Module, dataset: Any, collate: Callable, **options
         outputs = model(**inputs, output_hidden_states=True)
         states = outputs.get("hidden_states") or outputs.get("encoder_hidden_states") or ()
         if not states or any(state.dim() != 3 for state in states):
-            return torch.zeros(len(first), 0, 0)
+            return torch.zeros(*first.shape[: 1 if sizes is None else 2], 0, 0)
+        layers = [states[i] for i in probed_layers(len(states))]
+        if sizes is not None:
+            return torch.stack(layers, dim=2)
         mask = inputs.get("attention_mask")
-        return torch.stack([mean_of_tokens(states[i], mask) for i in probed_layers(len(states))], dim=1)
+        return torch.stack([mean_of_tokens(layer, mask) for layer in layers], dim=1)
 
-    features = pass_over(embed, model, dataset, collate, **options)
+    features = pass_over(embed, model, dataset, collate, sizes=sizes, **options)
     return features if features.shape[1] else None
 
 
@@ -101,6 +115,7 @@ def pass_over(
     lengths: np.ndarray | None,
     prepare: Callable[[dict[str, Any]], dict[str, Any]],
     rows: np.ndarray | None = None,
+    sizes: np.ndarray | None = None,
     dtype: torch.dtype = torch.float32,
     rank: int = 0,
     world_size: int = 1,
@@ -112,7 +127,8 @@ def pass_over(
     whole, whatever their number.
 
     Args:
-        read: Runs the model on a batch of inputs, (B, …), of these ids, (B,), and gives (B, …).
+        read: Runs the model on a batch of inputs, (B, …), of these ids, (B,), and gives (B, …); with
+            ``sizes`` (B, T, …).
         model: The model; its mode is restored afterwards.
         dataset: Map-style, items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
@@ -120,15 +136,18 @@ def pass_over(
         lengths: Token counts of all items, to batch examples of like length; None keeps the order.
         prepare: Moves a batch to the device.
         rows: Ids of the N items to read, ascending. Default all.
+        sizes: Words of each of all items: tokens whose label is not -100. What is read of these is kept then,
+            item after item. Default: items are not taken apart.
         dtype: Of the result. Default float32.
         rank: This process. Default 0.
         world_size: Number of processes. Default 1.
 
     Returns:
-        (N, …) on the CPU.
+        (N, …) on the CPU; with ``sizes`` (W, …), a row for each word.
     """
     rows = np.arange(len(dataset)) if rows is None else rows
-    size = len(rows)
+    size, each = len(rows), np.ones(len(rows), np.int64) if sizes is None else sizes[rows]
+    starts = np.cumsum(each) - each
     order = rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
     every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
     own = every[rank::world_size]
@@ -144,11 +163,15 @@ def pass_over(
         for batch in loader:
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
             with quick:
-                part = read(inputs, batch[ID_COLUMN]).to("cpu", dtype)
+                part = read(inputs, batch[ID_COLUMN])
+            if sizes is not None:
+                part = part[batch["labels"].to(part.device) != NO_LABEL]
+            part = part.to("cpu", dtype)
             if found is None:
-                found = torch.zeros(size, *part.shape[1:], dtype=dtype)
+                found = torch.zeros(int(each.sum()), *part.shape[1:], dtype=dtype)
             if own:
-                found[np.searchsorted(rows, batch[ID_COLUMN].numpy())] = part
+                place = np.searchsorted(rows, batch[ID_COLUMN].numpy())
+                found[ranges(starts[place], each[place])] = part
     finally:
         model.train(was_training)
     assert found is not None  # no dataset is empty

@@ -149,7 +149,9 @@ class RowPasses:
     def _over(
         self, read: Callable, rows: np.ndarray | None = None, *, validation: bool = False
     ) -> Tensor | None:
-        """What is read off some training rows, default all, or off the validation rows; on every process.
+        """What is read off some training units, default all, or off the validation rows; on every process.
+
+        Of words, all of a sentence are asked for, or none.
 
         Returns:
             (B, …) on the CPU; None where there are no such rows, or nothing to read.
@@ -166,7 +168,8 @@ class RowPasses:
             collate,
             batch_size=trainer.args.per_device_eval_batch_size,
             lengths=known.lengths,
-            rows=rows,
+            rows=None if rows is None else known.rows_of(rows),
+            sizes=known.sizes,
             prepare=trainer._prepare_inputs,
             rank=trainer.args.process_index,
             world_size=trainer.args.world_size,

@@ -56,7 +56,7 @@ class WeightedLengthSampler(Sampler[int]):
         """The sampler of a ``CleaRTrainer``."""
         args, rows = trainer.args, trainer.store.rows
         return cls(
-            len(rows),
+            rows.num_rows,
             lambda: trainer._train_batch_size,
             rows.lengths if args.train_sampling_strategy == "group_by_length" else None,
             args.seed if args.data_seed is None else args.data_seed,
@@ -125,7 +125,7 @@ def own_rows(batch: Any, trainer: Any) -> Any:
     if args.world_size > 1 and not full and accelerator.gradient_state.end_of_dataloader:
         together = trainer._train_batch_size * (1 if accelerator.split_batches else args.world_size)
         labels = batch["labels"]
-        own = num_unpadded(len(trainer.store.rows), together, len(labels), args.process_index)
+        own = num_unpadded(trainer.store.rows.num_rows, together, len(labels), args.process_index)
         batch["labels"] = labels[:own]
     return batch
 

@@ -38,9 +38,11 @@ class Selection:
         weights, known = None, trainer.passes.validation is not None and trainer.on_own_validation
         if known and trainer.store.estimate is not None and trainer.store.estimate.noise_found:
             order = evaluation_order(trainer.eval_dataset, trainer.args)
-            of_rows = trainer.store.estimate.validation_weights
+            units = trainer.passes.validation.units_of(order)
+            weights = trainer.store.estimate.validation_weights
             # others where rows were dropped, or the checkpoint that was resumed had other validation rows
-            weights = of_rows[order] if len(of_rows) == len(order) == len(prediction.label_ids) else None
+            same = len(weights) == len(units) and len(order) == len(prediction.label_ids)
+            weights = weights[units] if same else None
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         return {**metrics, **trainer.task.weighted_metrics(logits, prediction.label_ids, weights)}
 

@@ -12,14 +12,15 @@ from clear_peft.label_quality import LossMixture
 from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import MEASURED, CleaRConfig
-from clear_peft.trainer.estimators import blocks
 from clear_peft.trainer.head import LinearProbeInit
 from clear_peft.trainer.multilabel import MultiLabel
 from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.store import Rows
 from clear_peft.trainer.tasks import SingleLabel
+from clear_peft.trainer.words import WordLabels
+from clear_peft.tuners.anatomy import labels_tokens
 
-Task = SingleLabel | MultiLabel
+Task = SingleLabel | MultiLabel | WordLabels
 # as TrainingArguments call it, and what accelerate launch sets
 _SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}
 
@@ -79,12 +80,12 @@ def task_of(model: Any, args: CleaRConfig, mixture: LossMixture | None, known: S
     """
     problem = getattr(getattr(model, "config", None), "problem_type", None)
     kind: type[Task] = MultiLabel if problem == MultiLabel.problem_type else SingleLabel
+    instead = f"without problem_type={MultiLabel.problem_type!r}"
+    if labels_tokens(model):
+        kind, instead = WordLabels, "by AutoModelForSequenceClassification"
     if kind not in known or (kind is MultiLabel and mixture is not None):
         what = "This training method" if kind not in known else "A mixture of losses"
-        raise InputError(
-            f"{what} is for one label a row: leave it out, or load the model without problem_type="
-            f"{MultiLabel.problem_type!r}."
-        )
+        raise InputError(f"{what} is for one label a row: leave it out, or load the model {instead}.")
     task = kind(model)
     task.check(model, args)
     return task
@@ -116,5 +117,5 @@ def head(passes: RowPasses, training: Rows, task: Task, args: CleaRConfig) -> Li
     """What initialises the head of the model, if it is to begin as a linear probe."""
     if not (args.clean_routing and args.probe_init):
         return None
-    some, *_ = blocks(training.strata, args.seed)
+    some, *_ = training.blocks(args.seed)
     return LinearProbeInit(passes.head_inputs, training.labels, some, training.groups, task.fit_head)

@@ -31,6 +31,7 @@ class TrainingStats:
         self, labels: npt.NDArray[np.int64], num_labels: int, num_blocks: int, device: torch.device
     ) -> None:
         self._labels = torch.from_numpy(labels).to(device)
+        self._classes = self._labels  # that gates are counted by
         self._predicted = torch.full_like(self._labels, -1)  # -1: no step on it yet
         self._losses = torch.full((len(labels),), torch.nan, device=device)
         self._open = torch.zeros(num_labels, num_blocks, device=device)  # sum of the gates
@@ -51,7 +52,7 @@ class TrainingStats:
 
     def routed(self, gates: Tensor, ids: Tensor) -> None:
         """These rows, (B,), have gone through these gates, (B, L) bool."""
-        classes = self._labels[ids]
+        classes = self._classes[ids]
         self._open.index_add_(0, classes, gates.float())
         self._routed.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float32))
 

@@ -15,6 +15,7 @@ from clear_peft.routing import Router
 from clear_peft.trainer import columns
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
+from clear_peft.trainer.estimators import blocks
 from clear_peft.trainer.sampler import rebalance
 from clear_peft.trainer.stats import TrainingStats
 from clear_peft.trainer.top_logits import TopLogits
@@ -24,6 +25,9 @@ _CHUNK = 1 << 16
 
 class Rows:
     """What a tokenised data set says of each of its N rows.
+
+    Of labels of words (``WordRows``) the arrays have an entry for each word instead: words are the *units*
+    that have a label, and so are rows elsewhere.
 
     Attributes:
         labels: Given labels, (N,) int64.
@@ -37,10 +41,13 @@ class Rows:
             ``verified``; None where nobody has looked at any.
         votes: What several sources say of each row, -1 where one says nothing, (N, A) int64, by its column
             ``votes``; None where the given labels are all that is said.
+        sizes: Numbers of units of each row, (N,); None where each row is one.
 
     Raises:
         InputError: If the labels are none that a classifier of so many classes can be trained on.
     """
+
+    sizes: npt.NDArray[np.int64] | None = None
 
     def __init__(self, dataset: Any, num_labels: int, length_column: str, name: str) -> None:
         self._read_labels(dataset, num_labels, name)
@@ -50,7 +57,7 @@ class Rows:
         lengths = columns.numbers(dataset, length_column)
         self.lengths = columns.token_counts(dataset) if lengths is None else lengths
         row = columns.numbers(dataset, columns.ROW_COLUMN)
-        self.row = np.arange(len(self.labels)) if row is None else row.astype(np.int64)
+        self.row = np.arange(len(dataset)) if row is None else row.astype(np.int64)
         self.clean_labels = columns.numbers(dataset, columns.CLEAN_LABEL_COLUMN)
 
     def _read_labels(self, dataset: Any, num_labels: int, name: str) -> None:
@@ -63,7 +70,25 @@ class Rows:
         """What draws of rows are stratified by, (N,)."""
         return self.labels
 
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self)
+
+    def units_of(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Positions of all units of some rows, row after row."""
+        return rows
+
+    def rows_of(self, units: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """The rows of some units, each once, ascending."""
+        return units
+
+    def blocks(self, seed: int) -> list[npt.NDArray[np.integer]]:
+        """Positions of all units in parts that fit into memory, of whole rows; see ``estimators.blocks``."""
+        return blocks(self.strata, seed, verified=self.verified)
+
     def __len__(self) -> int:
+        """The number of units."""
         return len(self.labels)
 
 
@@ -98,11 +123,14 @@ class ExampleStore:
         estimate: The last estimate of the labels; None as long as there is none.
         confidence: c, the probability of the likeliest class of each target, (N,) float32 on the device.
         pseudo_labels: That class, (N,) int64 on the device.
+        loss_weights: How much each unit counts in the loss under its soft label, on the device. Default: all
+            alike.
         stats: What the steps leave behind, for the log.
     """
 
     confidence: Tensor
     pseudo_labels: Tensor
+    loss_weights: Tensor | None = None
     _transition: Tensor | None
 
     def __init__(self, rows: Rows, num_labels: int, router: Router | None, args: CleaRConfig) -> None:
@@ -149,6 +177,10 @@ class ExampleStore:
             balance: See ``rebalance``.
         """
         return rebalance(self.confidence.cpu().numpy(), self.pseudo_labels.cpu().numpy(), balance)
+
+    def units(self, logits: Tensor, labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels and positions of the units of a batch of rows, of which these are given."""
+        return logits, labels, ids
 
     def clean_probability(self, ids: Tensor) -> Tensor:
         """P of some rows, ids (B,) int64, (B,) float32."""

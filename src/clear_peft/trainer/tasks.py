@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.metrics import f1_score
 from torch import Tensor
 
@@ -12,7 +13,14 @@ from clear_peft.errors import InputError
 from clear_peft.label_quality import LabelQuality, fit_linear_head
 from clear_peft.losses import Loss, cross_entropy, make_loss, soft_cross_entropy
 from clear_peft.routing import Router
-from clear_peft.trainer.config import OF_MULTI_LABEL, WEIGHTED_ACCURACY, WEIGHTED_MACRO_F1, CleaRConfig
+from clear_peft.trainer.config import (
+    OF_MULTI_LABEL,
+    OF_SINGLE_LABEL,
+    OF_WORDS,
+    WEIGHTED_ACCURACY,
+    WEIGHTED_MACRO_F1,
+    CleaRConfig,
+)
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.estimators import estimate_by_probe
 from clear_peft.trainer.store import ExampleStore, Rows
@@ -54,6 +62,15 @@ class SingleLabel:
                 f"metric_for_best_model is {metric!r}, which is for several labels a row: give "
                 f"{WEIGHTED_ACCURACY!r}, or a model of problem_type 'multi_label_classification'."
             )
+        if metric in OF_WORDS and metric not in OF_SINGLE_LABEL:
+            raise InputError(
+                f"metric_for_best_model is {metric!r}, which is for labels of words: give "
+                f"{WEIGHTED_ACCURACY!r}, or a model of AutoModelForTokenClassification."
+            )
+
+    def collator(self, processing_class: Any) -> Any:
+        """What makes batches where nothing else is given; None: what transformers takes."""
+        return None
 
     def rows(self, dataset: Any, length_column: str, name: str) -> Rows:
         """What a data set says of its rows; see ``Rows``."""
@@ -107,6 +124,10 @@ class SingleLabel:
             "accuracy": float((predicted == prediction.label_ids).mean()),
             "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
         }
+
+    def issues(self, quality: Any) -> pd.DataFrame:
+        """Labels, most suspicious first; see ``LabelQuality.issues``."""
+        return quality.issues(self.names)
 
     def weighted_metrics(
         self,

@@ -31,6 +31,7 @@ from clear_peft.trainer.store import ExampleStore
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.tuning import tuner_training
 from clear_peft.trainer.weights import Weights
+from clear_peft.trainer.words import WordLabels
 from clear_peft.tuners import BottleneckModel
 
 
@@ -64,7 +65,7 @@ class CleaRTrainer(Trainer):
     args: CleaRConfig
     compute_metrics: Any
     # what may be predicted of a row
-    tasks: ClassVar[tuple[type[setup.Task], ...]] = (SingleLabel, MultiLabel)
+    tasks: ClassVar[tuple[type[setup.Task], ...]] = (SingleLabel, MultiLabel, WordLabels)
     # the loss is divided by the examples of the whole optimizer step: see compute_loss
     loss_is_scaled_for_ga = True
 
@@ -86,7 +87,7 @@ class CleaRTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator,
+            data_collator=self.task.collator(processing_class) if data_collator is None else data_collator,
             train_dataset=train,
             eval_dataset=evaluation,
             processing_class=processing_class,
@@ -150,7 +151,7 @@ class CleaRTrainer(Trainer):
 
         See ``LabelQuality.issues``, and ``MultilabelQuality.issues`` for several labels a row.
         """
-        return self.label_quality.issues(self.task.names)
+        return self.task.issues(self.label_quality)
 
     @property
     def phase(self) -> Phase:
@@ -251,6 +252,7 @@ class CleaRTrainer(Trainer):
         outputs = model(**inputs)
         # what has no label is there to fill up the batch
         logits, ids = outputs.logits[: len(labels)], ids[: len(labels)]
+        logits, labels, ids = self.store.units(logits, labels, ids)
         losses = self.per_example_loss(logits, labels, ids)
         self.store.stats.step(logits, losses, ids)
         self.guard.losses(losses, ids, self.state.global_step + 1)

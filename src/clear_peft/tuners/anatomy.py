@@ -1,6 +1,7 @@
 """Where the parts of a transformers classification model are: its blocks, pooler and head."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
@@ -48,6 +49,16 @@ def head_names(model: PreTrainedModel) -> list[str]:
             "it with AutoModelForSequenceClassification.from_pretrained(..., num_labels=...)."
         )
     return names
+
+
+def labels_tokens(model: Any) -> bool:
+    """Whether a model gives each token logits of its own (``AutoModelForTokenClassification``).
+
+    Args:
+        model: Any, with or without an adapter.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return type(base).__name__.endswith("ForTokenClassification")
 
 
 def pooler_names(model: PreTrainedModel) -> list[str]:

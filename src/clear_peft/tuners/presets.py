@@ -8,7 +8,13 @@ from peft import PeftConfig, PeftModel, PeftType, get_peft_model
 from transformers.modeling_utils import PreTrainedModel
 
 from clear_peft.errors import InputError
-from clear_peft.tuners.anatomy import block_modules, head_names, pooler_names, projection_names
+from clear_peft.tuners.anatomy import (
+    block_modules,
+    head_names,
+    labels_tokens,
+    pooler_names,
+    projection_names,
+)
 from clear_peft.tuners.apt import AptConfig, AptModel
 from clear_peft.tuners.bitfit import build_bitfit
 from clear_peft.tuners.bottleneck import BottleneckConfig, BottleneckModel
@@ -38,6 +44,8 @@ _QUERY_VALUE: dict[str, list[str]] = {
     "modernbert": ["Wqkv"],
     "vit": ["q_proj", "v_proj", "query", "value"],
 }
+# handed over by PrefixModel, a model for whole texts
+_OF_WHOLE_TEXTS = ("prefix", "apt")
 _NOT_OPTIONS = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -61,7 +69,7 @@ def build(
     Adapter and head are in float32, whatever the precision of the model.
 
     Args:
-        model: A transformers model for sequence (or image) classification, changed in place.
+        model: A transformers model for sequence, token or image classification, changed in place.
         method: One of `available_methods()`. `lora` (r=4, alpha=2r, query and value), `adapter`
             (bottleneck of width 16), `prefix` (20 vectors) and `bitfit` follow the CleaR paper, with the
             pooler trained for the last two; `dora` is LoRA with `use_dora`; `apt` is a prefix with gates, as
@@ -87,6 +95,10 @@ def build(
     head = head_names(model)
     if any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in model.modules()):
         raise InputError(f"This {type(model).__name__} has an adapter already: load the base model afresh.")
+    if labels_tokens(model) and method in _OF_WHOLE_TEXTS:
+        raise InputError(
+            f"{method} is for labels of whole texts: use lora, adapter or bitfit for those of words."
+        )
     given = dict(options or {})
     if target_modules is not None:
         given["target_modules"] = target_modules if isinstance(target_modules, str) else list(target_modules)
@@ -118,6 +130,8 @@ def _built(
         given["modules_to_save"] = (*head, *pooler_names(model), *_also_saved(given))
         return AptModel.added_to(model, AptConfig(**given))
     task_type = "SEQ_CLS" if model.main_input_name == "input_ids" else None
+    if labels_tokens(model):
+        task_type = "TOKEN_CLS"
     if method == "bitfit":
         check_options(method, given, set())
         with quiet():
