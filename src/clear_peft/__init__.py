@@ -21,6 +21,7 @@ __all__ = [
     "find_response_issues",
     "find_token_issues",
     "preset",
+    "tokenize_words",
 ]
 __getattr__ = lazy_attributes(
     __name__,
@@ -37,5 +38,6 @@ __getattr__ = lazy_attributes(
         "find_response_issues": "clear_peft.pipeline",
         "find_token_issues": "clear_peft.pipeline",
         "preset": "clear_peft.trainer",
+        "tokenize_words": "clear_peft.data.word_tokens",
     },
 )

@@ -134,8 +134,8 @@ def _read(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames, pd.Dat
             raise InputError(f"{piece} is missing: give the run folder as train has written it.")
         raise InputError(f"{folder} holds a run that is not finished: carry it on with train --resume.")
     names = LabelNames.load(labels)
-    if names.several:
-        raise layout.of_several_labels(folder)
+    if not names.one_a_row:
+        raise layout.without_report(folder, names)
     return config, names, read_issues(listed, list(names.names))
 
 

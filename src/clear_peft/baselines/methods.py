@@ -57,7 +57,12 @@ class Method:
     @property
     def several_labels(self) -> bool:
         """Whether it trains with several labels a row, too: no loss, trainer or folds of its own."""
-        return self.trainer is _clear_trainer and "loss" not in self.settings and not self.folds
+        return self.labels_of_words and "loss" not in self.settings
+
+    @property
+    def labels_of_words(self) -> bool:
+        """Whether it trains with labels of words, too: no trainer or folds of its own."""
+        return self.trainer is _clear_trainer and not self.folds
 
 
 def _loss(name: str, summary: str, source: str, **more: Any) -> Method:

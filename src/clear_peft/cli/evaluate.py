@@ -55,6 +55,9 @@ def evaluate(
     if "exact_match" in scores:  # several labels a row
         _say_label_sets(out, scores)
         return
+    if "span_f1" in scores:  # labels of words
+        _say_words(out, scores)
+        return
     line = (
         f"accuracy {scores['accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f} "
         f"on {counted(scores['examples'], 'row')}"
@@ -76,7 +79,17 @@ def _say_label_sets(out: Output, scores: dict[str, Any]) -> None:
     out.tables(scores, [_of_classes(scores["classes"])], [line, *(left_out if many else [])])
 
 
-def _of_classes(classes: list[dict[str, Any]]) -> "Table":
+def _say_words(out: Output, scores: dict[str, Any]) -> None:
+    """Figures where words have labels."""
+    line = (
+        f"accuracy {scores['accuracy']:.4f} on {counted(scores['words'], 'word')} of "
+        f"{counted(scores['sentences'], 'sentence')}; spans: F1 {scores['span_f1']:.4f}, precision "
+        f"{scores['span_precision']:.4f}, recall {scores['span_recall']:.4f}"
+    )
+    out.tables(scores, [_of_classes(scores["classes"], "spans")], [line])
+
+
+def _of_classes(classes: list[dict[str, Any]], counted_as: str = "rows") -> "Table":
     """Figures of each class, or of the worst ones."""
     if (many := len(classes)) > _CLASSES:
         occur = [one for one in classes if one["support"]]
@@ -90,7 +103,7 @@ def _of_classes(classes: list[dict[str, Any]]) -> "Table":
         for one in classes
     ]
     title = "Classes" if many <= _CLASSES else f"The {len(rows)} classes of lowest F1"
-    return table_of(title, ["class", *_right_aligned("precision", "recall", "F1", "rows")], rows)
+    return table_of(title, ["class", *_right_aligned("precision", "recall", "F1", counted_as)], rows)
 
 
 def _matrix(scores: dict[str, Any]) -> "Table":

@@ -74,6 +74,7 @@ class Output:
             ("train_loss", "loss"),
             ("validation_accuracy", "validation accuracy (doubtful labels)"),
             ("validation_micro_f1", "validation micro-F1 (doubtful labels)"),
+            ("validation_span_f1", "F1 of spans"),
             ("validation_macro_f1", "macro-F1"),
             ("noise_rate", "estimated noise"),
             ("gate_rate", "routed"),

@@ -18,6 +18,7 @@ _FROM_FILE = "clear_peft.from_file"
 _FIGURES = {
     "accuracy": "accuracy",
     "micro_f1": "micro-F1",
+    "span_f1": "F1 of spans",
     "macro_f1": "macro-F1",
     "mean_average_precision": "mean average precision",
 }
@@ -156,7 +157,7 @@ def _summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         *lines,
         f"Adapter:       {folder / 'adapter'}",
         f"Label issues:  {folder / 'label_issues.csv'}",
-        *([] if several else [f"Report:        {folder / 'report.html'}"]),
+        *([] if several or "labels_of_words" in metrics else [f"Report:        {folder / 'report.html'}"]),
         f"Metrics:       {folder / 'metrics.json'}",
     ]
 

@@ -27,6 +27,7 @@ from clear_peft.data.columns import (
 from clear_peft.data.label_sets import has_label_sets, label_sets
 from clear_peft.data.labels import LabelNames
 from clear_peft.data.tables import name_of, read_table, without_empty_end
+from clear_peft.data.token_rows import sentences_of, token_columns
 from clear_peft.data.votes import votes_of, with_consensus
 from clear_peft.errors import ClearWarning, InputError
 
@@ -38,7 +39,8 @@ class Examples:
     Attributes:
         texts: N texts.
         labels: Given label ids, int64 of shape (N,); where rows have several labels, which they have, bool of
-            shape (N, C); None where there are none.
+            shape (N, C); where words have labels, an array of their ids for each row, (N,) of objects; None
+            where there are none.
         rows: Position of each example in the input counted from 0, its stable id; int64 of shape (N,).
         clean_labels: True label ids, int64 of shape (N,), where they are known.
         ids: The input's own ids, where it has a column of them.
@@ -49,6 +51,7 @@ class Examples:
             the input has more than one: annotators, or the given label and second opinions.
         pairs: Where there are several text columns, the first of them and all others of each row: what the
             tokenizer may encode as a pair.
+        words: The words of each row, where these have labels: the texts are these with spaces between.
     """
 
     texts: list[str]
@@ -60,6 +63,7 @@ class Examples:
     verified: np.ndarray | None = None
     votes: np.ndarray | None = None
     pairs: list[tuple[str, str]] | None = None
+    words: list[list[str]] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -180,8 +184,8 @@ def examples_of(
         set_apart: Whether rows without a label are kept apart, and rows without a text or of classes that
             ``names`` lacks left out, as long as others are left. A warning says so, of texts where labels are
             read. Default False: they are refused.
-        lists: Whether a column of lists gives each row several labels. Default False: it is refused, unless
-            ``names`` are such labels.
+        lists: Whether a column of lists gives each row several labels, or each word one where the texts are
+            lists of words. Default False: it is refused, unless ``names`` are such labels.
 
     Returns:
         The table, its examples and the names of their labels.
@@ -190,6 +194,12 @@ def examples_of(
         InputError: If a column is missing or named twice, a text or label is missing, an id occurs twice, or
             the classes are not as above; the sentence gives the first rows concerned.
     """
+    of_words = lists if names is None else names.words
+    if of_words and label_column is not None and text_column is not None:
+        found = token_columns(frame, text_column, label_column)
+        if found is not None or names is not None:
+            places = found or (_list(text_column)[0], label_column)
+            return _of_words(frame, name, places, id_column, group_column, names)
     several = _list(text_column)
     roles: list[tuple[str, str | None]] = [("text", wanted) for wanted in several]
     labelled = [label_column] if label_column is None or not label_columns else label_columns
@@ -300,6 +310,35 @@ def examples_of(
         others = every.select(np.flatnonzero(kept & ~has_label))
         others = replace(others, labels=None, clean_labels=None, verified=None, votes=None)
     return LoadedTable(frame, examples, names, others)
+
+
+def _of_words(
+    frame: pd.DataFrame,
+    name: str,
+    places: tuple[str, str],
+    id_column: str | None,
+    group_column: str | None,
+    names: LabelNames | None,
+) -> LoadedTable:
+    """Examples whose words have labels, of columns of words and of their labels."""
+    for column in (id_column, group_column):
+        if column is not None:
+            check_column(frame, column, name)
+    sentences = sentences_of(frame, name, *places, names=names)
+    labels = np.empty(len(sentences), dtype=object)
+    for row, tags in enumerate(np.split(sentences.tags, np.cumsum(sentences.sizes)[:-1])):
+        labels[row] = tags
+    examples = Examples(
+        [" ".join(words) for words in sentences.words],
+        labels,
+        np.arange(len(sentences), dtype=np.int64),
+        ids=None if id_column is None else ids_in(frame[id_column], f"{name!r}, column {id_column!r}"),
+        groups=None
+        if group_column is None
+        else groups_in(frame[group_column], f"{name!r}, column {group_column!r}"),
+        words=sentences.words,
+    )
+    return LoadedTable(frame, examples, sentences.names)
 
 
 def _list(columns: str | Sequence[str] | None) -> list[str]:

@@ -20,6 +20,8 @@ from clear_peft.files import write_json
 
 # what transformers calls them
 SEVERAL_LABELS = "multi_label_classification"
+# as labels.json says it
+_WORDS = "token_classification"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 # what stands between the words of a name; not a sign before a number
 _JOINTS = re.compile(r"(?<=[^\W_])[\s_\-–—]+(?=[^\W_])")
@@ -59,10 +61,12 @@ class LabelNames:
     Attributes:
         names: Distinct names; the id of a class is the position of its name.
         several: Whether a row may have several of them, or none. Default: each has exactly one.
+        words: Whether each word of a row has one of them. Default False.
     """
 
     names: tuple[str, ...]
     several: bool = False
+    words: bool = False
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name.strip() for name in self.names):
@@ -71,6 +75,11 @@ class LabelNames:
             raise InputError(f"Label names must not hold half a surrogate pair: {listing(self.names)}.")
         if len(set(self.names)) < len(self.names):
             raise InputError(f"Label names must differ from each other, but they are {listing(self.names)}.")
+
+    @property
+    def one_a_row(self) -> bool:
+        """Whether each row has exactly one of them."""
+        return not (self.several or self.words)
 
     @classmethod
     def fit(cls, values: Iterable[object], *, normalize: bool = False) -> Self:
@@ -161,7 +170,7 @@ class LabelNames:
         """Write the names as a JSON list in the order of their ids.
 
         Of several labels a row it is the item ``labels`` of an object that also has ``problem_type``, as
-        transformers calls it.
+        transformers calls it; so it is of labels of words, with ``token_classification``.
 
         Args:
             path: File to write, by custom ``labels.json``.
@@ -170,7 +179,8 @@ class LabelNames:
             InputError: If the folder cannot be written to.
         """
         names = list(self.names)
-        write_json(path, {"problem_type": SEVERAL_LABELS, "labels": names} if self.several else names)
+        kind = _WORDS if self.words else SEVERAL_LABELS
+        write_json(path, names if self.one_a_row else {"problem_type": kind, "labels": names})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -189,13 +199,13 @@ class LabelNames:
             held = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"Cannot read label names from {os.fspath(path)!r}: {error}.") from error
-        several = isinstance(held, dict) and held.get("problem_type") == SEVERAL_LABELS
-        names = held.get("labels") if several else held
+        kind = held.get("problem_type") if isinstance(held, dict) else None
+        names = held.get("labels") if kind in (SEVERAL_LABELS, _WORDS) else held
         if not isinstance(names, list):
             raise InputError(
                 f"{os.fspath(path)!r} must hold a JSON list of label names in the order of their ids."
             )
-        return cls(tuple(names), several)
+        return cls(tuple(names), several=kind == SEVERAL_LABELS, words=kind == _WORDS)
 
 
 def _name(value: object) -> str:

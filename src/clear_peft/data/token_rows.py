@@ -1,7 +1,7 @@
 """Sentences whose words have labels, checked cell by cell."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ def token_columns(
     return tokens, known[0] if default else label_column
 
 
-def sentences_of(frame: pd.DataFrame, name: str, tokens: str, tags: str) -> Sentences:
+def sentences_of(
+    frame: pd.DataFrame, name: str, tokens: str, tags: str, names: LabelNames | None = None
+) -> Sentences:
     """Check words and tags, a list of each in every row.
 
     Args:
@@ -68,33 +70,59 @@ def sentences_of(frame: pd.DataFrame, name: str, tokens: str, tags: str) -> Sent
         name: Where they come from, for sentences.
         tokens: Column of the words.
         tags: Column of their tags.
+        names: Of the tags. Default: those that occur, of which there must be two.
 
     Raises:
         InputError: If a column is missing, a cell is no list, there is not one tag for each word, a word is
-            no text, a tag is missing, a sentence has no words, or there are fewer than two different tags.
+            no text, a tag is missing or none of the names, a sentence has no words, or there are fewer than
+            two different tags.
     """
-    for column in (tokens, tags):
-        check_column(frame, column, name)
-    words: list[list[str]] = []
+    check_column(frame, tags, name)
+    words = words_of(frame, name, tokens)
     given: list[str] = []
-    for row, (own, theirs) in enumerate(zip(frame[tokens], frame[tags], strict=True)):
+    for row, theirs in enumerate(frame[tags]):
         place = f"{name!r}, {row_listing([row])}"
-        words.append(_list(own, f"{place}, column {tokens!r}", "words"))
         labels = _list(theirs, f"{place}, column {tags!r}", "tags")
-        if len(labels) != len(words[-1]):
+        if len(labels) != len(words[row]):
             raise InputError(
-                f"{place}: there are {len(words[-1])} words and {len(labels)} tags; give a tag for each."
+                f"{place}: there are {len(words[row])} words and {len(labels)} tags; give a tag for each."
             )
-        if not labels:
+        given += [_tag(label, place) for label in labels]
+    if names is None:
+        names = replace(LabelNames.fit(given), words=True)
+        if len(names.names) < 2:
+            raise InputError(f"{name!r}: all words have the tag {names.names[0]!r}; give two different tags.")
+    try:
+        return Sentences(words, names.encode(given), names)
+    except InputError as error:
+        raise InputError(f"{name!r}, column {tags!r}: {error}") from error
+
+
+def words_of(frame: pd.DataFrame, name: str, tokens: str) -> list[list[str]]:
+    """Check words, a list in every row; arguments as for ``sentences_of``.
+
+    Raises:
+        InputError: If the column is missing, a cell is no list, a word is no text, or a sentence has none.
+    """
+    check_column(frame, tokens, name)
+    words = []
+    for row, cell in enumerate(frame[tokens]):
+        place = f"{name!r}, {row_listing([row])}"
+        words.append(_list(cell, f"{place}, column {tokens!r}", "words"))
+        if not words[-1]:
             raise InputError(f"{place}: there are no words; leave the sentence out.")
         for word in words[-1]:
             if not isinstance(word, str) or "\0" in word:
                 raise InputError(f"{place}: {brief(word)} is no word; write words as text, without NUL.")
-        given += [_tag(label, place) for label in labels]
-    names = LabelNames.fit(given)
-    if len(names.names) < 2:
-        raise InputError(f"{name!r}: all words have the tag {names.names[0]!r}; give two different tags.")
-    return Sentences(words, names.encode(given), names)
+    return words
+
+
+def first_words(sentences: Sequence[Sequence[str]]) -> npt.NDArray[np.bool_]:
+    """Whether each of all words is the first of its sentence, (W,)."""
+    sizes = np.array([len(words) for words in sentences], np.int64)
+    first = np.zeros(sizes.sum(), bool)
+    first[np.cumsum(sizes) - sizes] = True
+    return first
 
 
 def ranges(starts: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

@@ -29,7 +29,7 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     Returns:
         N rows in memory, in the order of the examples: ``input_ids``, ``attention_mask``, ``token_type_ids``
         if the tokenizer gives them, ``labels`` if there are any (where rows have several, lists of 0 and 1),
-        and ``length``, the number of tokens.
+        and ``length``, the number of tokens. Of words with labels what ``tokenize_words`` returns.
 
     Raises:
         InputError: If there is no example, ``max_length`` leaves no room for text, or the tokenizer makes no
@@ -40,6 +40,10 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     check_room(tokenizer, max_length)
     if not len(examples):
         raise InputError("There are no examples to tokenise; give at least one row.")
+    if examples.words is not None:
+        from clear_peft.data.word_tokens import tokenize_words  # builds on this module
+
+        return tokenize_words(examples.words, examples.labels, tokenizer, max_length)
     chunks = []
     for start in range(0, len(examples), _CHUNK):
         part = examples.select(range(start, min(start + _CHUNK, len(examples))))

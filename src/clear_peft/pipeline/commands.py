@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clear_peft.data import LabelNames, check_output, load_examples, write_table
+from clear_peft.data import Examples, LabelNames, check_output, load_examples, read_table, write_table
 from clear_peft.data.checks import listing, row_listing
+from clear_peft.data.token_rows import first_words, token_columns, words_of
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.pipeline.splits import read_tables
@@ -84,7 +85,8 @@ def evaluate(
         number of rows; ``classes``, of each ``label``, ``precision``, ``recall``, ``f1`` (0 where it is not
         defined) and ``support``, the number of its rows; ``confusion_matrix``, numbers of rows: a list for
         each right label, by predicted label, in the order of ``classes``. Of several labels a row what
-        ``clear_peft.pipeline.metrics.label_set_evaluation`` returns.
+        ``clear_peft.pipeline.metrics.label_set_evaluation`` returns, of labels of words ``word_evaluation``
+        there.
 
     Raises:
         InputError: If the folder or the table is not what it should be, or there is no such device.
@@ -99,7 +101,7 @@ def evaluate(
     reading = reading_of(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
     from clear_peft.pipeline.inference import load_run  # torch: seconds
-    from clear_peft.pipeline.metrics import evaluation, label_set_evaluation
+    from clear_peft.pipeline.metrics import evaluation, label_set_evaluation, word_evaluation
 
     examples = table.examples
     assert examples.labels is not None  # a label column was asked for
@@ -107,6 +109,9 @@ def evaluate(
     logits = run.logits(examples)
     if names.several:
         return label_set_evaluation(logits, examples.labels, names.names)
+    if examples.words is not None:
+        labels, first = np.concatenate(examples.labels), first_words(examples.words)
+        return word_evaluation(logits.argmax(axis=1), labels, first, names.names)
     return evaluation(logits.argmax(axis=1), examples.labels, names.names)
 
 
@@ -126,7 +131,8 @@ def predict(
     """Write a table with the columns of the input, ``predicted_label`` and ``confidence``, its probability.
 
     Of several labels a row it is one column, ``predicted_labels``: all whose probability is above one half,
-    with what stands between the labels of the run's own table, else a semicolon.
+    with what stands between the labels of the run's own table, else a semicolon. Where words have labels,
+    ``predicted_tags`` and ``confidence`` are lists, of a tag and its probability for each word.
 
     Args:
         folder: Run folder.
@@ -135,8 +141,9 @@ def predict(
         text_column: Column of the texts. Default: as in the run's own table.
         encoding: Of the table. Default: as of the run's own table.
         top: K, how many of the likeliest classes are written: further ones as ``predicted_label_2``,
-            ``confidence_2`` and so on. Default 1, as it must be of several labels a row.
-        probabilities: Whether a column ``probability_<class>`` is written for each class. Default False.
+            ``confidence_2`` and so on. Default 1, as it must be of several labels a row and of words.
+        probabilities: Whether a column ``probability_<class>`` is written for each class. Default False, as
+            it must be of words.
         overwrite: Whether it may be there already. Default False.
         device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
@@ -152,6 +159,11 @@ def predict(
     config, names = layout.read_finished(folder)
     check_top(top, names)
     check_device(device)
+    if names.words:
+        if probabilities:
+            raise InputError("--probabilities is for labels of whole texts, and the run's are of words.")
+        reading = reading_of(config, text_column=text_column, encoding=encoding)
+        return _predict_words(folder, data, output, reading, device, trust_remote_code)
     reading = reading_of(config, text_column=text_column, encoding=encoding)
     table = load_examples(data, **{**reading, "label_column": None}, set_apart=True)
     check_new_columns(table.frame.columns, names, data, top, probabilities)
@@ -168,8 +180,41 @@ def predict(
     return len(rows)
 
 
+def _predict_words(
+    folder: str | os.PathLike[str],
+    data: str,
+    output: str,
+    reading: dict[str, Any],
+    device: str,
+    trust_remote_code: bool,
+) -> int:
+    """``predict`` where words have labels."""
+    frame = read_table(data, encoding=reading["encoding"])
+    columns = token_columns(frame, reading["text_column"], reading["label_column"])
+    words = words_of(frame, data, columns[0] if columns else str(reading["text_column"]))
+    new = ("predicted_tags", "confidence")
+    taken = sorted({*new} & set(frame.columns))
+    if taken:
+        raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
+    from clear_peft.pipeline.inference import load_run  # torch: seconds
+
+    run = load_run(folder, device=device, trust_remote_code=trust_remote_code)
+    texts = [" ".join(sentence) for sentence in words]
+    found = run.probabilities(Examples(texts, None, np.arange(len(words)), words=words))
+    ends = np.cumsum([len(sentence) for sentence in words])[:-1]
+    tags = np.array(run.names.names, dtype=object)[found.argmax(axis=1)]
+    confidence = found.max(axis=1).astype(np.float64).round(6)
+    for name, values in zip(new, (tags, confidence), strict=True):
+        lists = [part.tolist() for part in np.split(values, ends)]
+        frame = frame.assign(**{name: pd.Series(lists, index=frame.index, dtype=object)})
+    write_table(frame, output)
+    return len(words)
+
+
 def check_top(top: int, names: LabelNames) -> None:
     """Refuse more classes than there are, and more than one where a row has several labels."""
+    if names.words and top != 1:
+        raise InputError(f"top is {top}, which is for labels of whole texts: leave it out.")
     if names.several and top != 1:
         raise InputError(
             f"top is {top}, which is for one label a row: leave it out; --probabilities has all labels."

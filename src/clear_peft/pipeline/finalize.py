@@ -14,6 +14,7 @@ from clear_peft.audit import audit
 from clear_peft.baselines import get_method
 from clear_peft.baselines.confident_learning import Findings
 from clear_peft.data import Examples, LabelNames, escape_formulas, write_table
+from clear_peft.data.token_rows import Sentences, first_words
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, write_json
 from clear_peft.label_quality import LabelQuality, MultilabelQuality, label_quality_from_pred_probs
@@ -23,6 +24,7 @@ from clear_peft.pipeline.metrics import detection, measures, memorised, peak_mem
 from clear_peft.pipeline.multilabel import estimates_of, listed_labels
 from clear_peft.pipeline.progress import epoch_figures
 from clear_peft.pipeline.splits import Tables
+from clear_peft.pipeline.token_issues import listed_spans
 from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
 from clear_peft.report.run import save_report
@@ -31,6 +33,7 @@ from clear_peft.run_folder.config import RunConfig
 from clear_peft.run_folder.quality_file import save_label_quality
 from clear_peft.trainer import CleaRTrainer, Phase
 from clear_peft.trainer.estimate import Quality
+from clear_peft.trainer.spans import SpanScheme, word_figures
 
 
 def write_outcome(
@@ -90,7 +93,7 @@ def write_outcome(
     metrics |= {"train_seconds": seconds, "peak_memory_bytes": peak}
     noise_found, names = has_found_noise(trainer), tables.names
     found_wrong = None
-    if isinstance(quality, LabelQuality):
+    if names.one_a_row and isinstance(quality, LabelQuality):
         found_wrong = audit(issues, quality, names.names, noise_found=noise_found)
     record = RunRecord(folder.resolve().name, asdict(config), metrics["epochs"], metrics, found_wrong)
     layout.save_adapter(folder, write)
@@ -100,10 +103,10 @@ def write_outcome(
         left = probabilities_of(logits)
         listed = what_to_label_next(tables.unlabelled, left.max(axis=1), left.argmax(axis=1), tables.names)
         write_table(escape_formulas(listed), folder / layout.UNLABELLED)
-    if isinstance(quality, LabelQuality):
+    if names.one_a_row and isinstance(quality, LabelQuality):
         save_label_quality(folder / layout.LABEL_QUALITY, quality, names.names, noise_found=noise_found)
     write_json(folder / layout.METRICS, metrics)  # last: its presence says that the run is finished
-    if not names.several:  # of which there is no report
+    if names.one_a_row:  # of others there is no report
         with suppress(InputError):  # clear-peft report says what is wrong
             save_report(record, folder / layout.REPORT)
     return metrics
@@ -134,12 +137,14 @@ def _estimates(quality: Quality, names: LabelNames) -> dict[str, Any]:
     """How many labels are wrong."""
     if isinstance(quality, MultilabelQuality):
         return estimates_of(quality, names)
+    if names.words:  # an interval would take the words of a sentence for independent
+        return {"labels_of_words": True, "words": len(quality), "noise_rate_estimate": quality.noise_rate}
     return {"noise_rate_estimate": quality.noise_rate, "noise_rate_interval": quality.noise_rate_interval}
 
 
 def _sources(config: RunConfig, tables: Tables, quality: Quality) -> dict[str, Any]:
     """What share of the labels of each source is right, where there are several."""
-    if isinstance(quality, MultilabelQuality):
+    if isinstance(quality, MultilabelQuality) or tables.names.words:
         return {}
     return sources_of(
         tables.rows, quality, config.annotator_column or config.label_column, config.opinion_column
@@ -158,10 +163,14 @@ def has_found_noise(trainer: CleaRTrainer) -> bool:
 
 
 def measured(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> dict[str, float]:
-    """``measures`` on examples with labels."""
+    """``measures`` on examples with labels; where words have them, ``word_figures``."""
     assert examples.labels is not None
     logits = logits_of(model, tokenizer, examples, max_length)
-    return measures(logits, examples.labels)
+    if examples.words is None:
+        return measures(logits, examples.labels)
+    names = [model.config.id2label[i] for i in range(logits.shape[1])]
+    labels, first = np.concatenate(examples.labels), first_words(examples.words)
+    return word_figures(logits.argmax(axis=1), labels, first, SpanScheme.of(names))
 
 
 def _selected_epoch(trainer: CleaRTrainer) -> float:
@@ -196,8 +205,16 @@ def quality_of_rows(
 def list_of_issues(quality: Quality, tables: Tables) -> pd.DataFrame:
     """The rows of the training table, most suspicious first, as ``label_issues.csv`` has them.
 
-    Of several labels a row, a line for each label, as a scan has them, and the id of the row if it has one.
+    Of several labels a row, a line for each label, as a scan has them, and the id of the row if it has one;
+    of labels of words so are spans.
     """
+    if isinstance(quality, LabelQuality) and tables.rows.words is not None:
+        words = tables.rows.words
+        assert tables.rows.labels is not None
+        issues = listed_spans(quality, Sentences(words, np.concatenate(tables.rows.labels), tables.names))
+        if tables.rows.ids is not None:
+            issues["id"] = np.array(tables.rows.ids, dtype=object)[issues["row"]]
+        return issues
     if isinstance(quality, MultilabelQuality):
         return listed_labels(quality, tables.rows, tables.names)
     issues = quality.issues(tables.names.names).drop(columns="group")

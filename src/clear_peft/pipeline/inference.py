@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import expit
-from transformers import DataCollatorWithPadding
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from clear_peft.baselines import get_method
 from clear_peft.data import Examples, LabelNames, say_how_many_are_cut, tokenize
+from clear_peft.data.word_tokens import NO_LABEL, SENTENCE_COLUMN
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import load_classifier, load_tokenizer
@@ -35,9 +36,13 @@ class Run:
     tokenizer: Any
 
     def logits(self, examples: Examples) -> np.ndarray:
-        """Logits (N, C) float32 of examples, in their order; says how many texts are cut."""
+        """Logits (N, C) float32 of examples, in their order; says how many texts are cut.
+
+        Where words have labels, of all words, (W, C): of these none is cut.
+        """
         tokens = tokenize(examples, self.tokenizer, self.config.max_length)
-        say_how_many_are_cut(examples, tokens, self.tokenizer, self.config.max_length, "texts")
+        if examples.words is None:
+            say_how_many_are_cut(examples, tokens, self.tokenizer, self.config.max_length, "texts")
         return _logits_of_tokens(self.model, self.tokenizer, tokens)
 
     def probabilities(self, examples: Examples) -> np.ndarray:
@@ -79,7 +84,10 @@ def load_run(folder: str | os.PathLike[str], *, device: str = "auto", trust_remo
 
 
 def logits_of(model: Any, tokenizer: Any, examples: Examples, max_length: int) -> np.ndarray:
-    """Logits (N, C) float32 of examples, in their order, on the device that the model is on."""
+    """Logits (N, C) float32 of examples, in their order, on the device that the model is on.
+
+    Where words have labels, of all words, (W, C).
+    """
     return _logits_of_tokens(model, tokenizer, tokenize(examples, tokenizer, max_length))
 
 
@@ -96,16 +104,23 @@ def likeliest(probabilities: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarr
 
 def _logits_of_tokens(model: Any, tokenizer: Any, tokens: Any) -> np.ndarray:
     device = next(model.parameters()).device
-    lengths = np.asarray(tokens["length"])
-    dataset = with_ids(tokens.remove_columns([c for c in ("labels", "length") if c in tokens.column_names]))
+    lengths, sizes = np.asarray(tokens["length"]), None
+    collator: Any = DataCollatorWithPadding(tokenizer)
+    unread = {"labels", "length"}
+    if SENTENCE_COLUMN in tokens.column_names:  # labels say where words are
+        sizes = np.array([sum(label != NO_LABEL for label in row) for row in tokens["labels"]])
+        collator = DataCollatorForTokenClassification(tokenizer)
+        unread = {"length", SENTENCE_COLUMN}
+    dataset = with_ids(tokens.remove_columns([c for c in tokens.column_names if c in unread]))
     # a CPU does not mix the two kinds of half precision
     in_bf16 = bf16_pays(device.type) and model.dtype != torch.float16
     with torch.autocast(device.type, torch.bfloat16) if in_bf16 else nullcontext():
         return predict_logits(
             model,
             dataset,
-            IdCollator(DataCollatorWithPadding(tokenizer)),
+            IdCollator(collator),
             batch_size=_BATCH_SIZE,
             lengths=lengths,
+            sizes=sizes,
             prepare=lambda batch: {name: tensor.to(device) for name, tensor in batch.items()},
         ).numpy()

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 
 from clear_peft.hardware import choose_device
 from clear_peft.trainer.multilabel import label_set_metrics
+from clear_peft.trainer.spans import SpanScheme, span_counts, word_figures
 
 
 def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -40,6 +41,42 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     if labels.ndim == 2:
         return label_set_metrics(logits, labels)
     return accuracy_and_f1(logits.argmax(axis=1), labels)
+
+
+def word_evaluation(
+    predicted: np.ndarray, labels: np.ndarray, first: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that right labels say of predictions of words.
+
+    Args:
+        predicted: Tags of W words, (W,) ids.
+        labels: The right ones, (W,).
+        first: Whether a word is the first of its sentence, (W,).
+        names: Names of the C tags.
+
+    Returns:
+        ``accuracy`` of the words, and ``span_f1``, ``span_precision`` and ``span_recall`` of all spans (0
+        where they are not defined); ``sentences`` and ``words``, numbers; and ``classes``, for each type of
+        span its ``label``, ``precision``, ``recall``, ``f1`` and ``support``, the number of right spans.
+    """
+    scheme = SpanScheme.of(names)
+    right, said, true = span_counts(scheme, predicted, labels, first)
+    of_types = [_of_spans(*map(int, counts)) for counts in zip(right, said, true, strict=True)]
+    of_all = _of_spans(int(right.sum()), int(said.sum()), int(true.sum()))
+    return {
+        **word_figures(predicted, labels, first, scheme),
+        "span_precision": of_all["precision"],
+        "span_recall": of_all["recall"],
+        "sentences": int(first.sum()),
+        "words": len(labels),
+        "classes": [{"label": name, **figures} for name, figures in zip(scheme.types, of_types, strict=True)],
+    }
+
+
+def _of_spans(right: int, said: int, true: int) -> dict[str, Any]:
+    precision, recall = right / max(said, 1), right / max(true, 1)
+    f1 = 2 * right / (said + true) if right else 0.0
+    return {"precision": precision, "recall": recall, "f1": f1, "support": true}
 
 
 def evaluation(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:

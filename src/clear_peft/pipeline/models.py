@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from clear_peft.data import LabelNames
 from clear_peft.data.labels import SEVERAL_LABELS
@@ -80,7 +86,8 @@ def load_classifier(
 
     Args:
         name: Hub name or path.
-        names: The labels; the model's ``problem_type`` says whether a text may have several.
+        names: The labels; the model's ``problem_type`` says whether a text may have several. Where words have
+            them, the head is one for tokens.
         tokenizer: The model's tokenizer; its padding side is set.
         dtype: Of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``, as in the checkpoint.
         quantization: ``4bit`` or ``8bit``: the linear layers, but for head and pooler, are quantized by
@@ -94,6 +101,12 @@ def load_classifier(
             not installed.
     """
     labels = dict(enumerate(names.names))
+    kind, what = AutoModelForSequenceClassification, "sequence"
+    problem: dict[str, str] = {
+        "problem_type": SEVERAL_LABELS if names.several else "single_label_classification"
+    }
+    if names.words:
+        kind, what, problem = AutoModelForTokenClassification, "token", {}
     if quantization is not None:
         check_installed()
     with _loading("model", name):
@@ -101,12 +114,12 @@ def load_classifier(
             name,
             id2label=labels,
             label2id={label: i for i, label in labels.items()},
-            problem_type=SEVERAL_LABELS if names.several else "single_label_classification",
+            **problem,
             trust_remote_code=trust_remote_code,
         )
-        if type(config) not in AutoModelForSequenceClassification._model_mapping and not trust_remote_code:
+        if type(config) not in kind._model_mapping and not trust_remote_code:
             raise InputError(
-                f"{config.model_type!r}, the architecture of {name!r}, has no sequence-classification head "
+                f"{config.model_type!r}, the architecture of {name!r}, has no {what}-classification head "
                 "in transformers: choose another model."
             )
         if getattr(config, "quantization_config", None) is not None:
@@ -116,12 +129,12 @@ def load_classifier(
             )
         quantized: dict[str, Any] = {}
         if quantization is not None:
-            exact = _head_and_pooler(config, trust_remote_code=trust_remote_code)
+            exact = _head_and_pooler(kind, config, trust_remote_code=trust_remote_code)
             quantized = {
                 "quantization_config": settings(quantization, exact, torch.device(device).type),
                 "device_map": {"": str(device)},
             }
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        model, found = kind.from_pretrained(
             name,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -138,12 +151,10 @@ def load_classifier(
     return model
 
 
-def _head_and_pooler(config: Any, *, trust_remote_code: bool) -> list[str]:
+def _head_and_pooler(kind: Any, config: Any, *, trust_remote_code: bool) -> list[str]:
     """What is trained as a whole, of a model that has not been loaded."""
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(
-            copy.deepcopy(config), trust_remote_code=trust_remote_code
-        )
+        model = kind.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
     return [*head_names(model), *pooler_names(model)]
 
 

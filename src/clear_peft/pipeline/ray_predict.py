@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clear_peft.data import write_table
 from clear_peft.data.examples import examples_of
-from clear_peft.errors import ClearWarning
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.big_table import Shard, shards_of
 from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
 from clear_peft.pipeline.ray_shards import by_models, cluster
@@ -66,6 +66,10 @@ def predict_with_ray(
     from pyarrow.parquet import read_schema  # type: ignore[import-untyped]
 
     config, names = layout.read_finished(run)
+    if names.words:
+        raise InputError(
+            f"{run} holds a run of labels of words, and Ray predicts those of texts: leave --engine out."
+        )
     check_top(top, names)
     reading = {**reading_of(config, text_column=text_column), "label_column": None, "set_apart": True}
     del reading["encoding"]  # of text files

@@ -43,8 +43,8 @@ class Tables:
             digest.update(json.dumps([looked.tolist(), self.rows.verified[looked].tolist()]).encode())
         for part in (self.train, self.validation):
             assert part.labels is not None  # as read_tables reads them
-            for text, label in zip(part.texts, part.labels.tolist(), strict=True):
-                digest.update(json.dumps([label, text]).encode())
+            for text, label in zip(part.texts, part.labels, strict=True):
+                digest.update(json.dumps([label.tolist(), text]).encode())
         return digest.hexdigest()
 
 
@@ -76,14 +76,15 @@ def read_tables(config: RunConfig) -> Tables:
     check_fits(config, names)
     rows = with_verified(table.examples, names, config.verified)
     assert rows.labels is not None
-    say_which_are_rare(rows.labels, names)
+    if not names.words:
+        say_which_are_rare(rows.labels, names)
 
     def other(source: str, what: str) -> Examples:
         examples = load_examples(source, **reading, names=names, set_apart=True).examples
         assert examples.labels is not None
         counts = np.bincount(each_label(examples.labels), minlength=len(names.names))
         lacking = [names.names[i] for i in np.flatnonzero(counts == 0)]
-        if lacking:
+        if lacking and not names.words:
             _warn(f"The {what} table has no rows of {_classes(lacking)}; macro-F1 leaves them out.")
         return examples
 
@@ -145,14 +146,23 @@ def train_and_held_out(rows: Examples, together: np.ndarray, config: RunConfig) 
     assert rows.labels is not None  # as they are read
     free = np.flatnonzero(~np.isin(together, together[_looked_at(rows)]))
     free = free if len(free) else np.arange(len(rows))
-    strata = rarest(rows.labels) if rows.labels.ndim == 2 else rows.labels
+    strata = rows.labels
+    if rows.words is not None:
+        has = np.zeros((len(rows), int(each_label(rows.labels).max()) + 1), bool)
+        for row, tags in enumerate(rows.labels):
+            has[row, tags] = True
+        strata = rarest(has)
+    elif rows.labels.ndim == 2:
+        strata = rarest(rows.labels)
     _, held = hold_out(strata[free], config.validation_fraction, config.seed, together[free])
     kept = np.setdiff1d(np.arange(len(rows)), free[held])
     return rows.select(kept), rows.select(free[held])
 
 
 def each_label(labels: np.ndarray) -> np.ndarray:
-    """Ids of all labels that rows are given: (N,) as they are, several labels a row, (N, C), one by one."""
+    """Ids of all labels that rows are given: (N,) as they are, several a row or those of words one by one."""
+    if labels.dtype == object:
+        return np.concatenate(labels)
     return np.nonzero(labels)[1] if labels.ndim == 2 else labels
 
 

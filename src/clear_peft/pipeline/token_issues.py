@@ -165,6 +165,15 @@ def judge_words(
     return quality
 
 
+def listed_spans(quality: LabelQuality, sentences: Sentences) -> pd.DataFrame:
+    """``spans_of`` as a file has them: lists as text, and the ``sentence``."""
+    spans = spans_of(quality, sentences)
+    for name in ("words", "given_tags", "suggested_tags"):
+        spans[name] = spans[name].map(" ".join).astype("str")
+    spans["sentence"] = pd.Series([" ".join(sentences.words[row]) for row in spans["row"]], dtype="str")
+    return spans
+
+
 def spans_of(quality: LabelQuality, sentences: Sentences) -> pd.DataFrame:
     """The ``spans`` of ``find_token_issues``: of its W words, those that look wrong, neighbours together."""
     p, given, likeliest = quality.clean_probability, quality.given, quality.pred_probs.classes

@@ -14,7 +14,7 @@ from clear_peft.data.token_rows import sentences_of
 from clear_peft.errors import InputError
 from clear_peft.pipeline.scan_folder import write_folder
 from clear_peft.pipeline.scan_options import ScanOptions, scan_folder
-from clear_peft.pipeline.token_issues import judge_words, spans_of
+from clear_peft.pipeline.token_issues import judge_words, listed_spans
 from clear_peft.run_folder.layout import REPORT, TABLE_ISSUES, UNLABELLED
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def scan_tokens(
         trust_remote_code=options.trust_remote_code,
         reporter=reporter,
     )
-    spans = spans_of(quality, sentences)
-    for name in ("words", "given_tags", "suggested_tags"):
-        spans[name] = spans[name].map(" ".join).astype("str")
-    spans["sentence"] = pd.Series([" ".join(sentences.words[row]) for row in spans["row"]], dtype="str")
+    spans = listed_spans(quality, sentences)
     if "line" in frame.columns:  # of a CoNLL file, in which rows are hard to count
         spans.insert(1, "line", frame["line"].to_numpy()[spans["row"]] + spans["start"])
     folder, names = scan_folder(options), sentences.names.names

@@ -20,6 +20,7 @@ from transformers.trainer_callback import ProgressCallback
 from clear_peft.baselines import confident_learning, get_method
 from clear_peft.baselines.confident_learning import Findings
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
+from clear_peft.data.word_tokens import SENTENCE_COLUMN
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import write_json
 from clear_peft.hardware import choose_device
@@ -44,7 +45,9 @@ from clear_peft.trainer.columns import (
     VOTES_COLUMN,
 )
 from clear_peft.trainer.compat import CHECKPOINTING
+from clear_peft.trainer.words import WordLabels
 from clear_peft.tuners import build
+from clear_peft.tuners.anatomy import labels_tokens
 
 # where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
 # its labels, and judges every row
@@ -101,7 +104,7 @@ def train_on(
             tokens = _only(tokens, found.kept)
         trainer = trainer_of(config, arguments, tokens, model, tokenizer, reporter)
         keep_logs(trainer, folder / layout.TENSORBOARD)
-        trainer.add_callback(Diary(partial(_write_down, folder, not tables.names.several)))
+        trainer.add_callback(Diary(partial(_write_down, folder, tables.names.one_a_row)))
         curve = _test_curve(config, tables, trainer, tokenizer)
         checkpoint = layout.last_checkpoint(folder) if resume else None
         reporter.stage(f"Training with {method.summary} on {len(tokens['train'])} rows")
@@ -146,7 +149,10 @@ def tokens_of(config: RunConfig, tables: Tables, tokenizer: Any) -> dict[str, An
         tokens["train"] = tokens["train"].add_column(CLEAN_LABEL_COLUMN, tables.train.clean_labels)
     of_table = {"train": tables.train} | ({} if tables.held_out is None else {"validation": tables.held_out})
     for name, examples in of_table.items():
-        known: dict[str, Any] = {GROUP_COLUMN: tables.groups[examples.rows], ROW_COLUMN: examples.rows}
+        rows = examples.rows
+        if examples.words is not None:
+            rows = rows[np.asarray(tokens[name][SENTENCE_COLUMN])]
+        known: dict[str, Any] = {GROUP_COLUMN: tables.groups[rows], ROW_COLUMN: rows}
         if examples.votes is not None:
             known[VOTES_COLUMN] = examples.votes.tolist()
         for column, values in known.items():
@@ -165,6 +171,8 @@ def _parts(tables: Tables) -> dict[str, Examples]:
 def cut_texts(config: RunConfig, tables: Tables, tokens: dict[str, Any], tokenizer: Any) -> dict[str, int]:
     """How many texts of each table are longer than the model reads; a note says so."""
     length, whose = config.max_length, {"train": "training texts"}
+    if tables.names.words:  # which are read in windows
+        return dict.fromkeys(_parts(tables), 0)
     return {
         name: say_how_many_are_cut(
             examples, tokens[name], tokenizer, length, whose.get(name, f"{name} texts")
@@ -287,7 +295,8 @@ def trainer_of(
         train_dataset=tokens["train"],
         eval_dataset=tokens["validation"],
         processing_class=tokenizer,
-        compute_metrics=_measure,  # whatever figure an epoch is chosen by
+        # whatever figure an epoch is chosen by
+        compute_metrics=WordLabels(model).metrics if labels_tokens(model) else _measure,
         callbacks=[ReportTo(reporter)],
     )
     for callback in (PrinterCallback, ProgressCallback):

@@ -42,8 +42,10 @@ _FIGURES_OF_SETS = {
     "macro_f1": "macro-F1",
     "mean_average_precision": "mean average precision",
 }
+_FIGURES_OF_WORDS = {"accuracy": "accuracy of words", "span_f1": "F1 of spans"}
 # what the hub calls them
 _KINDS = {
+    "span_f1": "f1",
     "accuracy": "accuracy",
     "micro_f1": "f1",
     "macro_f1": "f1",
@@ -109,7 +111,7 @@ def _metadata(record: RunRecord) -> ModelCardData:
         base_model=base,
         base_model_relation=None if base is None else relation,
         library_name="clear-peft" if peft in _OUR_FORMATS else library,
-        pipeline_tag="text-classification",
+        pipeline_tag=_pipeline(metrics),
         tags=[*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"],
         datasets=None if data is None else [data],
         metrics=list(dict.fromkeys(_KINDS[name] for name in _figures(metrics))),
@@ -121,16 +123,29 @@ def _metadata(record: RunRecord) -> ModelCardData:
 def _task(metrics: Mapping[str, Any], labels: int) -> str:
     if _several(metrics):
         return f"says which of {labels} labels a text has, if any"
+    if _words(metrics):
+        return f"gives each word of a text one of {labels} tags"
     return f"sorts texts into {labels} classes"
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    if _words(metrics):
+        return _FIGURES_OF_WORDS
     return _FIGURES_OF_SETS if _several(metrics) else _FIGURES
 
 
 def _several(metrics: Mapping[str, Any]) -> bool:
     """Whether a text may have several labels, or none."""
     return bool(metrics.get("several_labels"))
+
+
+def _words(metrics: Mapping[str, Any]) -> bool:
+    """Whether each word of a text has a label."""
+    return bool(metrics.get("labels_of_words"))
+
+
+def _pipeline(metrics: Mapping[str, Any]) -> str:
+    return "token-classification" if _words(metrics) else "text-classification"
 
 
 def _eval_results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[EvalResult] | None:
@@ -140,7 +155,7 @@ def _eval_results(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list
         return None
     table = hub_name(config["test"]) or _last(config["test"])
     return [
-        EvalResult("text-classification", table, table, _KINDS[name], test[name], metric_name=shown)
+        EvalResult(_pipeline(metrics), table, table, _KINDS[name], test[name], metric_name=shown)
         for name, shown in _figures(metrics).items()
         if test.get(name) is not None
     ]
@@ -253,17 +268,18 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
     bits = ", BitsAndBytesConfig" if config.get("quantization") else ""
     folder = "adapter" if peft is not None else "model"
-    several = _several(metrics)
-    of_sets = '["labels"]' if several else ""
+    several, words = _several(metrics), _words(metrics)
+    of_sets = '["labels"]' if several or words else ""
+    auto = f"AutoModelFor{'Token' if words else 'Sequence'}Classification"
     loading = [
         f'labels = json.loads(({folder} / "labels.json").read_text(encoding="utf-8")){of_sets}',
         f"tokenizer = AutoTokenizer.from_pretrained({folder}{code})",
     ]
     if peft is None:
-        loading.append(f"model = AutoModelForSequenceClassification.from_pretrained(model{code}).eval()")
+        loading.append(f"model = {auto}.from_pretrained(model{code}).eval()")
     else:
         loading += [
-            "base = AutoModelForSequenceClassification.from_pretrained(",
+            f"base = {auto}.from_pretrained(",
             f"    {json.dumps(base or 'path/to/the/base/model')},",
             "    num_labels=len(labels),",
             "    id2label=dict(enumerate(labels)),",
@@ -286,13 +302,31 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
         "import torch",
         *([] if peft is None else [imports]),
-        f"from transformers import AutoModelForSequenceClassification, AutoTokenizer{bits}",
+        f"from transformers import {auto}, AutoTokenizer{bits}",
         "",
         f'{folder} = Path("path/to/this/folder")',
         *loading,
+        *_predicting(config, several=several, words=words),
+    ]
+    needs = _NEEDS.get(peft, _PLAIN_PEFT.replace("Sequence", "Token") if words else _PLAIN_PEFT)
+    return "\n".join([needs, "", "```python", *lines, "```"])
+
+
+def _predicting(config: Mapping[str, Any], *, several: bool, words: bool) -> list[str]:
+    """Lines that print what a model says of a text."""
+    cut = f'truncation=True, max_length={config["max_length"]}, return_tensors="pt"'
+    if words:
+        return [
+            'words = ["a", "text"]',
+            f'batch = tokenizer(" ".join(words), {cut})',
+            "with torch.no_grad():",
+            "    predicted = model(**batch).logits[0].argmax(dim=1).tolist()",
+            "starts = [sum(map(len, words[:i])) + i for i in range(len(words))]",
+            "print([labels[predicted[batch.char_to_token(start)]] for start in starts])",
+        ]
+    return [
         "batch = tokenizer(",
-        f'    ["a text"], padding=True, truncation=True, max_length={config["max_length"]}, '
-        'return_tensors="pt"',
+        f'    ["a text"], padding=True, {cut}',
         ")",
         "with torch.no_grad():",
         *(
@@ -307,8 +341,6 @@ def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             ]
         ),
     ]
-    needs = _NEEDS.get(peft, _PLAIN_PEFT)
-    return "\n".join([needs, "", "```python", *lines, "```"])
 
 
 def _dtype(config: Mapping[str, Any]) -> str:
@@ -333,7 +365,7 @@ def _quantization(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list
 def _limitations(metrics: Mapping[str, Any]) -> list[str]:
     items = [
         "It was made for texts like those of its table; of other texts, too, it says which labels they have."
-        if _several(metrics)
+        if _several(metrics) or _words(metrics)
         else "It was made for texts like those of its table, each of exactly one of its classes; for other "
         "texts it names one of them too.",
         "Which labels are wrong was estimated by the model itself. Where many labels of a class are wrong in "

@@ -44,13 +44,14 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
         What is known of the run; without metrics where it is not finished.
 
     Raises:
-        InputError: If there is nothing of a run in the folder, or one of several labels a row.
+        InputError: If there is nothing of a run in the folder, or one of several labels a row or of words.
     """
     folder = Path(folder)
     missing: list[str] = []
     config = _config(folder, missing)
-    if _has_several_labels(folder, config):
-        raise layout.of_several_labels(folder)
+    names = _more_than_one(folder, config)
+    if names is not None:
+        raise layout.without_report(folder, names)
     metrics, epochs = _metrics(folder, missing)
     epochs = epochs or _epochs_so_far(folder, missing)
     audit = _audit(folder, missing)
@@ -132,14 +133,16 @@ def _check_simple(text: str) -> None:
             raise InputError("it is nested too deeply")
 
 
-def _has_several_labels(folder: Path, config: Mapping[str, Any]) -> bool:
+def _more_than_one(folder: Path, config: Mapping[str, Any]) -> LabelNames | None:
+    """The labels of a run whose rows have more than one; None of any other."""
     if config.get("label_separator") is not None or config.get("label_columns"):
-        return True
+        return LabelNames((), several=True)
     labels = folder / layout.ADAPTER / layout.LABELS
     try:
-        return labels.is_file() and LabelNames.load(labels).several  # a pipe would never end
+        names = LabelNames.load(labels) if labels.is_file() else None  # a pipe would never end
     except InputError:  # of which the audit says what is wrong
-        return False
+        return None
+    return None if names is None or names.one_a_row else names
 
 
 def _metrics(folder: Path, missing: list[str]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

@@ -33,6 +33,7 @@ from clear_peft.tuners.catalogue import ON_QUANTIZED
 
 CONFIG_NAME = "config.yaml"
 # figures to choose an epoch by: of one label a row alone, and of several alone
+FIGURE_OF_SPANS = "span_f1"  # where words have labels
 FIGURES_OF_ONE_LABEL = ("accuracy", "weighted_accuracy")
 FIGURES_OF_SEVERAL_LABELS = (
     "micro_f1",
@@ -227,8 +228,8 @@ class RunConfig:
         _TRAINING,
         "Figure of the validation rows by which the epoch is chosen. weighted_accuracy and weighted_macro_f1 "
         "count each row by the probability that its label is right, the others trust the given labels. Of "
-        "several labels a row, micro-F1 takes the place of accuracy. Default: as the preset and the method "
-        "say.",
+        "several labels a row, micro-F1 takes the place of accuracy; labels of words have accuracy, "
+        "weighted_accuracy and span_f1. Default: as the preset and the method say.",
         None,
         choices=(
             "accuracy",
@@ -237,6 +238,7 @@ class RunConfig:
             "weighted_macro_f1",
             "loss",
             *FIGURES_OF_SEVERAL_LABELS,
+            FIGURE_OF_SPANS,
         ),
     )
     class_weights: str = _option(

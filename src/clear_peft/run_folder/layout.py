@@ -59,10 +59,11 @@ def read_finished(folder: str | os.PathLike[str]) -> tuple[RunConfig, LabelNames
     return config, LabelNames.load(labels)
 
 
-def of_several_labels(folder: str | os.PathLike[str]) -> InputError:
-    """What is said where a run of several labels a row is to be shown by the one label of each row."""
+def without_report(folder: str | os.PathLike[str], names: LabelNames) -> InputError:
+    """What is said where a run is to be shown by the one label of each row, and rows have more."""
+    what = "labels of words" if names.words else "several labels a row"
     return InputError(
-        f"{folder} holds a run of several labels a row, of which there is no audit and no report: read "
+        f"{folder} holds a run of {what}, of which there is no audit and no report: read "
         f"{LABEL_ISSUES} and {METRICS} there."
     )
 

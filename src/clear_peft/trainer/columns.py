@@ -10,6 +10,7 @@ from datasets import Dataset as HubDataset
 from torch.utils.data import Dataset, IterableDataset
 
 from clear_peft.data import hold_out
+from clear_peft.data.word_tokens import NO_LABEL
 from clear_peft.errors import InputError
 from clear_peft.label_quality import as_groups, check_votes, combined
 
@@ -21,8 +22,6 @@ VERIFIED_COLUMN = "verified"
 VOTES_COLUMN = "votes"
 # columns of the training set that no model is given
 _OURS = (ID_COLUMN, CLEAN_LABEL_COLUMN, GROUP_COLUMN, ROW_COLUMN, VERIFIED_COLUMN, VOTES_COLUMN)
-# of tokens that have no label of their own, as torch and transformers have it
-NO_LABEL = -100
 _LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from clear_peft.cpu import faster
 from clear_peft.data.token_rows import ranges
+from clear_peft.data.word_tokens import NO_LABEL
 from clear_peft.routing import Router
-from clear_peft.trainer.columns import ID_COLUMN, NO_LABEL
+from clear_peft.trainer.columns import ID_COLUMN
 
 
 def predict_logits(

@@ -12,11 +12,11 @@ from transformers import DataCollatorForTokenClassification
 
 from clear_peft.data.label_sets import rarest
 from clear_peft.data.token_rows import ranges
+from clear_peft.data.word_tokens import NO_LABEL
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LabelQuality
 from clear_peft.routing import Router
 from clear_peft.trainer import columns, estimators
-from clear_peft.trainer.columns import NO_LABEL
 from clear_peft.trainer.config import MEASURED, OF_WORDS, WEIGHTED_ACCURACY, CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.sampler import rebalance
