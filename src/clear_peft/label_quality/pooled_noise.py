@@ -17,8 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import false_discovery_control, norm
+from scipy.special import expit, ndtr
 
 from clear_peft.label_quality.noise_model import TINY
 from clear_peft.label_quality.ridge import Array
@@ -170,10 +169,12 @@ def _confusion(lost: Array, given: Flags, expected: Array, counted: Array) -> Ar
     labels = given.shape[1]
     shares, others = np.zeros((labels, labels)), ~np.eye(labels, dtype=bool)
     if labels > 1:
+        from scipy.stats import false_discovery_control  # slow to load
+
         weighted = lost * counted[:, None]
         excess = weighted.T @ (given - expected)
         spread = np.sqrt((weighted**2).T @ (expected * (1 - expected)) + 0.5)
-        by_chance = false_discovery_control(norm.sf((excess / spread)[others]))
+        by_chance = false_discovery_control(ndtr(-(excess / spread)[others]))
         often = np.clip(excess / (weighted.T @ (1 - expected) + 1), 0, 1)[others]
         shares[others] = np.where(by_chance < _FALSE_DISCOVERIES, often, 0)
     return shares

@@ -17,6 +17,7 @@ from clear_peft.data.checks import listing, row_listing
 from clear_peft.data.token_rows import first_words, token_columns, words_of
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
+from clear_peft.lazy import quick_imports
 from clear_peft.pipeline.splits import read_tables
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
@@ -54,7 +55,8 @@ def train(
     if reporter is not None and os.environ.get("RANK", "0") == "0":
         reporter.stage(f"Reading {config.data}")
     tables = read_tables(config)
-    from clear_peft.pipeline.training import train_on  # torch: seconds
+    with quick_imports():
+        from clear_peft.pipeline.training import train_on  # torch: seconds
 
     return train_on(config, tables, resume=resume, reporter=reporter)
 
@@ -100,7 +102,8 @@ def evaluate(
     check_device(device)
     reading = reading_of(config, text_column=text_column, label_column=label_column, encoding=encoding)
     table = load_examples(data, **reading, names=names, set_apart=True)
-    from clear_peft.pipeline.inference import load_run  # torch: seconds
+    with quick_imports():
+        from clear_peft.pipeline.inference import load_run  # torch: seconds
     from clear_peft.pipeline.metrics import evaluation, label_set_evaluation, word_evaluation
 
     examples = table.examples
@@ -167,7 +170,8 @@ def predict(
     reading = reading_of(config, text_column=text_column, encoding=encoding)
     table = load_examples(data, **{**reading, "label_column": None}, set_apart=True)
     check_new_columns(table.frame.columns, names, data, top, probabilities)
-    from clear_peft.pipeline.inference import load_run  # torch: seconds
+    with quick_imports():
+        from clear_peft.pipeline.inference import load_run  # torch: seconds
 
     frame, rows = table.frame, table.examples.rows
     empty = np.setdiff1d(np.arange(len(frame)), rows)
