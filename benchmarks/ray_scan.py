@@ -38,16 +38,13 @@ class Stub:
         self.width = width
         self.centres = np.random.default_rng(0).normal(size=(_CLASSES, width)).astype(np.float32)
 
-    def layer_means(self, texts, rows, batch_size) -> np.ndarray:
-        """Drawn for all texts of a call at once."""
+    def layer_means(self, texts, rows, batch_size) -> tuple[np.ndarray, np.ndarray]:
+        """Drawn for all texts of a call at once; none is cut."""
         rng = np.random.default_rng(int(rows[0]))
         right = np.array([int(text.split(" ", 1)[0][1:]) for text in texts])
         shape = (len(texts), _LAYERS, self.width)
-        return _SPREAD * rng.standard_normal(shape, np.float32) + self.centres[right][:, None]
-
-    def are_longer(self, texts, rows) -> np.ndarray:
-        """None is."""
-        return np.zeros(len(texts), bool)
+        means = _SPREAD * rng.standard_normal(shape, np.float32) + self.centres[right][:, None]
+        return means, np.zeros(len(texts), bool)
 
 
 def write_table(folder: Path, rows: int) -> None:

@@ -1,14 +1,17 @@
 """tokenize, with a byte-level tokenizer built here."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
-from clear_peft.data.tokens import window_lists
+from clear_peft.data.tokens import by_tokens, window_lists
 from clear_peft.errors import ClearWarning, InputError
 
 
@@ -37,8 +40,9 @@ def examples(texts, labels=None):
 
 def test_columns_lengths_and_order():
     data = tokenize(examples(["abc", "x", "longer text"], [1, 0, 1]), byte_tokenizer(), max_length=8)
-    assert data.column_names == ["input_ids", "attention_mask", "token_type_ids", "labels", "length"]
+    assert data.column_names == ["input_ids", "attention_mask", "token_type_ids", "labels", "length", "cut"]
     assert list(data["length"]) == [5, 3, 8]
+    assert list(data["cut"]) == [False, False, True]
     assert [len(ids) for ids in data["input_ids"]] == [5, 3, 8]
     assert list(data["labels"]) == [1, 0, 1]
     assert data.cache_files == []
@@ -46,7 +50,7 @@ def test_columns_lengths_and_order():
 
 def test_only_what_the_tokenizer_and_the_examples_have():
     data = tokenize(examples(["a"]), byte_tokenizer(inputs=("input_ids",)), max_length=8)
-    assert data.column_names == ["input_ids", "attention_mask", "length"]
+    assert data.column_names == ["input_ids", "attention_mask", "length", "cut"]
 
 
 def test_more_examples_than_one_chunk():
@@ -72,15 +76,42 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character():
     assert tokenizer.decode(data[0]["input_ids"], skip_special_tokens=True) == "a\ufffdb"
 
 
-def test_texts_that_are_cut_are_counted():
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_that_are_cut_are_counted(fast, side, monkeypatch):
     some, tokenizer = examples(["abc", "abcdef", "abcdefg", "x" * 99]), byte_tokenizer()
+    tokenizer.truncation_side = side
+    if not fast:
+        monkeypatch.setattr(BatchEncoding, "encodings", None)  # as of a slow one
     tokens = tokenize(some, tokenizer, max_length=8)
+    assert list(tokens["cut"]) == [False, False, True, True]
+    assert max(tokens["length"]) == 8
     with pytest.warns(
         ClearWarning, match="2 of 4 texts are longer than --max-length, 8 tokens, and were cut"
     ):
-        assert say_how_many_are_cut(some, tokens, tokenizer, 8, "texts") == 2
-    short = some.select([0, 1])
-    assert say_how_many_are_cut(short, tokenize(short, tokenizer, 8), tokenizer, 8, "texts") == 0
+        assert say_how_many_are_cut(tokens, 8, "texts") == 2
+    assert say_how_many_are_cut(tokens.select([0, 1]), 8, "texts") == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_pair_is_cut_where_either_text_is(fast, monkeypatch):
+    pairs = [("ab", "cd"), ("abcdef", "c"), ("a", "cdefgh"), ("abcd", "efgh")]
+    both = replace(examples(["\n".join(pair) for pair in pairs]), pairs=pairs)
+    if not fast:
+        monkeypatch.setattr(BatchEncoding, "encodings", None)
+    tokens = tokenize(both, byte_tokenizer(pair="[CLS] $A [SEP] $B:1 [SEP]:1"), max_length=8)
+    assert list(tokens["cut"]) == [False, True, True, True]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 100))
+def test_batches_by_tokens_hold_every_text_once_and_no_more_than_fit(lengths, most):
+    lengths = np.array(lengths, np.int64)
+    batches = by_tokens(lengths, most)
+    assert sorted(place for batch in batches for place in batch.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= most for batch in batches)
+    for batch, after in pairwise(batches):  # full: the next text would not fit
+        assert lengths[batch].max() <= lengths[after].min()
+        assert (len(batch) + 1) * lengths[after[0]] > most
 
 
 def test_pairs_are_encoded_by_a_tokenizer_that_separates_them():

@@ -97,7 +97,8 @@ def test_a_scan_goes_on_with_the_shards_that_lack(cluster, options, tmp_path):
     with pytest.raises(InputError, match="was begun with other values of 'max_length'"):
         scan_with_ray(options(max_length=16), Silent(), load=lambda: Letters(log))
     begun = tmp_path / "scan" / "features"
-    np.save(begun / "000000.npy", Letters(log).layer_means(texts_of(options(), "0.parquet"), None, 1))
+    known, _ = Letters(log).layer_means(texts_of(options(), "0.parquet"), None, 1)
+    np.save(begun / "000000.npy", known)
     missing = [ENDS[2] - ENDS[1]] * (not (begun / "000001.npy").exists()) + [ENDS[3] - ENDS[2]]
     log.unlink()
     found = scan_with_ray(options(), Silent(), load=lambda: Letters(log))

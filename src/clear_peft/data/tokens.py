@@ -29,7 +29,8 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     Returns:
         N rows in memory, in the order of the examples: ``input_ids``, ``attention_mask``, ``token_type_ids``
         if the tokenizer gives them, ``labels`` if there are any (where rows have several, lists of 0 and 1),
-        and ``length``, the number of tokens. Of words with labels what ``tokenize_words`` returns.
+        ``length``, the number of tokens, and ``cut``, whether the text has more. Of words with labels what
+        ``tokenize_words`` returns.
 
     Raises:
         InputError: If there is no example, ``max_length`` leaves no room for text, or the tokenizer makes no
@@ -47,64 +48,56 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     chunks = []
     for start in range(0, len(examples), _CHUNK):
         part = examples.select(range(start, min(start + _CHUNK, len(examples))))
-        columns = _encoded(part, tokenizer, max_length)
+        columns, cut = token_lists(part.texts, part.rows, tokenizer, max_length, part.pairs)
         if part.labels is not None:
             flags = part.labels.ndim == 2  # which losses take as numbers
             columns["labels"] = part.labels.astype(np.float32) if flags else part.labels
-        columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        columns["length"], columns["cut"] = [len(ids) for ids in columns["input_ids"]], cut
         chunks.append(Dataset.from_dict(columns))
     return concatenate_datasets(chunks)
 
 
-def say_how_many_are_cut(
-    examples: Examples, tokens: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, what: str
-) -> int:
+def say_how_many_are_cut(tokens: "Dataset", max_length: int, what: str) -> int:
     """Count the texts that are longer than the model reads, and warn of them.
 
     Args:
-        examples: N examples.
-        tokens: What :func:`tokenize` has made of them.
-        tokenizer: Tokenizer of the model.
+        tokens: What :func:`tokenize` has made of N texts.
         max_length: As given to it.
         what: What the texts are, for the sentence: texts, or those of a table.
 
     Returns:
         Their number.
     """
-    full = examples.select(np.flatnonzero(np.asarray(tokens["length"]) >= max_length))
-    cut = int(are_longer(full.texts, full.rows, tokenizer, max_length, full.pairs).sum())
+    if "cut" not in tokens.column_names:  # sentences are read in windows
+        return 0
+    cut = int(np.count_nonzero(tokens["cut"]))
     if cut:
-        warn_of_cut(cut, len(examples), what, max_length)
+        warn_of_cut(cut, len(tokens), what, max_length)
     return cut
 
 
-def are_longer(
-    texts: Sequence[str],
-    rows: Sequence[int] | np.ndarray,
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
-    pairs: Sequence[tuple[str, str]] | None = None,
-) -> np.ndarray:
-    """Whether texts have more tokens than are read, (N,) bool; arguments as for :func:`token_lists`."""
-    longer: list[bool] = []
-    for start in range(0, len(texts), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        # one token more tells whether there is one
-        lists = token_lists(
-            texts[part], rows[part], tokenizer, max_length + 1, None if pairs is None else pairs[part]
-        )
-        longer += [len(ids) > max_length for ids in lists["input_ids"]]
-    return np.array(longer, dtype=bool)
+def by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """Positions of texts in batches of like length, each padded to so many tokens at the most.
+
+    Args:
+        lengths: Token counts (N,), at least one.
+        most: Rows × longest of a batch; a longer text is a batch by itself.
+
+    Returns:
+        Positions, from the shortest to the longest.
+    """
+    order, batches, start = np.argsort(lengths, kind="stable"), [], 0
+    for end, longest in enumerate(np.asarray(lengths)[order].tolist()):
+        if end > start and (end + 1 - start) * longest > most:
+            batches.append(order[start:end])
+            start = end
+    return [*batches, order[start:]]
 
 
 def warn_of_cut(cut: int, size: int, what: str, max_length: int) -> None:
     """Say that some texts are longer than is read."""
     message = f"{cut} of {size} {what} are longer than --max-length, {max_length} tokens, and were cut."
     warnings.warn(message, ClearWarning, stacklevel=3)
-
-
-def _encoded(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> dict[str, Any]:
-    return token_lists(examples.texts, examples.rows, tokenizer, max_length, examples.pairs)
 
 
 def check_room(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
@@ -127,7 +120,7 @@ def token_lists(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     pairs: Sequence[tuple[str, str]] | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Tokenise texts as lists, truncated and without padding.
 
     Args:
@@ -140,21 +133,28 @@ def token_lists(
 
     Returns:
         A list of N lists each: ``input_ids``, ``attention_mask``, and ``token_type_ids`` if the tokenizer
-        gives them.
+        gives them. And whether texts have more tokens than are read, (N,) bool.
 
     Raises:
         InputError: If the tokenizer makes no token of a text.
     """
     added = tokenizer.num_special_tokens_to_add
     given = [texts] if pairs is None or added(pair=True) <= added(pair=False) else zip(*pairs, strict=True)
-    encoded = tokenizer(
-        *([_whole_characters(text) for text in column] for column in given),
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=True,
-    )
-    return _columns(encoded, rows)
+    whole = [[_whole_characters(text) for text in column] for column in given]
+    options = {"truncation": True, "padding": False, "return_attention_mask": True}
+    encoded = tokenizer(*whole, max_length=max_length, **options)
+    columns = _columns(encoded, rows)
+    if encoded.encodings is not None:
+        return columns, np.array([bool(each.overflowing) for each in encoded.encodings], dtype=bool)
+    # of a slow tokenizer, one token more tells whether there is one
+    cut = np.array([len(ids) >= max_length for ids in columns["input_ids"]], dtype=bool)
+    full = np.flatnonzero(cut).tolist()
+    if full:
+        more = tokenizer(
+            *([column[i] for i in full] for column in whole), max_length=max_length + 1, **options
+        )
+        cut[full] = [len(ids) > max_length for ids in more["input_ids"]]
+    return columns, cut
 
 
 def window_lists(

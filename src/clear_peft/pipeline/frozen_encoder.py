@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from clear_peft.cpu import faster
 from clear_peft.data.checks import row_listing
-from clear_peft.data.tokens import are_longer, check_room, token_lists, window_lists, word_lists
+from clear_peft.data.tokens import by_tokens, check_room, token_lists, window_lists, word_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
@@ -38,7 +38,7 @@ def embed(
         model: Hub name or path of the pretrained model.
         max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
             Default 128.
-        batch_size: Texts per forward, of like length. Default 64.
+        batch_size: Texts of ``max_length`` tokens per forward; more of shorter ones. Default 64.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
@@ -112,7 +112,7 @@ class FrozenEncoder:
         Args:
             texts: N texts.
             rows: Where they stand in the input, for sentences.
-            batch_size: B, the texts or windows of a forward at the most.
+            batch_size: Texts or windows of ``max_length`` tokens in a forward; more of shorter ones.
             **options: For the model.
 
         Yields:
@@ -122,21 +122,26 @@ class FrozenEncoder:
         Raises:
             InputError: If a text has no token, or the model does not take text alone.
         """
-        if self._in_windows:
-            columns, text_of = window_lists(texts, rows, self._tokenizer, self._max_length)
-        else:
-            columns = token_lists(texts, rows, self._tokenizer, self._max_length)
-            text_of = np.arange(len(texts))
+        columns, text_of, _ = self._read(texts, rows)
         for chosen, outputs, real in self._passed(columns, batch_size, **options):
             yield text_of[chosen], outputs, real
+
+    def _read(
+        self, texts: Sequence[str], rows: Sequence[int] | np.ndarray
+    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+        """Columns of M texts or windows, the text of each, (M,), and which texts are cut, (N,) bool."""
+        if self._in_windows:
+            every = window_lists(texts, rows, self._tokenizer, self._max_length)
+            return *every, np.zeros(len(texts), bool)
+        columns, cut = token_lists(texts, rows, self._tokenizer, self._max_length)
+        return columns, np.arange(len(texts)), cut
 
     def _passed(
         self, columns: dict[str, Any], batch_size: int, **options: Any
     ) -> Iterator[tuple[np.ndarray, Any, Tensor]]:
         """Positions of tokenised windows (B,), the model's output, and where tokens are real, (B, T, 1)."""
-        order = np.argsort([len(ids) for ids in columns["input_ids"]], kind="stable")
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        lengths = np.array([len(ids) for ids in columns["input_ids"]])
+        for chosen in by_tokens(lengths, batch_size * self._max_length):
             batch = {
                 name: self._padded(name, [lists[i] for i in chosen.tolist()])
                 for name, lists in columns.items()
@@ -153,7 +158,7 @@ class FrozenEncoder:
     @torch.no_grad()
     def layer_means(
         self, texts: Sequence[str], rows: Sequence[int] | np.ndarray, batch_size: int
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Means over the real tokens of the hidden states of a middle layer and the last two.
 
         Of a text in windows, over the tokens of all; those in an overlap count twice. In bf16 where that is
@@ -162,24 +167,27 @@ class FrozenEncoder:
         Args:
             texts: N texts, at least one.
             rows: Where they stand in the input, for sentences.
-            batch_size: Texts or windows of a forward at the most.
+            batch_size: Texts or windows of ``max_length`` tokens in a forward; more of shorter ones.
 
         Returns:
-            (N, V, D) float32; V is 3, or 2 of a model of one or two layers.
+            (N, V, D) float32; V is 3, or 2 of a model of one or two layers. And whether texts have tokens
+            that are not read, (N,) bool.
 
         Raises:
             InputError: If a text has no token, or the model has no hidden states of its tokens.
         """
         sums, counts = np.empty((0, 0, 0), np.float32), np.zeros(len(texts), np.float32)
+        columns, text_of, cut = self._read(texts, rows)
         with self._in_bf16(), faster(self._device):
-            for place, outputs, real in self.forwards(texts, rows, batch_size, output_hidden_states=True):
+            for chosen, outputs, real in self._passed(columns, batch_size, output_hidden_states=True):
+                place = text_of[chosen]
                 layers = [(h.float() * real).sum(dim=1) for h in self._layers(outputs, real)]
                 part = torch.stack(layers, dim=1).float().cpu().numpy()
                 if not sums.size:
                     sums = np.zeros((len(texts), *part.shape[1:]), np.float32)
                 np.add.at(sums, place, part)
                 np.add.at(counts, place, real.sum(dim=(1, 2)).float().cpu().numpy())
-        return sums / counts[:, None, None]
+        return sums / counts[:, None, None], cut
 
     @torch.no_grad()
     def word_means(
@@ -193,7 +201,7 @@ class FrozenEncoder:
         Args:
             sentences: N lists of words, W words in all, at least one each.
             rows: Where they stand in the input, for sentences.
-            batch_size: Windows of a forward at the most.
+            batch_size: Windows of ``max_length`` tokens in a forward; more of shorter ones.
 
         Returns:
             (W, V, D) float32; V is 3, or 2 of a model of one or two layers.
@@ -228,12 +236,6 @@ class FrozenEncoder:
 
     def _in_bf16(self) -> Any:
         return torch.autocast(self._device, torch.bfloat16) if bf16_pays(self._device) else nullcontext()
-
-    def are_longer(self, texts: Sequence[str], rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Whether texts have tokens that are not read, (N,) bool."""
-        if self._in_windows:
-            return np.zeros(len(texts), bool)
-        return are_longer(texts, rows, self._tokenizer, self._max_length)
 
     def _layers(self, outputs: Any, real: Tensor) -> list[Tensor]:
         states = getattr(outputs, "hidden_states", None) or ()

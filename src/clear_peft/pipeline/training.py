@@ -91,7 +91,7 @@ def train_on(
     model = tuned(config, base, len(tables.train))
     check_length(model, config.max_length)
     tokens = tokens_of(config, tables, tokenizer)
-    cut = cut_texts(config, tables, tokens, tokenizer)
+    cut = cut_texts(config, tokens)
     method = get_method(config.method)
     if method.folds:
         confident_learning.check_installed()
@@ -168,16 +168,12 @@ def _parts(tables: Tables) -> dict[str, Examples]:
     return {name: examples for name, examples in parts.items() if examples is not None}
 
 
-def cut_texts(config: RunConfig, tables: Tables, tokens: dict[str, Any], tokenizer: Any) -> dict[str, int]:
+def cut_texts(config: RunConfig, tokens: dict[str, Any]) -> dict[str, int]:
     """How many texts of each table are longer than the model reads; a note says so."""
-    length, whose = config.max_length, {"train": "training texts"}
-    if tables.names.words:  # which are read in windows
-        return dict.fromkeys(_parts(tables), 0)
+    whose = {"train": "training texts"}
     return {
-        name: say_how_many_are_cut(
-            examples, tokens[name], tokenizer, length, whose.get(name, f"{name} texts")
-        )
-        for name, examples in _parts(tables).items()
+        name: say_how_many_are_cut(table, config.max_length, whose.get(name, f"{name} texts"))
+        for name, table in tokens.items()
     }
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from clear_peft.data.checks import row_listing
 from clear_peft.data.token_rows import ranges
 from clear_peft.errors import InputError
+from clear_peft.lazy import quick_imports
 from clear_peft.pipeline.feature_cache import FeatureCache, as_stored, key_of
 
 # sentences between two writes of the cache
@@ -68,7 +69,8 @@ def encode_words(
         known, _, features = store.read(keys)
     todo = np.flatnonzero(~np.logical_and.reduceat(known, starts))
     if len(todo):
-        from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
+        with quick_imports():
+            from clear_peft.pipeline.frozen_encoder import FrozenEncoder  # torch takes seconds
 
         encoder = FrozenEncoder(
             model, max_length=max_length, device=device, trust_remote_code=trust_remote_code
