@@ -43,6 +43,8 @@ def test_answers_that_were_not_judged_are_told_at_the_end(run, tmp_path):
     assert command[:6] == [
         "clear-peft", "train", "--data", str(tmp_path / "my table.csv"), "--label-column", "team"
     ]  # fmt: skip
+    # what train cannot do without
+    assert command[-4:] == ["--model", "MODEL", "--output", "FOLDER"]
     # who may list the processes sees this one, so it is not the link that is printed
     (link,) = links
     assert link not in done.stderr

@@ -138,5 +138,6 @@ def _lines(table: list[str], summary: dict[str, Any]) -> list[str]:
     lines.append(f"Estimated share of wrong labels: {summary['noise_rate']:.1%} ({source})")
     if given["keep"] + given["relabel"]:
         command = shlex.join(["clear-peft", "train", *table, "--verified", summary["corrections"]])
+        command += " --model MODEL --output FOLDER"
         lines.append(f"Train with your answers: {command}")
     return lines
