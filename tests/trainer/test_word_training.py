@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -25,6 +26,7 @@ from clear_peft.trainer import CleaRConfig, Phase, estimators
 from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.trainer.words import WordRows
 from clear_peft.tuners import build, load_adapter
+from processes import run_two
 from tiny_models import tiny
 
 LABELS = 3
@@ -459,3 +461,54 @@ def test_a_tokenizer_pads_labels_too(tmp_path):
         "there is no tokenizer"
     )
     assert isinstance(found.task.collator(Padded()), DataCollatorForTokenClassification)
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import numpy as np
+from clear_peft.pipeline.distributed import shutdown
+from test_word_training import left_by, on_any_number
+made = on_any_number({out!r}, batch=2)
+np.savez({out!r} + f"/{{made.args.process_index}}.npz", **left_by(made))
+shutdown()
+"""
+
+
+def on_any_number(out, batch):
+    """A training whose rows come in their order; the last batch is filled up."""
+    found = made(
+        out,
+        start=without_dropout(),
+        train_dataset=tags(29, wrong=0.3),
+        eval_dataset=tags(11, seed=5, wrong=0.3),
+        per_device_train_batch_size=batch,
+        train_sampling_strategy="sequential",
+        max_grad_norm=0.0,
+        optim="sgd",
+        num_train_epochs=2,
+        **EVALUATED,
+    )
+    found.train()
+    return found
+
+
+def left_by(found):
+    estimate = found.estimate
+    arrays = {"p": estimate.train.clean_probability, "held_out": estimate.validation_weights}
+    last = [entry for entry in found.state.log_history if "eval_span_f1" in entry][-1]
+    arrays |= {"figures": np.array([last["eval_span_f1"], last["eval_weighted_accuracy"]])}
+    return {**arrays, "weights": torch.cat([w.flatten() for w in weights(found).values()]).numpy()}
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    here = Path(__file__).parent
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
+    run_two(script)
+    one = left_by(on_any_number(tmp_path / "one", batch=4))
+    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    for part, values in one.items():
+        np.testing.assert_array_equal(first[part], second[part], err_msg=part)
+        np.testing.assert_allclose(first[part], values, atol=1e-3, err_msg=part)

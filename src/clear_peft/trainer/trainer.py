@@ -44,19 +44,21 @@ class CleaRTrainer(Trainer):
 
     Args:
         model: A PEFT model for classification; any classifier without ``clean_routing``. With the
-            ``problem_type`` ``multi_label_classification`` a row has several labels or none.
+            ``problem_type`` ``multi_label_classification`` a row has several labels or none; with a model for
+            token classification each word has one.
         args: ``CleaRConfig``.
         data_collator: As for ``transformers.Trainer``.
         processing_class: As for ``transformers.Trainer``.
         train_dataset: Map-style and tokenised, with a column ``labels`` or ``label`` of class ids; of
-            several labels a row, of lists of 0 and 1, a number for each label.
+            several labels a row, of lists of 0 and 1, a number for each label; of words, of lists as
+            ``tokenize_words`` makes them.
         eval_dataset: As for ``transformers.Trainer``. Default, where ``args.eval_strategy`` asks for one: a
             share of the training rows.
         mixture: What turns losses into clean probabilities where ``args.label_estimator`` is ``losses``.
             Default: the one that ``args.loss_mixture`` names.
         **kwargs: As for ``transformers.Trainer``; ``compute_metrics`` is the task's by default if epochs are
             compared by one of its figures: accuracy and macro-F1; of several labels a row micro-F1, macro-F1
-            and mean average precision.
+            and mean average precision; of words accuracy and F1 of spans.
 
     Raises:
         InputError: If the model cannot be gated, ``args`` do not fit, or rows have no ids or proper labels.
@@ -142,14 +144,16 @@ class CleaRTrainer(Trainer):
     def label_quality(self) -> Any:
         """Which labels look right: of the training rows, and of validation rows of the same table.
 
-        A ``LabelQuality``; of several labels a row, a ``MultilabelQuality``.
+        A ``LabelQuality``, of labels of words with an entry for each word; of several labels a row, a
+        ``MultilabelQuality``.
         """
         return self.estimate.of_table(self.eval_dataset)
 
     def label_issues(self) -> pd.DataFrame:
         """What ``label_quality`` says, most suspicious first.
 
-        See ``LabelQuality.issues``, and ``MultilabelQuality.issues`` for several labels a row.
+        See ``LabelQuality.issues``, which has a ``word`` too where words have labels, and
+        ``MultilabelQuality.issues`` for several labels a row.
         """
         return self.task.issues(self.label_quality)
 
@@ -263,7 +267,7 @@ class CleaRTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-        """The loss of each example of a batch, (B,) float32.
+        """The loss of each example of a batch, (B,) float32; of words, of each word of the batch.
 
         Args:
             logits: (B, C).
