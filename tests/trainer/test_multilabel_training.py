@@ -139,6 +139,15 @@ def test_the_warm_up_minimises_what_transformers_does(tmp_path):
     assert torch.allclose(loss.mean(), BCEWithLogitsLoss()(logits, labels))
 
 
+def test_the_loss_of_a_step_is_the_mean_over_its_rows(tmp_path):
+    settings = {"gradient_accumulation_steps": 2, "learning_rate": 0.0, "logging_steps": 1}
+    found = made(tmp_path, clean_routing=False, num_train_epochs=1, lr_scheduler_type="constant", **settings)
+    before = found.evaluate(rows())["eval_loss"]
+    found.train()
+    losses = [entry["loss"] for entry in found.state.log_history if "loss" in entry]
+    assert np.mean(losses) == pytest.approx(before, rel=0.02), "but for dropout"
+
+
 def test_plain_training_judges_labels_when_it_is_asked(tmp_path):
     found = made(tmp_path, clean_routing=False, num_train_epochs=1)
     found.train()

@@ -177,6 +177,10 @@ class MultiLabel:
             validation_weights=np.empty(0, np.float32) if unseen is None else unseen.clean_probability,
         )
 
+    def units_in(self, labels: Any) -> Any:
+        """How many losses so many labels have: one for the C labels of each row."""
+        return labels // self.num_labels
+
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of each row under its given labels: logits (B, C), labels (B, C) → (B,) float32."""
         return binary_cross_entropy(logits, labels)

@@ -103,6 +103,10 @@ class SingleLabel:
             features_of, rows, validation, self.num_labels, args, epoch=epoch, decides=decides
         )
 
+    def units_in(self, labels: Any) -> Any:
+        """How many losses so many labels have: one each."""
+        return labels
+
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of each row under its given label: logits (B, C), labels (B,) int64 → (B,) float32."""
         return cross_entropy(logits, labels)

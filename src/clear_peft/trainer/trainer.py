@@ -231,7 +231,8 @@ class CleaRTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, Any]:
         """Transformers' own; rows that only fill up a batch have no label in it, and do not count."""
         own = (own_rows(batch, self) for batch in epoch_iterator)
-        return super().get_batch_samples(own, num_batches, device)
+        samples, count = super().get_batch_samples(own, num_batches, device)
+        return samples, count if count is None else self.task.units_in(count)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
