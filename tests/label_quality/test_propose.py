@@ -146,19 +146,49 @@ def test_a_part_of_what_is_shown_is_a_mixture():
     assert (random.reshape(10, 3).sum(axis=1) == 1).all()
 
 
-def test_every_kind_of_row_is_represented():
+def kinds_of_rows():
+    """Five kinds of rows that lie apart, and their sizes."""
     rng = np.random.default_rng(0)
     kinds = np.repeat(np.arange(5), [200, 100, 50, 30, 20])
     features = (10 * np.eye(5)[kinds] + rng.normal(size=(400, 5))).astype(np.float32)
-    quality = quality_of(kinds % 2, np.full((400, 2), 0.5), np.full(400, 0.9))
-    found = rows_to_verify(features, quality, 8, random_share=0)
+    return kinds, features, quality_of(kinds % 2, np.full((400, 2), 0.5), np.full(400, 0.9))
+
+
+def test_rows_represent_as_many_as_are_like_them():
+    kinds, features, quality = kinds_of_rows()
+    found = rows_to_verify(features, quality, 40, random_share=0)
     assert set(kinds[found.rows]) == {0, 1, 2, 3, 4}
-    stands_for = [int(why.split()[1]) for why in found.reason]
-    assert sum(stands_for) == 400
-    assert stands_for == sorted(stands_for, reverse=True)
-    # a kind that has been looked at needs nobody else
-    rest = rows_to_verify(features, quality, 8, verified=kinds == 0, random_share=0)
-    assert set(kinds[rest.rows]) == {1, 2, 3, 4}
+    stands_for = np.array([int(why.split()[1]) for why in found.reason])
+    assert stands_for.sum() == 400
+    assert (np.diff(stands_for) <= 0).all()
+    np.testing.assert_array_equal(np.bincount(kinds[found.rows], stands_for), [200, 100, 50, 30, 20])
+
+
+def test_of_a_cluster_every_row_may_be_proposed():
+    kinds, features, quality = kinds_of_rows()
+    counts = np.zeros(400)
+    for seed in range(300):
+        found = rows_to_verify(features, quality, 20, random_share=0, seed=seed)
+        counts[found.rows] += 1
+    of_kind = np.bincount(kinds, counts) / counts.sum()
+    np.testing.assert_allclose(of_kind, np.bincount(kinds) / 400, atol=0.06)
+    # no row of the largest kind is nobody's, and none is everybody's
+    assert counts[kinds == 0].min() >= 1
+    assert counts[kinds == 0].max() < 60
+
+
+def test_once_there_are_answers_rows_in_doubt_are_drawn_more_often():
+    rng = np.random.default_rng(0)
+    p = np.where(np.arange(400) < 40, 0.5, 1.0)
+    quality = quality_of(rng.integers(0, 2, 400), np.full((400, 2), 0.5), p)
+    features, seen = rng.normal(size=(400, 5)), np.arange(400) == 399
+    doubtful, drawn = 0, 0
+    for seed in range(300):
+        found = rows_to_verify(features, quality, 2, verified=seen, random_share=0, seed=seed)
+        assert found.reason == ["its label is in doubt"] * 2
+        doubtful, drawn = doubtful + (found.rows < 40).sum(), drawn + 2
+    # 40 rows with the weight 1.05, and 359 with 0.05
+    assert doubtful / drawn == pytest.approx(42 / (42 + 17.95), abs=0.06)
 
 
 def test_of_like_texts_those_with_another_label_are_represented_too():

@@ -1,14 +1,17 @@
-"""Which rows a person should look at next: a random sample, and rows that stand for many like them.
+"""Which rows a person should look at next: a random sample, and rows that teach most.
 
 The random sample tells the noise rate without any assumption (``noise_rate_from_sample``). So that it stays
 one whatever else is looked at, the rows stand in a random order that the seed alone decides, and the sample
 is its beginning: a row of it that has been looked at for another reason counts along.
 
-The others represent. Mistakes that have a reason are alike: like texts with the same label. So rows are put
-into clusters by text and given label (k-means: Lloyd 1982, started as by Arthur and Vassilvitskii 2007), and
-the row in the middle of each is proposed; rows nearest to one that has been looked at are left out. Rows
-whose answer is in doubt are no better: mistakes that look right are in no doubt (with few answers, typical
-rows teach more: Hacohen et al. 2022).
+As long as nobody has looked at any row, the others represent. Mistakes that have a reason are alike: like
+texts with the same label. So rows are put into clusters by text and given label (k-means: Lloyd 1982), and a
+random row of each is proposed. The row in the middle of a cluster would be more typical than the cluster is,
+and its label right more often.
+
+Once there are answers, a row is drawn the more often the more its label is in doubt: with a probability in
+proportion to the entropy of its clean probability, and a little more, so that mistakes which look right are
+drawn, too.
 """
 
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import entr
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.groups import as_groups
@@ -24,11 +28,13 @@ from clear_peft.label_quality.ridge import Array, Features
 
 Places = npt.NDArray[np.int64]
 
-# rows that are put into clusters, at the most, and verified ones that they are compared with
-_MOST_ROWS, _MOST_VERIFIED = 10_000, 1000
-_STEPS = 5
+# rows that are put into clusters, at the most
+_MOST_ROWS = 10_000
+_STEPS = 8
 # dimensions of given labels
 _MOST_CODES = 256
+# of a row whose label is in no doubt, beside 1 of a row whose label is as likely wrong as right
+_LEAST_DOUBT = 0.05
 _TINY = 1e-12
 _SEED = 0
 
@@ -39,7 +45,7 @@ class Proposed:
 
     Attributes:
         rows: Positions among the N rows, in the order to show, (K,) int64.
-        reason: Why each: "random sample" or "represents 40 rows like it".
+        reason: Why each: "random sample", "represents 40 rows like it" or "its label is in doubt".
         random: Which of them continue the random sample, (K,) bool.
         sampled: The random sample of the rows verified so far, (N,) float64, as ``noise_rate_from_sample``
             takes it: 0 for a row that is not in it, else one over the probability with which it was drawn.
@@ -98,11 +104,16 @@ def rows_to_verify(
     # rounded up, but for the share's own rounding
     drawn = left[: int(np.ceil(min(count, len(left)) * random_share - 1e-9))]
     known = np.isin(group, group[np.r_[np.flatnonzero(seen), drawn]])
-    others = left[~known[left]]
-    found, alike = _representatives(features, quality, others, np.flatnonzero(known), count - len(drawn), rng)
-    if len(found) < count - len(drawn):  # copies of verified rows are all that is left
+    others, wanted = left[~known[left]], count - len(drawn)
+    if seen.any():
+        found = _in_doubt(quality, others, wanted, rng)
+        others_reasons = ["its label is in doubt"] * len(found)
+    else:
+        found, alike = _representatives(features, quality, others, wanted, rng)
+        others_reasons = [_stands_for(rows) for rows in alike]
+    if len(found) < wanted:  # copies of verified rows are all that is left
         drawn = left[~np.isin(left, found)][: count - len(found)]
-    reasons = [*["random sample"] * len(drawn), *map(_stands_for, alike)]
+    reasons = [*["random sample"] * len(drawn), *others_reasons]
     rows, random = np.r_[drawn, found], np.arange(len(drawn) + len(found)) < len(drawn)
     shown = _spread(len(drawn), len(found))
     return Proposed(rows[shown], [reasons[i] for i in shown], random[shown], order.sampled(seen))
@@ -154,47 +165,52 @@ def _seen(verified: npt.ArrayLike | None, quality: LabelQuality) -> npt.NDArray[
     return values if values.dtype == bool else values >= 0
 
 
+def _in_doubt(quality: LabelQuality, others: Places, count: int, rng: np.random.Generator) -> Places:
+    """Rows drawn without replacement, by how much their label is in doubt (Efraimidis and Spirakis 2006).
+
+    Args:
+        quality: Of N labels.
+        others: Rows to draw from.
+        count: How many to draw.
+        rng: Where the draw comes from.
+    """
+    p = quality.clean_probability[others].astype(np.float64)
+    doubt = _LEAST_DOUBT + (entr(p) + entr(1 - p)) / np.log(2)
+    keys = np.log(rng.random(len(others))) / doubt
+    return others[np.argsort(-keys, kind="stable")[:count]]
+
+
 def _representatives(
-    features: Features,
-    quality: LabelQuality,
-    others: Places,
-    known: Places,
-    count: int,
-    rng: np.random.Generator,
+    features: Features, quality: LabelQuality, others: Places, count: int, rng: np.random.Generator
 ) -> tuple[Places, list[int]]:
-    """The middle rows of so many clusters, largest first, and how many rows each stands for.
+    """A random row of each of so many clusters, of the largest first, and how many rows each stands for.
 
     Args:
         features: (N, D) or (N, V, D).
         quality: Of N labels.
         others: Rows to choose from, in random order.
-        known: Rows that have been looked at, and their copies.
         count: How many to choose.
-        rng: For the start.
+        rng: For the start, and the row of a cluster.
     """
-    rows = np.sort(others[:_MOST_ROWS])
+    rows = others[:_MOST_ROWS]
     count = min(count, len(rows))
     if not count:
         return rows[:0], []
-    near = rng.permutation(known)[:_MOST_VERIFIED]
-    points = _points(features, quality, np.r_[rows, near])
-    points, fixed = points[: len(rows)], points[len(rows) :]
-    far = _distances(points, fixed).min(axis=1, initial=np.inf)
-    middles = points[_spread_out(points, far, count, rng)]
+    points = _points(features, quality, rows)
+    middles = points[:count].copy()  # random ones, as the rows are
     for _ in range(_STEPS):
-        cluster = _cluster(_distances(points, middles), far)
-        for each in np.unique(cluster[cluster >= 0]):
+        cluster = _distances(points, middles).argmin(axis=1)
+        for each in np.unique(cluster):
             middles[each] = points[cluster == each].mean(axis=0)
-    distances = _distances(points, middles)
-    cluster = _cluster(distances, far)
-    counts = np.bincount(cluster[cluster >= 0], minlength=count)
+    cluster = _distances(points, middles).argmin(axis=1)
+    counts = np.bincount(cluster, minlength=count)
     largest = np.argsort(-counts, kind="stable")
-    chosen = np.empty(count, np.int64)
-    for place, each in enumerate(largest):
-        chosen[place] = distances[:, each].argmin()
-        distances[chosen[place]] = np.inf
+    chosen = [int(rng.choice(np.flatnonzero(cluster == each))) for each in largest[counts[largest] > 0]]
+    # of points that are alike, clusters are empty
+    spare = np.setdiff1d(np.arange(len(rows)), chosen)[: count - len(chosen)]
     share = len(others) / len(rows)
-    return rows[chosen], [max(1, round(n * share)) for n in counts[largest]]
+    alike = [max(1, round(n * share)) for n in counts[largest]]
+    return rows[np.r_[chosen, spare].astype(np.int64)], alike
 
 
 def _points(features: Features, quality: LabelQuality, rows: Places) -> npt.NDArray[np.float32]:
@@ -216,29 +232,10 @@ def _scaled(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return centred / np.sqrt(max(float((centred**2).sum(axis=1).mean()), _TINY)).astype(np.float32)
 
 
-def _spread_out(
-    points: npt.NDArray[np.float32], far: npt.NDArray[np.float32], count: int, rng: np.random.Generator
-) -> list[int]:
-    """Points that are far from what has been looked at and from each other (k-means++)."""
-    chosen: list[int] = []
-    mass = np.where(np.isfinite(far), far, 1.0).astype(np.float64)
-    for _ in range(count):
-        mass[chosen] = 0
-        total = np.cumsum(mass + _TINY * ~np.isin(np.arange(len(mass)), chosen))
-        chosen.append(int(np.searchsorted(total, rng.random() * total[-1], side="right")))
-        mass = np.minimum(mass, _distances(points, points[chosen[-1:]])[:, 0])
-    return chosen
-
-
 def _distances(points: npt.NDArray[np.float32], centers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Squared distances, (B, K)."""
     squares = (points**2).sum(axis=1)[:, None] + (centers**2).sum(axis=1)
     return np.maximum(squares - 2 * (points @ centers.T), 0)
-
-
-def _cluster(distances: npt.NDArray[np.float32], far: npt.NDArray[np.float32]) -> Places:
-    """The nearest middle of each row, (B,); -1 where something that has been looked at is nearer."""
-    return np.where(distances.min(axis=1) < far, distances.argmin(axis=1), -1)
 
 
 def _stands_for(rows: int) -> str:
