@@ -1,17 +1,17 @@
-"""Two processes on this machine."""
+"""Several processes on this machine."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 
-def run_two(script: Path, *arguments: str, status: int = 0) -> str:
-    """Run a script in two gloo processes; returns what they printed, or said if they were to fail."""
+def run_ranks(script: Path, *arguments: str, ranks: int = 2, status: int = 0) -> str:
+    """Run a script in so many gloo processes; returns what they printed, or said if they were to fail."""
     command = [
         sys.executable,
         "-m",
         "torch.distributed.run",
-        "--nproc-per-node=2",
+        f"--nproc-per-node={ranks}",
         "--standalone",
         str(script),
         *arguments,

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from clear_peft.hardware import bf16_pays
 from clear_peft.trainer import CleaRConfig
 from clear_peft.tuners import available_methods
-from processes import run_two
+from processes import run_ranks
 from tiny_text import keyword_table
 
 NEEDS_BEFT = pytest.mark.skipif("bitfit" not in available_methods(), reason="BitFit needs peft 0.20")
@@ -195,7 +195,7 @@ def test_a_data_set_of_the_hub(cli, place, tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["clear", "plain"])
 def test_of_two_processes_one_writes_and_speaks(place, tmp_path, method):
     options = place.options(tmp_path / "run", test=place.test, format="json", method=method)
-    said = run_two(Path(sys.executable).with_name("clear-peft"), "train", *options)
+    said = run_ranks(Path(sys.executable).with_name("clear-peft"), "train", *options)
     metrics = json.loads(said)
     assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["rows"] == {"train": 86, "validation": 10, "test": 30}
@@ -206,7 +206,7 @@ def test_of_two_processes_one_writes_and_speaks(place, tmp_path, method):
 @pytest.mark.slow
 def test_confident_learning_runs_in_one_process(place, tmp_path):
     options = place.options(tmp_path / "run", method="cleanlab")
-    said = run_two(
+    said = run_ranks(
         Path(sys.executable).with_name("clear-peft"), "train", *options, status=1
     )  # torchrun's own
     assert said.count("The method cleanlab runs in one process, and here are 2") == 1

@@ -15,7 +15,7 @@ from clear_peft.pipeline import train
 from clear_peft.pipeline.progress import Silent
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.layout import last_checkpoint
-from processes import run_two
+from processes import run_ranks
 from tiny_text import keyword_table, tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
@@ -320,10 +320,10 @@ def test_two_processes_carry_on_as_if_nothing_had_been(place, tmp_path, recipe):
     text = textwrap.dedent(TWO.format(path=[str(here), str(here.parent)]))
     script.write_text(f"from pathlib import Path\n{text}")
     whole, broken, settings = tmp_path / "whole", tmp_path / "broken", json.dumps(RECIPES[recipe])
-    run_two(script, str(place), str(whole), "anew", "0", settings)
-    run_two(script, str(place), str(broken), "anew", "2", settings, status=1)
+    run_ranks(script, str(place), str(whole), "anew", "0", settings)
+    run_ranks(script, str(place), str(broken), "anew", "2", settings, status=1)
     assert last_checkpoint(broken) is not None
     assert not (broken / "metrics.json").exists()
-    run_two(script, str(place), str(broken), "resume", "0", settings)
+    run_ranks(script, str(place), str(broken), "resume", "0", settings)
     assert _weights(broken) == _weights(whole) != {}
     assert (broken / "label_issues.csv").read_bytes() == (whole / "label_issues.csv").read_bytes()

@@ -11,7 +11,7 @@ from cases import Case, is_head
 
 from clear_peft.errors import InputError
 from clear_peft.routing import Router, detach
-from processes import run_two
+from processes import run_ranks
 from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -250,4 +250,4 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     script = tmp_path / "ddp.py"
     here = Path(__file__).parent
     script.write_text(textwrap.dedent(DDP.format(path=[str(here), str(here.parent)])))
-    assert run_two(script).count("equal") == 2
+    assert run_ranks(script).count("equal") == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from processes import run_two
+from processes import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_processes_of_different_thread_counts_have_one_verdict_and_one_adapter(t
     here = Path(__file__).parent
     script = tmp_path / "two.py"
     script.write_text(SCRIPT.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
-    run_two(script)
+    run_ranks(script)
     first, second = (np.load(tmp_path / f"rank{rank}.npz") for rank in (0, 1))
     assert set(first) == set(second)
     assert {"p", "predicted", "weights", "noise_found"} <= set(first)

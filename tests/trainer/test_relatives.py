@@ -25,7 +25,7 @@ from clear_peft.trainer.tuning.metapeft import MetaTraining
 from clear_peft.tuners import build, glora
 from clear_peft.tuners.plans import MetaPlan, with_plan
 from clear_peft.tuners.rosa import sparse_layers, sparse_values
-from processes import run_two
+from processes import run_ranks
 from tiny_models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # peft on tiny models
@@ -491,7 +491,7 @@ def test_two_processes_end_alike(tmp_path):
     here = Path(__file__).parent
     script = tmp_path / "two.py"
     script.write_text(TWO.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
-    run_two(script)
+    run_ranks(script)
     for name in METHODS:
         first, second = (np.load(tmp_path / f"{name}{rank}.npz") for rank in (0, 1))
         one = outcome(in_any_number_of_processes(tmp_path, name, batch=4))

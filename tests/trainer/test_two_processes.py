@@ -1,4 +1,4 @@
-"""Two processes train and score as one does."""
+"""Two and four processes train and score as one does."""
 
 import textwrap
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import model_without_dropout, rows, trained, weights
 
-from processes import run_two
+from processes import run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +35,20 @@ import sys
 sys.path[:0] = {path!r}
 import numpy as np
 from clear_peft.pipeline.distributed import shutdown
-from test_two_processes import RUNS, left_by, plain, recommended
+from test_two_processes import RUNS, left_by, plain
 for name, settings in RUNS.items():
     made = plain({out!r}, batch=2, **settings)
     np.savez({out!r} + f"/{{name}}{{made.args.process_index}}.npz", **left_by(made))
-made = recommended({out!r}, batch=2)
+shutdown()
+"""
+
+RECOMMENDED = """
+import sys
+sys.path[:0] = {path!r}
+import numpy as np
+from clear_peft.pipeline.distributed import shutdown
+from test_two_processes import left_by, recommended
+made = recommended({out!r}, batch=4 // {ranks})
 np.savez({out!r} + f"/recommended{{made.args.process_index}}.npz", **left_by(made))
 shutdown()
 """
@@ -66,7 +75,7 @@ def plain(out, batch, **settings):
 
 
 def recommended(out, batch):
-    """The default recipe on 59 rows, an odd number: one of two processes repeats a row to have as many."""
+    """The default recipe on 59 rows, an odd number: one of several processes repeats a row."""
     return trained(
         out,
         start=model_without_dropout(),
@@ -99,12 +108,17 @@ def left_by(made):
     return {**arrays, "weights": trained_weights.numpy()}
 
 
-def test_what_two_processes_know_is_what_one_does(tmp_path):
+def written(folder, code, **values):
+    """A script for processes, in a folder that they write to."""
     here = Path(__file__).parent
-    script = tmp_path / "two.py"
+    script = folder / "script.py"
     path = [str(here), str(here.parent)]
-    script.write_text(textwrap.dedent(SCRIPT.format(path=path, out=str(tmp_path))))
-    run_two(script)
+    script.write_text(textwrap.dedent(code.format(path=path, out=str(folder), **values)))
+    return script
+
+
+def test_what_two_processes_know_is_what_one_does(tmp_path):
+    run_ranks(written(tmp_path, SCRIPT))
     tolerance = {"p": 1e-3, "losses": 1e-4}
     for name, settings in RUNS.items():
         one = left_by(plain(tmp_path, batch=4, **settings))
@@ -117,10 +131,16 @@ def test_what_two_processes_know_is_what_one_does(tmp_path):
                 )
         if name != "losses":
             assert one["memory/targets"].any(axis=1).all(), "every row has been seen"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_default_recipe_knows_the_same_in_any_number_of_processes(tmp_path, ranks):
+    run_ranks(written(tmp_path, RECOMMENDED, ranks=ranks), ranks=ranks)
     alone = left_by(recommended(tmp_path, batch=4))
-    first, second = (np.load(tmp_path / f"recommended{rank}.npz") for rank in (0, 1))
-    for part in alone:
-        np.testing.assert_array_equal(first[part], second[part], err_msg=part)
+    first, *others = (np.load(tmp_path / f"recommended{rank}.npz") for rank in range(ranks))
+    for other in others:
+        for part in alone:
+            np.testing.assert_array_equal(first[part], other[part], err_msg=part)
     assert first["noise_found"]
     assert alone["noise_found"]
     assert first["source"] == alone["source"] == "probe"

@@ -26,7 +26,7 @@ from clear_peft.trainer import CleaRConfig, Phase, estimators
 from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.trainer.words import WordRows
 from clear_peft.tuners import build, load_adapter
-from processes import run_two
+from processes import run_ranks
 from tiny_models import tiny
 
 LABELS = 3
@@ -506,7 +506,7 @@ def test_two_processes_train_as_one_does(tmp_path):
     here = Path(__file__).parent
     script = tmp_path / "two.py"
     script.write_text(SCRIPT.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
-    run_two(script)
+    run_ranks(script)
     one = left_by(on_any_number(tmp_path / "one", batch=4))
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     for part, values in one.items():
