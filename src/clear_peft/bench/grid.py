@@ -16,7 +16,8 @@ from clear_peft.baselines import METHODS
 from clear_peft.bench.packaged import PACKAGED
 from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec
-from clear_peft.run_folder.config import RunConfig, with_numbers
+from clear_peft.run_folder.config import RunConfig
+from clear_peft.run_folder.yaml_file import with_numbers
 
 TRUE_LABELS, GIVEN_LABELS = "none", "given"
 TRUE_NOISE_RATE = "true noise rate"

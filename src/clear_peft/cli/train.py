@@ -11,7 +11,8 @@ import typer
 from clear_peft.cli.options import FormatOption, OverwriteOption
 from clear_peft.cli.output import Format, Output, shown
 from clear_peft.errors import InputError
-from clear_peft.run_folder.config import Option, RunConfig, options, read_yaml
+from clear_peft.run_folder.config import RunConfig, options, read_yaml
+from clear_peft.run_folder.option import Option
 
 # where the context keeps what a file says
 _FROM_FILE = "clear_peft.from_file"

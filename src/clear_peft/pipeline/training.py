@@ -35,7 +35,8 @@ from clear_peft.pipeline.progress import Diary, Reporter, ReportTo, Silent, Test
 from clear_peft.pipeline.splits import Tables
 from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
-from clear_peft.run_folder.config import RunConfig, check_type
+from clear_peft.run_folder.config import RunConfig
+from clear_peft.run_folder.option import check_type
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
 from clear_peft.trainer.columns import (
     CLEAN_LABEL_COLUMN,

@@ -5,20 +5,16 @@ and NumPy are imported where they are needed.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from dataclasses import dataclass as plain_dataclass
 from functools import wraps
 from pathlib import Path
-from types import NoneType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, get_args
 
 from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -28,6 +24,8 @@ from pydantic.dataclasses import dataclass
 from clear_peft.baselines import METHODS, get_method
 from clear_peft.errors import InputError
 from clear_peft.hardware import DEVICES
+from clear_peft.run_folder.option import Option, kind_of, limits_of, shown
+from clear_peft.run_folder.yaml_file import read_mapping, with_numbers
 from clear_peft.tuners import available_methods
 from clear_peft.tuners.catalogue import ON_QUANTIZED
 
@@ -41,17 +39,7 @@ FIGURES_OF_SEVERAL_LABELS = (
     "mean_average_precision",
     "weighted_mean_average_precision",
 )
-_MOST_BRACKETS = 500  # the time that YAML takes grows with the square of their depth
-_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-_KINDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list of names",
-    dict: "options by name, as JSON can hold them",
-}
 _DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
 
 
@@ -443,43 +431,6 @@ class RunConfig:
         return cls.from_mapping(read_yaml(path), str(path))
 
 
-@plain_dataclass(frozen=True)
-class Option:
-    """A field of :class:`RunConfig`, as a command line or a table shows it.
-
-    Attributes:
-        name: As in ``config.yaml``.
-        kind: ``str``, ``int``, ``float``, ``bool``, ``list`` (of names) or ``dict`` (options by name).
-        required: Whether it has to be given.
-        default: None where it has none, or the meaning says what it is.
-        limits: Of a number, in words; may be empty.
-        choices: Values that it may have; none: any of its kind.
-        panel: Where ``--help`` shows it.
-        meaning: What it is.
-        repeated: Whether a list may be given in place of one value, as by giving it several times.
-    """
-
-    name: str
-    kind: type
-    required: bool
-    default: Any
-    limits: str
-    choices: tuple[str, ...]
-    panel: str
-    meaning: str
-    repeated: bool = False
-
-    @property
-    def flag(self) -> str:
-        """Its name on a command line."""
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def wanted(self) -> str:
-        """What to give, for a sentence."""
-        return f"{_KINDS[self.kind]} {self.limits}".rstrip()
-
-
 def options() -> list[Option]:
     """The options of a run, in the order of their declaration."""
     made = []
@@ -488,10 +439,10 @@ def options() -> list[Option]:
         made.append(
             Option(
                 name=name,
-                kind=_kind(field.annotation),
+                kind=kind_of(field.annotation),
                 required=field.is_required(),
                 default=field.default if plain else None,
-                limits=_in_words(field.metadata),
+                limits=limits_of(field.metadata),
                 choices=tuple(field.json_schema_extra.get("enum", ())),
                 panel=field.json_schema_extra["panel"],
                 meaning=field.description,
@@ -499,35 +450,6 @@ def options() -> list[Option]:
             )
         )
     return made
-
-
-def _kind(annotation: Any) -> type:
-    """``list`` of ``list[str] | None``, and so on."""
-    inner = [kind for kind in get_args(annotation) if kind is not NoneType]
-    if NoneType in get_args(annotation):
-        return _kind(inner[0])
-    if list[str] in inner:  # or one name
-        return str
-    return get_origin(annotation) or annotation
-
-
-def _in_words(constraints: list[Any]) -> str:
-    limits = {
-        name: getattr(limit, name)
-        for limit in constraints
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(limit, name)
-    }
-    match limits:
-        case {"ge": low, "le": high}:
-            return f"from {low} to {high}"
-        case {"gt": low, "lt": high}:
-            return f"above {low} and below {high}"
-        case {"ge": low}:
-            return f"of at least {low}"
-        case {"gt": low}:
-            return f"above {low}"
-    return ""
 
 
 def _refusal(error: ValidationError, values: Mapping[str, Any]) -> OptionError:
@@ -544,31 +466,7 @@ def _refusal(error: ValidationError, values: Mapping[str, Any]) -> OptionError:
     raised = first.get("ctx", {}).get("error")
     if isinstance(raised, InputError):
         return OptionError(name, str(raised))
-    return OptionError(name, f"{name} is {_shown(values[name])}: give {known[name].wanted}.")
-
-
-def check_type(name: str, value: object, kind: Any) -> None:
-    """Refuse a value of another type.
-
-    Args:
-        name: Of the option, for the sentence.
-        value: Its value.
-        kind: ``str``, ``int``, ``float`` or ``bool``, or one of them or None.
-
-    Raises:
-        InputError: If it is of another type.
-    """
-    try:
-        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
-    except ValidationError as error:
-        raise InputError(f"{name} is {_shown(value)}: give {_KINDS[_kind(kind)]}.") from error
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python writes out no whole number of more than 4,300 digits
-        return "too long a number"
+    return OptionError(name, f"{name} is {shown(values[name])}: give {known[name].wanted}.")
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -577,24 +475,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: If there is no such file, or it holds anything but options by their names.
     """
-    import yaml
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        if sum(map(text.count, "[{")) > _MOST_BRACKETS:
-            raise ValueError("it nests too deeply")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not YAML (it is not UTF-8): give a YAML file.") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-99-99
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not YAML ({reason}): mend it there.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no options: write lines such as `epochs: 10`.")
+    values = read_mapping(path)
     kinds = {option.name: option.kind for option in options()}
     unknown = sorted(str(key) for key in values if key not in kinds)
     if unknown:
@@ -609,12 +490,3 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         except RecursionError as error:
             raise InputError(f"{path}: {name} holds itself: write out what it is to hold.") from error
     return values
-
-
-def with_numbers(value: Any) -> Any:
-    """YAML 1.1 takes 1e-3 and 1.0e3 for text: make it a number, at any depth."""
-    if isinstance(value, dict):
-        return {key: with_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value

@@ -3,7 +3,8 @@
 import json
 import sys
 
-from clear_peft.run_folder.config import Option, options
+from clear_peft.run_folder.config import options
+from clear_peft.run_folder.option import Option
 
 _BEGINNING = """\
 # Options of `clear-peft train`
