@@ -136,6 +136,7 @@ class Bench:
             OURS: self._figures(after.probe, quality, others),
             IGNORING: self._figures(*self._ignoring, others),
             "true": true,
+            "wrong_answered": float(self._wrong[~others].mean()),
             "rate": quality.noise_rate,
             "covered": low <= true <= high,
             "width": high - low,
@@ -254,17 +255,18 @@ def print_compared(cells: list[dict[str, Any]]) -> None:
 
 
 def print_rates(cells: list[dict[str, Any]]) -> None:
-    """The noise rate: how far estimates are off, and how often and how wide intervals cover."""
+    """How far noise rates are off, how often and how wide intervals cover, and what was found."""
     print("\nnoise rate: by all that is known, and by the random sample alone\n")
     print(
-        "| rows | answers wrong | k | cells | off by | covered | width | sample | off by | covered | width |"
+        "| rows | answers wrong | k | cells | off by | covered | width | sample | off by | covered | width "
+        "| wrong labels among k |"
     )
-    print("|---" * 11 + "|")
+    print("|---" * 12 + "|")
     for key in dict.fromkeys((cell["choose"], cell["errs"], cell["k"]) for cell in cells):
         some = [cell for cell in cells if (cell["choose"], cell["errs"], cell["k"]) == key]
         mean = {
             name: float(np.mean([cell[name] for cell in some]))
-            for name in ("covered", "width", "sample", "sample_covered", "sample_width")
+            for name in ("covered", "width", "sample", "sample_covered", "sample_width", "wrong_answered")
         }
         off, sample_off = (
             float(np.mean([abs(cell[name] - cell["true"]) for cell in some]))
@@ -273,7 +275,7 @@ def print_rates(cells: list[dict[str, Any]]) -> None:
         print(
             f"| {key[0]} | {key[1]:.0%} | {key[2]} | {len(some)} | {off:.2f} | {mean['covered']:.0%} "
             f"| {mean['width']:.2f} | {mean['sample']:.0f} | {sample_off:.2f} "
-            f"| {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} |"
+            f"| {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} | {mean['wrong_answered']:.0%} |"
         )
 
 
