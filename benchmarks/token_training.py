@@ -11,8 +11,8 @@ their wrong tags, chooses the epoch. All train LoRA on MiniLM by the preset ``re
 - ``ours``: ``CleaRTrainer``, by weighted accuracy;
 - ``cleanlab``: words that ``token_classification.filter.find_label_issues`` lists have no label (-100), by
   probabilities of a logistic regression as in ``token_labels.py``; the rest is ``plain``;
-- ``list``: the same with the words whose tag is more likely wrong than right by ``find_token_issues``;
-- ``true tags``: ``plain`` on the true tags of the same sentences.
+- ``true tags``: ``plain`` on the true tags of the same sentences;
+- ``cleanlab, probe head`` and ``true tags, probe head``: both from such a head.
 
 Prints the accuracy of words and the F1 of spans on the true tags of all test sentences. Neighbouring words
 of one type are a span.
@@ -38,18 +38,20 @@ from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
 from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.tuners import build
 from label_noise_cells import keep_cell
-from token_labels import cleanlab, other_type, ours, symmetric
+from token_labels import cleanlab, other_type, symmetric
 
 NAMES = LabelNames(tuple(map(str, range(9))), words=True)
 ERRORS = {"rules": None, "symmetric": symmetric, "type": other_type}
 _PLAIN = {"clean_routing": False, "metric_for_best_model": "accuracy"}
+_PROBE_HEAD = {"noise_threshold": 1.0}
 METHODS: dict[str, tuple[dict[str, Any], Any]] = {
     "plain": (_PLAIN, None),
-    "plain, probe head": ({"noise_threshold": 1.0}, None),
+    "plain, probe head": (_PROBE_HEAD, None),
     "ours": ({}, None),
     "cleanlab": (_PLAIN, cleanlab),
-    "list": (_PLAIN, ours),
+    "cleanlab, probe head": (_PROBE_HEAD, cleanlab),
     "true tags": (_PLAIN, None),
+    "true tags, probe head": (_PROBE_HEAD, None),
 }
 Tags = np.ndarray
 
@@ -86,7 +88,7 @@ def main() -> None:
                 given = make(true, sentence, np.random.default_rng(seed))
             for method in options.methods:
                 settings, judge = METHODS[method]
-                tags, started = true if method == "true tags" else given, time.perf_counter()
+                tags, started = true if method.startswith("true tags") else given, time.perf_counter()
                 known = np.ones(len(tags), bool)
                 if judge is not None:
                     known = ~judge(words, sentence, tags)[1]
@@ -94,6 +96,8 @@ def main() -> None:
                 cell = {
                     "errors": errors,
                     "seed": seed,
+                    "rows": options.rows,
+                    "epochs": options.epochs,
                     "wrong": float((given != true).mean()),
                     "method": method,
                     **figures,
