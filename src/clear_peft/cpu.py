@@ -13,11 +13,15 @@ from torch.overrides import TorchFunctionMode
 _LEVELS = 1 << 16
 # Tokens up to which attention without dropout is computed by its definition. It keeps 2·heads·tokens² bytes
 # an example and layer, which torch's kernel does not: of 12 heads 1.6 MB at 256 tokens and 6.3 at 512.
-# Time over that of torch's kernel, forward and backward, bf16, 12 heads, one thread of a Xeon with AMX:
-#   tokens        16   32   64  128  256  512
-#   head size 32  .11  .17  .18  .24  .53  .53
-#   head size 64  .17  .21  .25  .28  .45  .56
-# In float32 it is no faster at any length.
+# Time over that of torch's kernel, forward and backward, bf16, 12 heads, one thread of a Xeon with AMX, and
+# of an EPYC without:
+#   tokens              16   32   64  128  256  512
+#   Xeon, head size 32  .11  .17  .18  .24  .53  .53
+#         head size 64  .17  .21  .25  .28  .45  .56
+#   EPYC, head size 32  .13  .18  .23  .39  .74  .83
+#         head size 64  .12  .15  .17  .22  .55  .63
+# In float32 it is no faster at any length. Without gradients it is not either: MiniLM's forward takes 1.03 to
+# 1.05 of the time on the EPYC.
 _LONGEST = 256
 
 
