@@ -8,11 +8,12 @@ MiniLM or, by --size, a BERT of random weights, with LoRA (r = 8) on query and v
 methods with our defaults; forward and backward; eager and float32, unless --compile or --bf16 (autocast)
 say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain and routed steps
 take turns, so that whatever else the machine does falls on both; the ratio is that of the medians, and its
-interval comes from the quartiles of the ratios of neighbouring steps.
+interval comes from the quartiles of the ratios of neighbouring steps. On a CPU with one thread the time is
+the thread's own, without that in which other jobs have the core.
 
 With --count nothing is timed. Counted are the operators that a step calls, forward and backward, but for
 those that compute nothing (views, and what only reserves memory): on a GPU each launches a kernel, or a few.
-And the bytes that the forward keeps for the backward, without the parameters.
+And the bytes that the forward keeps for the backward, without the parameters. Prefixes are gated as on a GPU.
 """
 
 import argparse
@@ -26,11 +27,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from clear_peft.routing import Router
+from clear_peft.routing import Router, gated
 from clear_peft.tuners import build
 from cost_table import SIZES
 
-_COMPUTE_NOTHING = ("aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::detach", "aten::lift_fresh")
+_COMPUTE_NOTHING = (
+    "aten::empty",
+    "aten::new_empty",
+    "aten::_unsafe_view",
+    "aten::detach",
+    "aten::lift_fresh",
+)
 
 
 class Launches(TorchDispatchMode):
@@ -117,6 +124,7 @@ def steps(model, options):
 
 def count(peft, step, routed_step, parameters, _options):
     """Count operators, and bytes that are kept."""
+    gated.is_accelerated = lambda _gates: True
     counts, sizes = [], []
     for run in (step, routed_step):
         kept = {}
@@ -143,19 +151,22 @@ def count(peft, step, routed_step, parameters, _options):
 
 def clock(peft, step, routed_step, _parameters, options):
     """Time steps in turns."""
+    alone = options.device == "cpu" and torch.get_num_threads() == 1
+    now = time.thread_time if alone else time.perf_counter
     times = {step: [], routed_step: []}
     for number in range(options.steps + 5):
         for run in (step, routed_step) if number % 2 else (routed_step, step):
-            started = time.perf_counter()
+            started = now()
             run()
             if number >= 5:
-                times[run].append(time.perf_counter() - started)
+                times[run].append(now() - started)
     plain, routed = (statistics.median(times[run]) for run in (step, routed_step))
     ratios = [r / p for p, r in zip(times[step], times[routed_step], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     print(
-        f"{peft}, {options.steps} steps of each kind: plain {plain * 1e3:.1f} ms, routed {routed * 1e3:.1f} ms, "
-        f"ratio {routed / plain:.3f} (quartiles of neighbouring steps {low:.3f} to {high:.3f})"
+        f"{peft}, {options.steps} steps of each kind: plain {plain * 1e3:.2f} ms, "
+        f"routed {routed * 1e3:.2f} ms, ratio {routed / plain:.3f} "
+        f"(quartiles of neighbouring steps {low:.3f} to {high:.3f})"
     )
 
 

@@ -1,13 +1,10 @@
 """An attention with a prefix: each way of gating it does what running it twice does."""
 
-import contextlib
-
 import pytest
 import torch
 from cases import Case
-from torch.nn.functional import scaled_dot_product_attention
 
-from clear_peft.routing import Router
+from clear_peft.routing import Router, gated
 from clear_peft.routing.prefix_attention import PrefixGate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,9 +36,10 @@ def test_all_ways_are_the_same(name, monkeypatch):
     gates = some_gates(case)
     by_example, by_example_gradients = routed(case, gates)
     # as on an accelerator
-    monkeypatch.setattr(PrefixGate, "_by_example", PrefixGate._both)
-    both, both_gradients = routed(case, gates)
+    monkeypatch.setattr(gated, "is_accelerated", lambda gates: True)
+    masked, masked_gradients = routed(case, gates)
     # as if the attention were none of torch's
+    monkeypatch.undo()
     monkeypatch.setattr(
         PrefixGate,
         "__torch_function__",
@@ -49,8 +47,8 @@ def test_all_ways_are_the_same(name, monkeypatch):
     )
     twice, twice_gradients = routed(case, gates)
     torch.testing.assert_close(by_example, twice, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(both, twice, atol=1e-5, rtol=1e-5)
-    for a, b, expected in zip(by_example_gradients, both_gradients, twice_gradients, strict=True):
+    torch.testing.assert_close(masked, twice, atol=1e-5, rtol=1e-5)
+    for a, b, expected in zip(by_example_gradients, masked_gradients, twice_gradients, strict=True):
         assert expected.any()
         torch.testing.assert_close(a, expected, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(b, expected, atol=1e-5, rtol=1e-4)
@@ -78,20 +76,23 @@ def test_an_attention_of_torch_runs_once_and_others_twice(attention, runs):
     assert len(calls) == runs
 
 
-def test_on_an_accelerator_what_follows_draws_as_if_the_attention_had_run_once():
-    way = PrefixGate(torch.nn.Linear(2, 2), torch.tensor([True, False]), 1)
-    way._by_example = way._both
-    query, key = torch.randn(2, 1, 3, 4), torch.randn(2, 1, 4, 4)
-
-    def attend(gated):
-        torch.manual_seed(0)
-        with gated:
-            out = scaled_dot_product_attention(query, key, key, attn_mask=None, dropout_p=0.5)
-        return out, torch.rand(1)
-
-    plain, plain_next = attend(contextlib.nullcontext())
-    gated, gated_next = attend(way)
-    assert way.passed
-    assert torch.equal(gated[0], plain[0])
-    assert not torch.equal(gated[1], plain[1])
-    assert torch.equal(gated_next, plain_next)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ["prefix-bert", "prefix-llama", "apt-bert"])
+def test_on_an_accelerator_an_attention_runs_once(name, padded, attention, monkeypatch):
+    monkeypatch.setattr(gated, "is_accelerated", lambda gates: True)
+    monkeypatch.setattr(gated, "without_prefix", None)
+    case = Case(name)
+    case.batch["attention_mask"][0, 3:] = not padded
+    case.model.set_attn_implementation(attention)
+    case.plain.set_attn_implementation(attention)
+    closed = torch.zeros_like(some_gates(case))
+    torch.testing.assert_close(routed(case, closed)[0], case.frozen_logits(), atol=1e-5, rtol=1e-5)
+    torch.manual_seed(0)
+    plain = case.logits(case.plain.train())
+    case.model.train()
+    torch.manual_seed(0)
+    opened, gradients = routed(case, ~closed)
+    torch.testing.assert_close(opened, plain, atol=1e-5, rtol=1e-5)
+    assert all(gradient.any() for gradient in gradients)
+    assert not any(gradient.any() for gradient in routed(case, closed)[1])

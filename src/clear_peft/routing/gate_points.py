@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +14,8 @@ from clear_peft.routing.internals import (
     BaseTunerLayer,
     GradientCheckpointingLayer,
     ModulesToSaveWrapper,
+    adds_bias,
+    terms,
 )
 
 OUTSIDE = "outside"  # one gate for all tuner layers that lie in no block (embeddings, poolers)
@@ -35,24 +38,30 @@ _INSTEAD = "use LoRA, prefix tuning, BitFit, a bottleneck adapter or another lay
 _REWRITING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
+Kind = Literal["term", "bias", "prefix", "attention", "output"]
+
+
 @dataclass(frozen=True)
 class GatePoint:
-    """One module whose output is chosen, example by example, between tuned and frozen.
+    """One module whose output is gated, example by example.
 
     Attributes:
-        name: dotted name of the module.
+        name: dotted name of the module, or of the layer that it is part of.
         module: the module.
+        kind: how it is gated. ``term``: its layer adds nothing to the frozen output where it returns zeros,
+            as it does where a gate is closed. ``bias``: a layer that adds a vector, times the gate.
+            ``prefix``: an attention, which sees a prefix or not. Of others the output is chosen between
+            tuned and frozen: ``output``, and ``attention`` of an attention whose layers cannot be gated.
         block: index of its block: the column of the gates.
         tuners: the tuner layers and wrappers whose flag turns the module into its frozen self; empty
             for prefix tuning, where the frozen module is the one that sees no prefix.
-        lifted: whether the module is a whole attention, gated because its layers cannot be.
     """
 
     name: str
     module: nn.Module
     block: int
-    tuners: tuple[nn.Module, ...]
-    lifted: bool
+    kind: Kind
+    tuners: tuple[Any, ...]  # BaseTunerLayer or ModulesToSaveWrapper, which share only the flag
 
 
 def find_gate_points(model: nn.Module) -> tuple[list[GatePoint], tuple[str, ...]]:
@@ -83,20 +92,38 @@ def find_gate_points(model: nn.Module) -> tuple[list[GatePoint], tuple[str, ...]
     points: list[GatePoint] = []
     columns: dict[str, int] = {}
     for name, module, block, tuners in places:
-        if "forward" in module.__dict__:
+        column = columns.setdefault(block, len(columns))
+        parts = terms(module) if len(tuners) == 1 else None
+        if parts is None:
+            points.append(GatePoint(name, module, column, _kind(module, tuners), tuners))
+        else:
+            points += [GatePoint(name, part, column, "term", tuners) for part in parts]
+    for point in points:
+        if any("forward" in part.__dict__ for part in (point.module, *point.tuners)):
             raise InputError(
-                f"The forward of '{name}' has been patched (by accelerate's device_map or offloading, it "
-                "seems): attach the router first, or load the model on one device."
+                f"The forward of '{point.name}' has been patched (by accelerate's device_map or offloading, "
+                "it seems): attach the router first, or load the model on one device."
             )
-        lifted = bool(prefix_length) or type(module).__name__ in LIFTED
-        points.append(GatePoint(name, module, columns.setdefault(block, len(columns)), tuners, lifted))
     _refuse_in_place_training(model, points)
     return points, tuple(columns)
+
+
+def _kind(module: nn.Module, tuners: tuple[nn.Module, ...]) -> Kind:
+    if not tuners:
+        return "prefix"
+    if type(module).__name__ in LIFTED:
+        return "attention"
+    return "bias" if len(tuners) == 1 and adds_bias(module) else "output"
 
 
 def virtual_tokens(model: nn.Module) -> int:
     """Number of prefix vectors that the model's prefix tuning puts before the keys; 0 without it."""
     return next((c.num_virtual_tokens for c in _configs(model) if c.peft_type.value == "PREFIX_TUNING"), 0)
+
+
+def adapters(model: nn.Module) -> list[str]:
+    """Names of the adapters of a peft model."""
+    return list(getattr(model, "peft_config", None) or ())
 
 
 def _configs(model: nn.Module) -> list:

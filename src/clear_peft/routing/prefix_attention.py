@@ -1,27 +1,31 @@
 """How an attention is gated whose PEFT module is a prefix: vectors before its keys and values."""
 
-import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from clear_peft.routing.internals import CACHES
-from clear_peft.routing.replay import replayed_randomness
+
+
+def is_accelerated(gates: Tensor) -> bool:
+    """Whether what depends on the values of gates would have to wait for an accelerator."""
+    return gates.device.type != "cpu"
 
 
 class PrefixGate(TorchFunctionMode):
     """Inside, an attention sees the prefix where the gate is open, and not where it is closed.
 
-    Its projections are the same with and without the prefix, and so they are computed once.
+    Its projections are the same with and without the prefix, and so they are computed once. Open and closed
+    examples attend apart, each as they do without gates.
 
     Args:
-        module: The attention.
-        gate: bool tensor (B,).
+        gate: bool tensor (B,), on the CPU.
         prefix_length: Number of the prefix's vectors.
 
     Attributes:
@@ -29,9 +33,8 @@ class PrefixGate(TorchFunctionMode):
             `scaled_dot_product_attention`.
     """
 
-    def __init__(self, module: nn.Module, gate: Tensor, prefix_length: int) -> None:
+    def __init__(self, gate: Tensor, prefix_length: int) -> None:
         super().__init__()
-        self._module = module
         self._gate = gate
         self._prefix_length = prefix_length
         self.passed = False
@@ -49,23 +52,11 @@ class PrefixGate(TorchFunctionMode):
         options = dict(kwargs)
         tuned = _Attention(query, key, value, options.pop("attn_mask", None), partial(func, **options))
         frozen = tuned.without(self._prefix_length)
-        # an accelerator would have to be waited for, to know how many examples there are of each kind
-        return (
-            self._by_example(tuned, frozen) if self._gate.device.type == "cpu" else self._both(tuned, frozen)
-        )
-
-    def _by_example(self, tuned: "_Attention", frozen: "_Attention") -> Tensor:
         opened, closed = (gate.nonzero().flatten() for gate in (self._gate, ~self._gate))
         if len(opened) == 0 or len(closed) == 0:
             return frozen() if len(opened) == 0 else tuned()
         parts = torch.cat([tuned.of(opened)(), frozen.of(closed)()])
         return parts[torch.cat([opened, closed]).argsort()]
-
-    def _both(self, tuned: "_Attention", frozen: "_Attention") -> Tensor:
-        with replayed_randomness(self._module) as replay:
-            with_prefix = tuned()
-            with replay():
-                return torch.where(self._gate.view(-1, 1, 1, 1), with_prefix, frozen())
 
 
 @dataclass(frozen=True)
@@ -102,26 +93,53 @@ class _Attention:
         return replace(self, query=self.query[rows], key=self.key[rows], value=self.value[rows], mask=mask)
 
 
-def without_prefix(forward: Any, args: tuple, kwargs: dict, prefix_length: int) -> Any:
-    """Run an attention as if there were no prefix: no cache, and a mask without the prefix's columns.
+def with_masked_prefix(
+    module: Any, given: dict[str, Any], bias: Callable[[int, torch.dtype], Tensor]
+) -> dict | None:
+    """What an attention is called with, so that its prefix weighs exactly 0 where the gate is closed.
+
+    The sum over the other keys may be rounded in another order than without a prefix.
+
+    Args:
+        module: The attention.
+        given: What it is called with, by name; the hidden states come first.
+        bias: Makes, for a number T of tokens and a dtype, what is added to the scores: the dtype's lowest
+            number where a prefix is masked, else 0; (B, 1, 1, prefix + T).
+
+    Returns:
+        None, where the attention is not known to add a mask to its scores.
+    """
+    if getattr(getattr(module, "config", None), "_attn_implementation", None) not in ("sdpa", "eager"):
+        return None
+    mask = given.get("attention_mask")
+    if mask is None and getattr(module, "is_causal", True):
+        return None  # given a mask, it would not be causal any more
+    hidden = next(iter(given.values()))
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    added = bias(hidden.shape[1], dtype)
+    if mask is not None:
+        lowest = torch.finfo(dtype).min
+        added = torch.where(mask, added, lowest) if mask.dtype == torch.bool else mask + added
+    return {**given, "attention_mask": added}
+
+
+def without_prefix(given: dict[str, Any], prefix_length: int) -> dict[str, Any]:
+    """What an attention is called with if there is no prefix: no cache, and a mask without its columns.
 
     Positions stay shifted by the length of the prefix: that is the frozen path of prefix tuning.
 
     Args:
-        forward: The attention's forward.
-        args: What it is called with.
-        kwargs: And by name.
+        given: What it is called with, by name.
         prefix_length: Number of the prefix's vectors.
     """
-    bound = inspect.signature(forward).bind(*args, **kwargs)
-    for name in CACHES & bound.arguments.keys():
-        bound.arguments[name] = None
-    mask = bound.arguments.get("attention_mask")
+    without = {name: None if name in CACHES else value for name, value in given.items()}
+    mask = without.get("attention_mask")
     if mask is not None:
         if not isinstance(mask, Tensor):
             raise RuntimeError(
                 f"Prefix tuning can be gated only where the attention mask is a tensor, not "
                 f"{type(mask).__name__}: load the model with attn_implementation='sdpa' or 'eager'."
             )
-        bound.arguments["attention_mask"] = mask[..., prefix_length:]
-    return forward(*bound.args, **bound.kwargs)
+        without["attention_mask"] = mask[..., prefix_length:]
+    return without

@@ -1,5 +1,6 @@
 """The router: holds a batch's gates on a PEFT model from forward until backward is over."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clear_peft.errors import InputError
-from clear_peft.routing.gate_points import find_gate_points, virtual_tokens
+from clear_peft.routing.gate_points import adapters, find_gate_points, virtual_tokens
 from clear_peft.routing.gated import Gate, RoutingState, gated_class
 from clear_peft.routing.gates import draw_gates
 
@@ -56,14 +57,15 @@ class Router:
         self._model = model
         self._first = points[0].module
         self._tuners = [tuner for point in points for tuner in point.tuners]
+        self._adapters = adapters(model)
         self._state = RoutingState()
         prefix_length = virtual_tokens(model)
         for point in points:
             original: Any = type(point.module)
-            gate = Gate(
-                self._state, point.name, point.block, point.tuners, point.lifted, prefix_length, original
+            names = tuple(inspect.signature(original.forward).parameters)[1:]
+            point.module.__dict__["_clear_gate"] = Gate(
+                self._state, point.name, point.block, point.kind, point.tuners, prefix_length, original, names
             )
-            point.module.__dict__["_clear_gate"] = gate
             point.module.__class__ = gated_class(original)
 
     @property
@@ -125,7 +127,8 @@ class Router:
 
         Raises:
             InputError: if the gates have the wrong shape, another batch is being routed, the router
-                is detached, or an adapter is merged into the base weights.
+                is detached, the model has other adapters than it had for the router, or one is merged into
+                the base weights.
         """
         if gates.dim() != 2 or gates.shape[1] != self.num_blocks or gates.dtype != torch.bool:
             raise InputError(
@@ -134,20 +137,23 @@ class Router:
             )
         if not self._attached():
             raise InputError("The router has been detached from its model: make a new one.")
+        if adapters(self._model) != self._adapters:
+            raise InputError(
+                "Adapters have been added to the model or removed since the router was made: detach it and "
+                "make a new one."
+            )
         if self._state.gates is not None:
             raise InputError("A batch is being routed already: end its `with` block (after backward) first.")
         if any(tuner.merged_adapters for tuner in self._tuners):
             raise InputError(
                 "The adapter is merged into the base weights: call unmerge_adapter() before routing."
             )
-        self._state.gates = gates
-        self._state.sequence_length = sequence_length
+        self._state.set(gates, sequence_length)
         self._state.passes += 1
         try:
             yield
         finally:
-            self._state.gates = None
-            self._state.sequence_length = None
+            self._state.set(None)
 
     def detach(self) -> None:
         """Give the model its own forwards back."""
