@@ -2,10 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/verified_rows.py --data-dir DATA --cache FOLDER --output cells.jsonl
 
-k rows are verified, by reviewers who err in some of their answers, and the probe judges all others. The rows
-are random, or those that ``rows_to_verify`` proposes, in batches of --batch, judged anew after each. Beside,
-for random rows: a probe on the k rows alone, one on the given labels with these k set right; and one that
-ignores them. Features are those of the packaged MiniLM, without class names unless --names is given.
+k random rows are verified, by reviewers who err in some of their answers, and the probe judges all others.
+Beside: a probe on the k rows alone, one on the given labels with these k set right; and one that ignores
+them. Features are those of the packaged MiniLM, without class names unless --names is given.
 
 Prints, as mean ± standard deviation over seeds, the accuracy on true test labels and the average precision of
 the list (rows that are not verified), for each data set and k; what it is compared with; the noise rate, and
@@ -15,10 +14,9 @@ how often intervals for it cover; and in how many cells the verified rows made t
 
 import time
 from argparse import Namespace
-from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from clear_peft.label_quality import (
     LinearProbe,
     fit_probe,
     noise_rate_from_sample,
-    rows_to_verify,
     with_verified,
 )
 from clear_peft.label_quality.ridge import one_hot
@@ -55,7 +52,7 @@ if TYPE_CHECKING:
 
 _GIVEN = ("trec_weak", "semeval_llm", "hausa_news", "yoruba_news", "noisyagnews")
 _PUT_IN = {"trec6": (("symmetric", 0.6), ("pair", 0.4)), "banking77": (("symmetric", 0.6),)}
-_KEYS = ("data", "noise", "choose", "errs", "k", "seed")
+_KEYS = ("data", "noise", "errs", "k", "seed")
 _MOST_TEST_ROWS = 2000
 # nobody was timed
 _SECONDS_PER_ANSWER = 6
@@ -66,8 +63,6 @@ def main() -> None:
     """Parse, judge, print."""
     parser = arguments(__doc__)
     parser.add_argument("--k", type=int, nargs="+", default=[5, 10, 30, 100, 300])
-    parser.add_argument("--choose", nargs="+", choices=("random", "proposed"), default=["random"])
-    parser.add_argument("--batch", type=int, default=30, help="rows proposed before all are judged anew")
     parser.add_argument("--reviewer-errors", type=float, nargs="+", default=[0.0], help="of their answers")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--names", action="store_true", help="use the names of the classes too")
@@ -81,13 +76,11 @@ def main() -> None:
             noise = f"{kind} {rate}" if rate else kind
             bench = None
             # seeds come first, so that a part of the cells has all of k
-            for seed, errs, choose, k in product(
-                range(options.seeds), options.reviewer_errors, options.choose, sorted(options.k)
-            ):
-                key = (name, noise, choose, errs, k, seed)
+            for seed, errs, k in product(range(options.seeds), options.reviewer_errors, sorted(options.k)):
+                key = (name, noise, errs, k, seed)
                 if key not in known:
                     bench = bench or Bench(table, features, kind, rate, options)
-                    known[key] = dict(zip(_KEYS, key, strict=True)) | bench.judged(choose, k, errs, seed)
+                    known[key] = dict(zip(_KEYS, key, strict=True)) | bench.judged(k, errs, seed)
                     keep_cell(known[key], options.output)
                 cells.append(known[key])
             print(f"{name} {noise}: done", flush=True)
@@ -97,16 +90,6 @@ def main() -> None:
     print_losses(cells)
     if options.plot:
         write_drawn({"verified_rows": lambda: drawn(cells)}, options.plot, "svg")
-
-
-class Round(NamedTuple):
-    """What is known after some rows were verified: answers, the probe, the random sample."""
-
-    verified: np.ndarray
-    probe: LinearProbe
-    quality: LabelQuality
-    sampled: np.ndarray
-    seconds: float
 
 
 class Bench:
@@ -122,59 +105,37 @@ class Bench:
         self._names = name_similarity(table, features, options) if options.names else None
         self._test, self._test_labels, self._test_names = self._read_test()
         self._ignoring = self._fitted(self._labels)
-        self._after = cache(self._proposed)  # rounds that a longer review goes on from
 
-    def judged(self, choose: str, k: int, errs: float, seed: int) -> dict[str, Any]:
+    def judged(self, k: int, errs: float, seed: int) -> dict[str, Any]:
         """Figures of k rows, each as average precision and test accuracy."""
-        after = (self._random if choose == "random" else self._after)(k, errs, seed)
-        quality, others = after.quality, after.verified < 0
+        size, started = len(self._labels), time.perf_counter()
+        rows = np.random.default_rng(1000 + seed).choice(size, k, replace=False)
+        verified = np.full(size, -1)
+        verified[rows] = self._answers(errs, seed)[rows]
+        probe, quality = with_verified(*self._ignoring, self._features, verified, prior_scores=self._names)
+        seconds, others = time.perf_counter() - started, verified < 0
         true = float(self._wrong.mean())
         low, high = quality.noise_rate_interval or (0.0, 1.0)
         p = quality.clean_probability if quality.blind_probability is None else quality.blind_probability
-        rate, sample = noise_rate_from_sample(p, after.verified, self._labels, after.sampled)
+        rate, sample = noise_rate_from_sample(p, verified, self._labels, ~others)
         cell: dict[str, Any] = {
-            OURS: self._figures(after.probe, quality, others),
+            OURS: self._figures(probe, quality, others),
             IGNORING: self._figures(*self._ignoring, others),
             "true": true,
-            "wrong_answered": float(self._wrong[~others].mean()),
             "rate": quality.noise_rate,
             "covered": low <= true <= high,
             "width": high - low,
-            "sample": int((after.sampled > 0).sum()),
             "sample_rate": rate,
             "sample_covered": sample[0] <= true <= sample[1],
             "sample_width": sample[1] - sample[0],
-            "seconds": after.seconds,
+            "seconds": seconds,
         }
-        if choose == "random":
-            some = np.flatnonzero(~others)
-            cell[ALONE] = self._alone(some, after.verified[some], others)
-            if not errs:
-                right = np.where(others, self._labels, after.verified)
-                cell[RIGHT] = self._figures(*self._fitted(right), others)
+        some = np.flatnonzero(~others)
+        cell[ALONE] = self._alone(some, verified[some], others)
+        if not errs:
+            right = np.where(others, self._labels, verified)
+            cell[RIGHT] = self._figures(*self._fitted(right), others)
         return cell
-
-    def _random(self, k: int, errs: float, seed: int) -> Round:
-        size = len(self._labels)
-        chosen = np.isin(np.arange(size), np.random.default_rng(1000 + seed).choice(size, k, replace=False))
-        return self._round(np.where(chosen, self._answers(errs, seed), -1), chosen)
-
-    def _proposed(self, k: int, errs: float, seed: int) -> Round:
-        """Batches of one size; the last may be smaller."""
-        before = (k - 1) // self._options.batch * self._options.batch
-        quality, verified = self._ignoring[1], np.full(len(self._labels), -1)
-        if before:
-            last = self._after(before, errs, seed)
-            quality, verified = last.quality, last.verified.copy()
-        some = rows_to_verify(self._features, quality, k - before, seed=1000 + seed).rows
-        verified[some] = self._answers(errs, seed)[some]
-        sampled = rows_to_verify(self._features, quality, 0, verified=verified, seed=1000 + seed).sampled
-        return self._round(verified, sampled)
-
-    def _round(self, verified: np.ndarray, sampled: np.ndarray) -> Round:
-        started = time.perf_counter()
-        probe, quality = with_verified(*self._ignoring, self._features, verified, prior_scores=self._names)
-        return Round(verified, probe, quality, sampled, time.perf_counter() - started)
 
     def _answers(self, errs: float, seed: int) -> np.ndarray:
         """What reviewers say of every row, if they are asked."""
@@ -226,10 +187,10 @@ class Bench:
 def print_by_k(cells: list[dict[str, Any]]) -> None:
     """Tables of k: of each data set the mean ± standard deviation over seeds, and at first without."""
     for place, what in enumerate(("average precision of the list", "accuracy of the probe")):
-        for errs, choose in dict.fromkeys((cell["errs"], cell["choose"]) for cell in cells):
-            alike = [c for c in cells if (c["errs"], c["choose"]) == (errs, choose)]
+        for errs in dict.fromkeys(cell["errs"] for cell in cells):
+            alike = [cell for cell in cells if cell["errs"] == errs]
             counts = list(dict.fromkeys(cell["k"] for cell in alike))
-            print(f"\n{what}, {choose} rows, {errs:.0%} of answers wrong\n")
+            print(f"\n{what}, {errs:.0%} of answers wrong\n")
             print(f"| data | seeds | k = 0 | {' | '.join(map(str, counts))} |")
             print("|---" * (len(counts) + 3) + "|")
             for name, some in _by_data(alike):
@@ -240,10 +201,10 @@ def print_by_k(cells: list[dict[str, Any]]) -> None:
 
 
 def print_compared(cells: list[dict[str, Any]]) -> None:
-    """Accuracy beside what else may be done with the same random rows."""
+    """Accuracy beside what else may be done with the same rows."""
     judges = (IGNORING, RIGHT, ALONE, OURS)
-    print(f"\naccuracy: {' / '.join(judges)}; random rows, answers right\n")
-    some = [cell for cell in cells if cell["choose"] == "random" and not cell["errs"]]
+    print(f"\naccuracy: {' / '.join(judges)}; answers right\n")
+    some = [cell for cell in cells if not cell["errs"]]
     counts = list(dict.fromkeys(cell["k"] for cell in some))
     print(f"| data | {' | '.join(map(str, counts))} |\n" + "|---" * (len(counts) + 1) + "|")
     for name, of_data in _by_data(some):
@@ -255,27 +216,23 @@ def print_compared(cells: list[dict[str, Any]]) -> None:
 
 
 def print_rates(cells: list[dict[str, Any]]) -> None:
-    """How far noise rates are off, how often and how wide intervals cover, and what was found."""
-    print("\nnoise rate: by all that is known, and by the random sample alone\n")
-    print(
-        "| rows | answers wrong | k | cells | off by | covered | width | sample | off by | covered | width "
-        "| wrong labels among k |"
-    )
-    print("|---" * 12 + "|")
-    for key in dict.fromkeys((cell["choose"], cell["errs"], cell["k"]) for cell in cells):
-        some = [cell for cell in cells if (cell["choose"], cell["errs"], cell["k"]) == key]
+    """How far noise rates are off, and how often and how wide intervals cover."""
+    print("\nnoise rate: by all that is known, and by the random sample without any assumption\n")
+    print("| answers wrong | k | cells | off by | covered | width | sample: off by | covered | width |")
+    print("|---" * 9 + "|")
+    for errs, k in dict.fromkeys((cell["errs"], cell["k"]) for cell in cells):
+        some = [cell for cell in cells if (cell["errs"], cell["k"]) == (errs, k)]
         mean = {
             name: float(np.mean([cell[name] for cell in some]))
-            for name in ("covered", "width", "sample", "sample_covered", "sample_width", "wrong_answered")
+            for name in ("covered", "width", "sample_covered", "sample_width")
         }
         off, sample_off = (
             float(np.mean([abs(cell[name] - cell["true"]) for cell in some]))
             for name in ("rate", "sample_rate")
         )
         print(
-            f"| {key[0]} | {key[1]:.0%} | {key[2]} | {len(some)} | {off:.2f} | {mean['covered']:.0%} "
-            f"| {mean['width']:.2f} | {mean['sample']:.0f} | {sample_off:.2f} "
-            f"| {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} | {mean['wrong_answered']:.0%} |"
+            f"| {errs:.0%} | {k} | {len(some)} | {off:.2f} | {mean['covered']:.0%} | {mean['width']:.2f} "
+            f"| {sample_off:.2f} | {mean['sample_covered']:.0%} | {mean['sample_width']:.2f} |"
         )
 
 
@@ -284,19 +241,16 @@ def drawn(cells: list[dict[str, Any]]) -> "Figure":
     right = _by_data([cell for cell in cells if not cell["errs"]])
     figure, axes = panels([name for name, _ in right])
     lines = (
-        ("random", OURS, "verified, random rows"),
-        ("proposed", OURS, "verified, proposed rows"),
-        ("random", RIGHT, "labels set right"),
-        ("random", ALONE, "these rows alone"),
+        (OURS, "verified"),
+        (RIGHT, "labels set right"),
+        (ALONE, "these rows alone"),
     )
     for panel, (_, some) in zip(axes, right, strict=True):
         start = float(np.mean([cell[IGNORING][1] for cell in some]))
-        for colour, (choose, judge, label) in zip(COLOURS, lines, strict=False):
+        for colour, (judge, label) in zip(COLOURS, lines, strict=False):
             points = {} if judge == ALONE else {0: start}
-            for k in sorted({cell["k"] for cell in some if cell["choose"] == choose}):
-                points[k] = float(
-                    np.mean([c[judge][1] for c in some if (c["choose"], c["k"]) == (choose, k)])
-                )
+            for k in sorted({cell["k"] for cell in some}):
+                points[k] = float(np.mean([cell[judge][1] for cell in some if cell["k"] == k]))
             panel.plot(
                 list(points), list(points.values()), color=colour, marker="o", markersize=3, label=label
             )
@@ -313,12 +267,12 @@ def drawn(cells: list[dict[str, Any]]) -> "Figure":
 def print_losses(cells: list[dict[str, Any]]) -> None:
     """How often, and by how much at most, verified rows made things worse than ignoring them."""
     print()
-    for key in dict.fromkeys((cell["choose"], cell["errs"], cell["k"]) for cell in cells):
-        some = [cell for cell in cells if (cell["choose"], cell["errs"], cell["k"]) == key]
+    for errs, k in dict.fromkeys((cell["errs"], cell["k"]) for cell in cells):
+        some = [cell for cell in cells if (cell["errs"], cell["k"]) == (errs, k)]
         for place, what in enumerate(("AP", "test accuracy")):
             gaps = np.array([cell[OURS][place] - cell[IGNORING][place] for cell in some])
             print(
-                f"- {key[0]} rows, {key[1]:.0%} wrong, k = {key[2]}, {what}: {gaps.mean():+.3f} on average; "
+                f"- {errs:.0%} wrong, k = {k}, {what}: {gaps.mean():+.3f} on average; "
                 f"worse than ignoring in {(gaps < 0).sum()} of {len(gaps)} cells, at most by "
                 f"{max(0.0, -gaps.min()):.3f}; in the mean over seeds, in {_worse_sets(some, place)}"
             )

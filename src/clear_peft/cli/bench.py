@@ -53,7 +53,7 @@ def run(
     grid: Annotated[
         str,
         typer.Option(
-            help="YAML file, or a grid that ships: ablation, cpu, heads, larger, paper, peft, "
+            help="YAML file, or a grid that ships: ablation, cpu, dropout, heads, larger, paper, peft, "
             "rates, rebuilt, relatives, settings, smoke, tuned, unseen, verified.",
             rich_help_panel=_GRID,
         ),

@@ -138,7 +138,8 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
     others = other_issues(examples, names, judged, has_texts, reporter)
     rate, proposed = NoiseRate(quality.noise_rate, quality.noise_rate_interval, 0), None
     if judged is not None and has_texts:
-        proposed = propose(judged.features, quality, examples.texts, _PROPOSED)
+        looked_at = None if quality.verified is None else quality.verified >= 0
+        proposed = propose(examples.texts, _PROPOSED, looked_at)
         rate = noise_rate(quality, proposed.sampled)
     reporter.stage(f"Writing {folder}")
     seconds = time.perf_counter() - started

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from clear_peft.label_quality import LabelQuality, Proposed, noise_rate_from_sample, rows_to_verify
-from clear_peft.label_quality.ridge import Features
 
 # the sample of random rows says more than the model from here on
 _FEWEST_SAMPLED = 10
@@ -30,25 +29,17 @@ class NoiseRate(NamedTuple):
     random_rows: int
 
 
-def propose(
-    features: Features,
-    quality: LabelQuality,
-    texts: Sequence[str],
-    count: int,
-    seen: npt.NDArray[np.bool_] | None = None,
-) -> Proposed:
+def propose(texts: Sequence[str], count: int, seen: npt.NDArray[np.bool_] | None = None) -> Proposed:
     """Rows to look at next: ``rows_to_verify``, of rows with the same text one.
 
     Args:
-        features: (N, D) or (N, V, D).
-        quality: Of N labels.
         texts: (N,).
         count: How many rows.
-        seen: Rows that somebody has looked at, (N,). Default: the verified ones.
+        seen: Rows that somebody has looked at, (N,). Default: none.
     """
     # rows with the same text have one answer; others of a group, and near copies, have their own
     groups = pd.factorize(np.array(texts, dtype=object))[0]
-    return rows_to_verify(features, quality, count, verified=seen, groups=groups, seed=_SEED)
+    return rows_to_verify(len(texts), count, verified=seen, groups=groups, seed=_SEED)
 
 
 def noise_rate(quality: LabelQuality, sampled: npt.NDArray[np.float64]) -> NoiseRate:

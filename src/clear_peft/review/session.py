@@ -37,6 +37,8 @@ _SUGGESTED, _LISTED, _EXAMPLES = 5, 20, 5
 _STILL_CHANGES, _STILL_CHANGES_OF_LISTED = 0.005, 0.1
 _CALM_BATCHES, _CALM_ANSWERS = 2, 20
 _SEED = 0
+# why a row is asked for
+_NEW, _AGAIN = "a random row", "answered before"
 
 
 class _Step(NamedTuple):
@@ -155,7 +157,7 @@ class Review:
         self._replace(before)
         self._undo.pop()
         if place is not None and place not in dict(self._batch):
-            self._batch.insert(0, (place, "answered before"))
+            self._batch.insert(0, (place, _AGAIN))
         return Undone(None if place is None else int(self.examples.rows[place]), len(before))
 
     def apply(self, number: int) -> int:
@@ -219,7 +221,7 @@ class Review:
         to_label = None if unlabelled is None else unlabelled.to_label_next(judged)
         seen = np.zeros(len(self.examples), bool)
         seen[list(self._answers)] = True
-        proposed = propose(self._judged.features, quality, self.examples.texts, self._batch_size, seen)
+        proposed = propose(self.examples.texts, self._batch_size, seen)
         seconds = time.perf_counter() - started
         rate = noise_rate(quality, proposed.sampled)
         found = write_scan(
@@ -227,7 +229,7 @@ class Review:
         )
         # only now: a full disk leaves all as it was
         self.quality, self._found = quality, found
-        self._batch = list(zip(proposed.rows.tolist(), proposed.reason, strict=True))
+        self._batch = [(place, _NEW) for place in proposed.rows.tolist()]
         self._patterns_before += len(self.patterns)
         self.patterns = self._patterns(verified)
         self._compare(verified)
