@@ -133,6 +133,7 @@ def main() -> None:
                         "predict": ["--output", f"{folder}/out.csv", "--overwrite"],
                     }.get(name, [])
                     new[name] = whole(src, [*command, *where], status)
+                print(f"round {number}, {src}: {new['train, first step'][1]:.1f} s", file=sys.stderr)
                 for name, both in new.items():
                     if number:
                         seconds.setdefault(name, []).append(both)

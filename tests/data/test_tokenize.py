@@ -1,17 +1,14 @@
 """tokenize, with a byte-level tokenizer built here."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from clear_peft.data import Examples, say_how_many_are_cut, tokenize
-from clear_peft.data.tokens import by_tokens, window_lists
+from clear_peft.data.tokens import window_lists
 from clear_peft.errors import ClearWarning, InputError
 
 
@@ -101,17 +98,6 @@ def test_a_pair_is_cut_where_either_text_is(fast, monkeypatch):
         monkeypatch.setattr(BatchEncoding, "encodings", None)
     tokens = tokenize(both, byte_tokenizer(pair="[CLS] $A [SEP] $B:1 [SEP]:1"), max_length=8)
     assert list(tokens["cut"]) == [False, True, True, True]
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 100))
-def test_batches_by_tokens_hold_every_text_once_and_no_more_than_fit(lengths, most):
-    lengths = np.array(lengths, np.int64)
-    batches = by_tokens(lengths, most)
-    assert sorted(place for batch in batches for place in batch.tolist()) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= most for batch in batches)
-    for batch, after in pairwise(batches):  # full: the next text would not fit
-        assert lengths[batch].max() <= lengths[after].min()
-        assert (len(batch) + 1) * lengths[after[0]] > most
 
 
 def test_pairs_are_encoded_by_a_tokenizer_that_separates_them():

@@ -76,24 +76,6 @@ def say_how_many_are_cut(tokens: "Dataset", max_length: int, what: str) -> int:
     return cut
 
 
-def by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
-    """Positions of texts in batches of like length, each padded to so many tokens at the most.
-
-    Args:
-        lengths: Token counts (N,), at least one.
-        most: Rows × longest of a batch; a longer text is a batch by itself.
-
-    Returns:
-        Positions, from the shortest to the longest.
-    """
-    order, batches, start = np.argsort(lengths, kind="stable"), [], 0
-    for end, longest in enumerate(np.asarray(lengths)[order].tolist()):
-        if end > start and (end + 1 - start) * longest > most:
-            batches.append(order[start:end])
-            start = end
-    return [*batches, order[start:]]
-
-
 def warn_of_cut(cut: int, size: int, what: str, max_length: int) -> None:
     """Say that some texts are longer than is read."""
     message = f"{cut} of {size} {what} are longer than --max-length, {max_length} tokens, and were cut."

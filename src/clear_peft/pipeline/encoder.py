@@ -52,8 +52,8 @@ def encode(
             Default 128.
         long_texts: What is read of longer texts: their ``head``, their ``tail``, or all of them in
             ``windows`` of that length, which overlap by a quarter. Default ``head``.
-        batch_size: Texts of ``max_length`` tokens in a forward, and more of shorter ones; fewer where that
-            is more than 128. Default 64.
+        batch_size: Texts of a forward at the most, of like length; fewer where texts may be longer than 128
+            tokens. Default 64.
         cache: Folder of features that are known. Default: none.
         device: Where the model runs, as for ``clear_peft.hardware.choose_device``. Default ``auto``.
         trust_remote_code: Whether code that comes with the model may run. Default False.
@@ -116,7 +116,7 @@ def encode(
 
 
 def forward_size(max_length: int, batch_size: int = 64) -> int:
-    """How many texts of so many tokens a forward takes."""
+    """How many texts of at most so many tokens a forward takes."""
     return max(1, min(batch_size, _TOKENS // max(max_length, 1)))
 
 
@@ -130,7 +130,7 @@ def encode_by(
         texts: N texts, at least one.
         rows: Where they stand in the input, for sentences, (N,).
         model: Its name, for sentences.
-        size: Texts of the greatest length in a forward; more of shorter ones.
+        size: Texts of a forward at the most.
 
     Returns:
         Features (N, V, D) float32, rounded as ``as_stored`` does, and (N,) bool.

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from clear_peft.cpu import faster
 from clear_peft.data.checks import row_listing
-from clear_peft.data.tokens import by_tokens, check_room, token_lists, window_lists, word_lists
+from clear_peft.data.tokens import check_room, token_lists, window_lists, word_lists
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
 from clear_peft.pipeline.models import check_length, load_encoder, load_tokenizer
@@ -38,7 +38,7 @@ def embed(
         model: Hub name or path of the pretrained model.
         max_length: Tokens per text, special ones included; fewer where the tokenizer's own limit is lower.
             Default 128.
-        batch_size: Texts of ``max_length`` tokens per forward; more of shorter ones. Default 64.
+        batch_size: Texts per forward, of like length. Default 64.
         trust_remote_code: Whether code that comes with the model may run. Default False.
 
     Returns:
@@ -112,7 +112,7 @@ class FrozenEncoder:
         Args:
             texts: N texts.
             rows: Where they stand in the input, for sentences.
-            batch_size: Texts or windows of ``max_length`` tokens in a forward; more of shorter ones.
+            batch_size: B, the texts or windows of a forward at the most.
             **options: For the model.
 
         Yields:
@@ -140,8 +140,9 @@ class FrozenEncoder:
         self, columns: dict[str, Any], batch_size: int, **options: Any
     ) -> Iterator[tuple[np.ndarray, Any, Tensor]]:
         """Positions of tokenised windows (B,), the model's output, and where tokens are real, (B, T, 1)."""
-        lengths = np.array([len(ids) for ids in columns["input_ids"]])
-        for chosen in by_tokens(lengths, batch_size * self._max_length):
+        order = np.argsort([len(ids) for ids in columns["input_ids"]], kind="stable")
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
             batch = {
                 name: self._padded(name, [lists[i] for i in chosen.tolist()])
                 for name, lists in columns.items()
@@ -167,7 +168,7 @@ class FrozenEncoder:
         Args:
             texts: N texts, at least one.
             rows: Where they stand in the input, for sentences.
-            batch_size: Texts or windows of ``max_length`` tokens in a forward; more of shorter ones.
+            batch_size: Texts or windows of a forward at the most.
 
         Returns:
             (N, V, D) float32; V is 3, or 2 of a model of one or two layers. And whether texts have tokens
@@ -201,7 +202,7 @@ class FrozenEncoder:
         Args:
             sentences: N lists of words, W words in all, at least one each.
             rows: Where they stand in the input, for sentences.
-            batch_size: Windows of ``max_length`` tokens in a forward; more of shorter ones.
+            batch_size: Windows of a forward at the most.
 
         Returns:
             (W, V, D) float32; V is 3, or 2 of a model of one or two layers.

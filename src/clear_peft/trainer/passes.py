@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from clear_peft.cpu import faster
 from clear_peft.data.token_rows import ranges
-from clear_peft.data.tokens import by_tokens
 from clear_peft.data.word_tokens import NO_LABEL
 from clear_peft.routing import Router
 from clear_peft.trainer.columns import ID_COLUMN
@@ -134,7 +133,7 @@ def pass_over(
         model: The model; its mode is restored afterwards.
         dataset: Map-style, items with ``clear_example_id`` (see ``with_ids``).
         collate: Collator that keeps the ids.
-        batch_size: Examples per forward; with lengths, of the longest of them, and more of shorter ones.
+        batch_size: Examples per forward.
         lengths: Token counts of all items, to batch examples of like length; None keeps the order.
         prepare: Moves a batch to the device.
         rows: Ids of the N items to read, ascending. Default all.
@@ -150,11 +149,8 @@ def pass_over(
     rows = np.arange(len(dataset)) if rows is None else rows
     size, each = len(rows), np.ones(len(rows), np.int64) if sizes is None else sizes[rows]
     starts = np.cumsum(each) - each
-    if lengths is None:
-        batches = np.split(rows, range(batch_size, size, batch_size))
-    else:
-        batches = [rows[some] for some in by_tokens(lengths[rows], batch_size * int(lengths[rows].max()))]
-    every = [batch.tolist() for batch in batches]
+    order = rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
+    every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
     own = every[rank::world_size]
     # a generator of its own: a loader takes its seed from the global one otherwise; a rank without a batch
     # runs the first for its shape
