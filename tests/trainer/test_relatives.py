@@ -554,6 +554,8 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 base = AutoModelForSequenceClassification.from_pretrained("base", num_labels=3)
 model = PeftModel.from_pretrained(base, "adapter").eval()
+for weight in model.parameters():  # as read they lie anywhere in memory, by which products round on some CPUs
+    weight.data = weight.data.clone()
 with torch.no_grad():
     found = model(**torch.load("batch.pt")).logits
 sys.exit(0 if torch.equal(found, torch.load("own.pt")) else 1)
