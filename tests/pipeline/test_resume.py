@@ -18,7 +18,9 @@ from clear_peft.run_folder.layout import last_checkpoint
 from processes import run_ranks
 from tiny_text import keyword_table, tiny_checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning:torch", "ignore::FutureWarning:torch", "ignore:The warm-up takes"
+)
 
 
 class _Interrupt(Silent):
