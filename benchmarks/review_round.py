@@ -4,7 +4,7 @@
 
 A table of made-up texts with embeddings of three representations of 384 numbers, as MiniLM's; 30 % of the
 labels are wrong. Each round answers 30 rows rightly, and times what follows: all rows are judged anew, the
-next batch is proposed, list and report are written. Prints a line of Markdown a round.
+next batch is drawn, and the list is written. Prints a line of Markdown a round.
 """
 
 import argparse
