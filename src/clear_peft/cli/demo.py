@@ -51,7 +51,7 @@ def _of_scan(counts: dict[str, int], rate: float) -> list[str]:
     """What the scan has shown, in words."""
     return [
         "",
-        f"In this table, {rate:.0%} of the articles of each topic carry the name of another topic.",
+        f"In this table, an article carries the name of the next topic with a probability of {rate:.0%}.",
         f"The scan does not know the true labels. It lists {counts['listed']} rows, and the labels of "
         f"{counts['found']} of them are wrong; {counts['wrong']} labels are wrong in all.",
         "",

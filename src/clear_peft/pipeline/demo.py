@@ -28,7 +28,7 @@ _SEED = 0
 
 
 def prepare(output: Path, *, overwrite: bool, reporter: "Reporter") -> None:
-    """Write the tables: BBC News, where 40 % of the training rows of each topic have the next one's label.
+    """Write the tables: BBC News, where a training row has the next topic's label with a probability of 40 %.
 
     Args:
         output: Folder for ``data/``, ``scan/``, ``plain/`` and ``clear/``.
