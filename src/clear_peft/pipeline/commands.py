@@ -200,7 +200,8 @@ def _predict_words(
     taken = sorted({*new} & set(frame.columns))
     if taken:
         raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
-    from clear_peft.pipeline.inference import load_run  # torch: seconds
+    with quick_imports():
+        from clear_peft.pipeline.inference import load_run  # torch: seconds
 
     run = load_run(folder, device=device, trust_remote_code=trust_remote_code)
     texts = [" ".join(sentence) for sentence in words]
