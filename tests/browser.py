@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import threading
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -38,11 +41,26 @@ def started_browser():
         browser.close()
 
 
+class _Handler(SimpleHTTPRequestHandler):
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")  # tests write a report anew under its name
+        super().end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 class Opener:
-    """Opens reports and remembers what went wrong in them."""
+    """Opens reports and remembers what went wrong in them.
+
+    They are served, since Chromium loses every twentieth write to the localStorage of a page from a file.
+    """
 
     def __init__(self, browser, folder):
         self.browser, self.folder, self.contexts, self.complaints = browser, folder, [], []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=folder))
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}/"
 
     def context(self, **options):
         context = self.browser.new_context(**{"reduced_motion": "reduce", **options})
@@ -56,7 +74,7 @@ class Opener:
         path.write_text(html, encoding="utf-8", newline="")
         return path
 
-    def open(self, path, context=None, *, at="rows", script=None, **options):
+    def open(self, path, context=None, *, at="rows", script=None, from_file=False, **options):
         page = (context or self.context(**options)).new_page()
         page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
@@ -64,16 +82,18 @@ class Opener:
         page.on("request", self._watch)
         if script:
             page.add_init_script(script)
-        page.goto(f"{path.as_uri()}#{at}")
+        page.goto(f"{path.as_uri() if from_file else self.address + path.name}#{at}")
         return page
 
     def _watch(self, request):
-        if not request.url.startswith(("file:", "blob:")):
+        if not request.url.startswith("blob:") and not request.is_navigation_request():
             self.complaints.append(f"request: {request.url}")
 
     def close(self):
         for context in self.contexts:
             context.close()
+        self.server.shutdown()
+        self.server.server_close()
         assert self.complaints == []
 
 

@@ -317,6 +317,20 @@ def test_nonsense_in_the_browsers_memory_is_passed_over(page):
         assert progress(page).startswith("0 of")
 
 
+def test_a_page_from_a_file_works_without_a_server(reports, news, tmp_path):
+    page = reports.open(reports.write(news[1]), from_file=True)
+    page.keyboard.press("d")
+    assert page.inner_text("#storage-note") == ""
+    assert read_table(downloaded(page, tmp_path))["row"].tolist() == [
+        str(listed(news[0].audit.issues)["row"][0])
+    ]
+
+
+def test_opening_a_page_writes_nothing_down(page):
+    page.reload()
+    assert page.evaluate("Object.keys(localStorage)") == []
+
+
 def test_where_storage_is_forbidden_everything_else_works(reports, news, tmp_path):
     refuse = "{get() { throw new DOMException('no', 'SecurityError'); }}"
     forbidden = f"Object.defineProperty(window, 'localStorage', {refuse})"

@@ -51,6 +51,12 @@ const memory = {
       return false;
     }
   },
+  works() {
+    const probe = "clear-peft:probe";
+    const kept = this.set(probe, "");
+    if (kept) localStorage.removeItem(probe);
+    return kept;
+  },
 };
 
 function onWidth(node, draw) {

@@ -15,7 +15,7 @@ function readLog(text) {
 
 function makeDecisions(key) {
   let log = [];
-  let kept = true;
+  let kept = memory.works();
   const current = new Map();
   function apply([row, action, label]) {
     if (action) current.set(row, { action, label });
@@ -27,8 +27,8 @@ function makeDecisions(key) {
     log.forEach(apply);
   }
   const save = () => (kept = memory.set(key, JSON.stringify(log)));
+  // nothing is written yet: at times, Chromium shows a page that it opens from a file an empty memory
   load(memory.get(key));
-  save();
   return {
     of: (row) => current.get(row),
     entries: () => [...current].sort(([a], [b]) => a - b),
