@@ -132,6 +132,7 @@ def test_yaml_without_a_point_is_a_number_still(grid, tmp_path):
         (lambda g: g["methods"].update(magic={}) or g["cells"][0]["methods"].append("magic"), "magic"),
         (lambda g: g["methods"].update(plain=[1]), "methods.plain is [1]"),
         (lambda g: g["train"].update(training={"max_grad_norm": math.inf}), "options by name, as JSON can"),
+        (lambda g: g["train"].update(training={"magic": 1}), "CleaRConfig has no magic"),
         (lambda g: g["cells"][0].pop("data"), "cells[0].data is None"),
         (lambda g: g["cells"][1].update(data=["c"]), "cells[1].data names 'c'"),
         (lambda g: g["cells"][1].update(data=[["a"]]), "cells[1].data is [['a']]"),

@@ -116,6 +116,7 @@ def test_bad_input_is_refused_before_anything_heavy_is_imported(place, tmp_path)
     (tmp_path / "empty.csv").write_text("text,label\n")
     (tmp_path / "table.csv").write_text("text,label\na,b\nc,d\n")
     (tmp_path / "run.yaml").write_text("model: m\noutput: o\ndata: d\nepochs: ten\n")
+    (tmp_path / "odd.yaml").write_text("model: m\noutput: o\ndata: d\ntraining: {weigth_decay: 0.1}\n")
     table, output = tmp_path / "table.csv", tmp_path / "out.csv"
     train = f"train --model m --output {tmp_path / 'run'}"
     lines = {
@@ -123,6 +124,7 @@ def test_bad_input_is_refused_before_anything_heavy_is_imported(place, tmp_path)
         f"{train} --data {tmp_path / 'none.csv'}": "no such file",
         f"{train} --data {tmp_path / 'empty.csv'}": "no rows",
         f"train --config {tmp_path / 'run.yaml'}": "epochs is 'ten'",
+        f"train --config {tmp_path / 'odd.yaml'}": "CleaRConfig has no weigth_decay",
         f"scan --data {place.train} --label-column topic": "no column 'topic'",
         f"scan --data {place.train} --output {place.train}": "is a file",
         f"predict --run {tmp_path} --data {place.test} --output {output}": "is no run folder",

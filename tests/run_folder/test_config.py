@@ -1,5 +1,6 @@
 """What a run is told."""
 
+from dataclasses import fields
 from importlib import import_module
 
 import pytest
@@ -9,6 +10,8 @@ from clear_peft.errors import InputError
 from clear_peft.pipeline.training import arguments_of
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.config import FIGURES_OF_ONE_LABEL, FIGURES_OF_SEVERAL_LABELS, options, read_yaml
+from clear_peft.run_folder.training_settings import known_settings
+from clear_peft.trainer import CleaRConfig
 from clear_peft.trainer.config import LARGER_IS_BETTER, MEASURED, OF_MULTI_LABEL, OF_SINGLE_LABEL
 from clear_peft.tuners import available_methods
 
@@ -176,6 +179,10 @@ def test_class_weights_are_an_option_beside_training(tmp_path):
     assert arguments_of(RunConfig(**given, class_weights="balanced")).class_weights == "balanced"
     with pytest.raises(InputError, match="training cannot set class_weights: set class_weights beside it"):
         arguments_of(RunConfig(**given, training={"class_weights": "balanced"}))
+
+
+def test_settings_of_training_are_known_without_torch():
+    assert known_settings() == {setting.name for setting in fields(CleaRConfig) if setting.init}
 
 
 @pytest.mark.parametrize("given", [("loss", True), ("macro_f1", False)])

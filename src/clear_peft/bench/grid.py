@@ -17,6 +17,7 @@ from clear_peft.bench.packaged import PACKAGED
 from clear_peft.errors import InputError
 from clear_peft.noise import NoiseSpec
 from clear_peft.run_folder.config import RunConfig
+from clear_peft.run_folder.training_settings import check_training
 from clear_peft.run_folder.yaml_file import with_numbers
 
 TRUE_LABELS, GIVEN_LABELS = "none", "given"
@@ -250,7 +251,10 @@ def _check_noise(name: str, value: Any) -> None:
 def _check_run(settings: dict[str, Any], peft: Any, seed: Any, where: str) -> None:
     """Refuse before the first cell runs what the last one would refuse."""
     try:
-        RunConfig(model="-", data="-", output="-", peft=peft, seed=seed, **with_noise_rate(settings, 0.5))
+        run = RunConfig(
+            model="-", data="-", output="-", peft=peft, seed=seed, **with_noise_rate(settings, 0.5)
+        )
+        check_training(run.training)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

@@ -21,6 +21,7 @@ from clear_peft.lazy import quick_imports
 from clear_peft.pipeline.splits import read_tables
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
+from clear_peft.run_folder.training_settings import check_training
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.progress import Reporter
@@ -51,6 +52,7 @@ def train(
         InputError: If anything given is wrong; the sentence says what and how to mend it.
     """
     layout.check(config, resume=resume, overwrite=overwrite)
+    check_training(config.training)
     check_device(config.device)
     if reporter is not None and os.environ.get("RANK", "0") == "0":
         reporter.stage(f"Reading {config.data}")

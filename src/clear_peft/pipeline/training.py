@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -37,6 +37,7 @@ from clear_peft.report.run import write_report
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.run_folder.option import check_type
+from clear_peft.run_folder.training_settings import check_training
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
 from clear_peft.trainer.columns import (
     CLEAN_LABEL_COLUMN,
@@ -50,24 +51,6 @@ from clear_peft.trainer.words import WordLabels
 from clear_peft.tuners import build
 from clear_peft.tuners.anatomy import labels_tokens
 
-# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
-# its labels, and judges every row
-_NOT_TRAINING = {
-    "output_dir",
-    "push_to_hub",
-    "report_to",
-    "resume_from_checkpoint",
-    "label_names",
-    "dataloader_drop_last",
-}
-# what has an option of its own
-_OPTIONS = {
-    "num_train_epochs": "epochs",
-    "per_device_train_batch_size": "batch_size",
-    "learning_rate": "learning_rate",
-    "seed": "seed",
-    "class_weights": "class_weights",
-}
 # what compares epochs where rows have several labels
 _IN_PLACE_OF = {"accuracy": "micro_f1", "weighted_accuracy": "weighted_micro_f1"}
 _TYPES = get_type_hints(CleaRConfig)
@@ -210,12 +193,8 @@ def arguments_of(config: RunConfig, *, several: bool = False) -> CleaRConfig:
         InputError: If those in ``training`` are unknown, of another type, or not for a run to set, or there
             is no such device.
     """
-    outside = config.training.keys() & _NOT_TRAINING
-    if outside:
-        raise InputError(f"training cannot set {', '.join(sorted(outside))}: leave it out.")
+    check_training(config.training)
     for name, value in config.training.items():
-        if name in _OPTIONS:
-            raise InputError(f"training cannot set {name}: set {_OPTIONS[name]} beside it.")
         if _TYPES.get(name) in _CHECKED:
             check_type(f"training.{name}", value, _TYPES[name])
     recipe = {**preset(config.preset, config.peft, config.device), **get_method(config.method).settings}
@@ -237,9 +216,6 @@ def arguments_of(config: RunConfig, *, several: bool = False) -> CleaRConfig:
         **({} if config.select_by is None else {"metric_for_best_model": config.select_by}),
         **config.training,
     }
-    unknown = settings.keys() - {setting.name for setting in fields(CleaRConfig) if setting.init}
-    if unknown:
-        raise InputError(f"CleaRConfig has no {', '.join(sorted(unknown))}: mend what training holds.")
     try:
         arguments = CleaRConfig(**settings)
     except InputError:
