@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from clear_peft.data import read_table, unescape_formulas
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, RunFailedError
 from clear_peft.pipeline import big_table
 from clear_peft.pipeline.progress import Silent
 from clear_peft.pipeline.ray_scan import scan_with_ray
 from clear_peft.pipeline.scan import scan
 from clear_peft.pipeline.scan_options import ScanOptions
-from ray_encoders import DiesOnce, Letters, Refuses
+from ray_encoders import DiesAlways, DiesOnce, Letters, Refuses
 from tiny_text import keyword_table, tiny_checkpoint
 
 # of Ray's own
@@ -88,6 +88,13 @@ def test_a_sample_judges_the_others_and_an_actor_that_dies_is_replaced(
     assert found.summary["noise_rate_estimate"] == pytest.approx(wrong.mean(), abs=0.03)
     assert 0 < found.summary["sampling_error"] < 0.02
     assert found.summary["sampled"] == 800
+
+
+def test_a_shard_that_always_kills_its_actor_is_given_up(cluster, options, tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(RunFailedError, match="A task of Ray has failed"):
+        scan_with_ray(options(), Silent(), load=lambda: DiesAlways(log))
+    assert 4 <= len(log.read_text().split()) <= 4 * (len(ENDS) - 1)
 
 
 def test_a_scan_goes_on_with_the_shards_that_lack(cluster, options, tmp_path):

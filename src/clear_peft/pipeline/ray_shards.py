@@ -11,6 +11,8 @@ from clear_peft.errors import InputError, RunFailedError
 from clear_peft.pipeline.big_table import Shard
 
 Work = Callable[[Shard], Any]
+# of a shard whose actor died; without a limit, one that takes too much memory would be tried for ever
+_RETRIES = 3
 
 
 @contextmanager
@@ -68,6 +70,8 @@ def by_models(
 ) -> Iterator[tuple[Shard, Any]]:
     """As ``over_shards``, through a pool of actors, each of which loads a model once.
 
+    A shard whose actor dies four times is given up.
+
     Args:
         shards: As for ``over_shards``.
         load: Loads the model and returns the work.
@@ -78,7 +82,13 @@ def by_models(
 
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(len(shards), _room(ray, cpus, gpus))))
     return _streamed(
-        shards, _Actor, fn_constructor_kwargs={"load": load}, compute=pool, num_cpus=cpus, num_gpus=gpus
+        shards,
+        _Actor,
+        fn_constructor_kwargs={"load": load},
+        compute=pool,
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_task_retries=_RETRIES,
     )
 
 
