@@ -298,3 +298,27 @@ def test_a_table_of_texts_is_refused_by_a_run_of_words(cli, run_on, place, tmp_p
         end = cli(*command, "--run", run_on("conll"), "--data", place.test)
         assert end.status == 2, end.out
         assert "is no list" in " ".join(end.err.split())
+
+
+def test_an_exported_model_tags_as_the_run_does(run_on, cli, tables, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs pip install 'clear-peft[onnx]'")
+    from onnxruntime import InferenceSession
+
+    model, predicted = tmp_path / "model", tmp_path / "predicted.jsonl"
+    run = run_on("jsonl")
+    assert cli("export", "--run", run, "--output", model, "--onnx").status == 0
+    assert cli("predict", "--run", run, "--data", tables / "test.jsonl", "--output", predicted).status == 0
+    tokenizer, session = AutoTokenizer.from_pretrained(model), InferenceSession(model / "model.onnx")
+    plain = AutoModelForTokenClassification.from_pretrained(model).eval()
+    same = {"onnx": [], "plain": []}
+    for row in read_table(predicted).itertuples():
+        encoded = tokenizer(list(row.tokens), is_split_into_words=True, return_tensors="np")
+        first = [encoded.word_ids().index(word) for word in range(len(row.tokens))]
+        (logits,) = session.run(["logits"], dict(encoded))
+        inputs = {name: torch.tensor(value) for name, value in encoded.items()}
+        for name, found in (("onnx", logits), ("plain", plain(**inputs).logits.detach().numpy())):
+            tags = [plain.config.id2label[i] for i in found[0, first].argmax(axis=1).tolist()]
+            same[name] += [one == other for one, other in zip(tags, row.predicted_tags, strict=True)]
+    assert same["onnx"] == same["plain"]
+    assert np.mean(same["plain"]) > 0.95, "but bf16"
