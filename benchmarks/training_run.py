@@ -10,7 +10,6 @@ epoch, for all of
                  batches in evaluation
     plain        ours, plain PEFT
     paper        ours, preset paper, with a pass over the rows after every epoch from the third on
-    paper steps  the same with scores from the steps
     recommended  ours
 
 Runs take turns, each in a process of its own; a ratio is the median over rounds of runs in the same round.
@@ -33,7 +32,6 @@ KINDS: dict[str, dict[str, Any] | None] = {
     "tuned": None,
     "plain": {"method": "plain"},
     "paper": {"preset": "paper"},
-    "paper steps": {"preset": "paper", "training": {"judge": "steps"}},
     "recommended": {},
 }
 
