@@ -7,6 +7,7 @@ from tables import written_table
 from typer.testing import CliRunner
 
 from clear_peft.cli.app import app
+from clear_peft.errors import InputError
 from clear_peft.review import ReviewServer
 
 
@@ -55,3 +56,12 @@ def test_no_browser_is_started_where_none_is_wanted(run):
     done, links = run("--no-browser")
     assert done.exit_code == 0, done.output
     assert links == []
+
+
+def test_labels_of_words_are_refused_in_a_sentence(tmp_path):
+    table = tmp_path / "ner.conll"
+    table.write_text("Anna B-PER\nsleeps O\n\nBob B-PER\nruns O\n")
+    done = CliRunner().invoke(app, ["review", "--data", str(table), "--output", str(tmp_path / "scan")])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == f"'{table}' has labels of words, which are not reviewed: use scan."
+    assert not (tmp_path / "scan").exists()

@@ -118,7 +118,7 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="CSV, TSV, JSON, JSONL, CoNLL, Parquet, XLSX, or hub data set NAME[:CONFIG][@SPLIT].",
+        help="CSV, TSV, JSON, JSONL, Parquet, XLSX, or hub data set NAME[:CONFIG][@SPLIT].",
         rich_help_panel=DATA,
     ),
 ]

@@ -11,7 +11,6 @@ from clear_peft.cli.options import (
     OUTPUT,
     AnnotatorColumnOption,
     CpusOption,
-    DataOption,
     EmbeddingsOption,
     EncoderDeviceOption,
     EncoderOption,
@@ -50,7 +49,13 @@ _TOP, _PAIRS = 10, 5
 
 def scan(
     context: typer.Context,
-    data: DataOption,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="CSV, TSV, JSON, JSONL, CoNLL, Parquet, XLSX, or hub data set NAME[:CONFIG][@SPLIT].",
+            rich_help_panel=DATA,
+        ),
+    ],
     text_column: TextColumnsOption = ["text"],  # noqa: B006
     label_column: LabelColumnOption = "label",
     label_separator: Annotated[

@@ -18,7 +18,7 @@ from clear_peft.data.examples import examples_of
 from clear_peft.data.label_sets import has_label_sets
 from clear_peft.data.tables import without_empty_end
 from clear_peft.data.token_rows import token_columns
-from clear_peft.errors import ClearWarning
+from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
 from clear_peft.pipeline.arrays import read_array
@@ -180,12 +180,17 @@ def _rows(array: Any, examples: Examples, table: LoadedTable) -> Any:
 
 
 def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, bool]:
-    """Read the table, and say which classes are rare.
+    """Read a table with one label a row, and say which classes are rare.
 
     Returns:
         The table, its rows without a label set apart, and whether its rows have texts.
+
+    Raises:
+        InputError: If words have labels, or as ``scan``.
     """
     frame = _read(options, reporter)
+    if token_columns(frame, options.text_column, options.label_column) is not None:
+        raise InputError(f"{options.data!r} has labels of words, which are not reviewed: use scan.")
     has_texts = _has_texts(options, frame)
     return _rows_of(options, frame, has_texts), has_texts
 

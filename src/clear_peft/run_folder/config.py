@@ -110,8 +110,8 @@ class RunConfig:
     model: str = _option(_MODEL, "Hub name or path of the pretrained model.")
     data: str = _option(
         _DATA,
-        "Training table: a CSV, TSV, JSONL, JSON, Parquet or XLSX file, also packed (.gz), a folder of "
-        "Parquet files, or a hub data set NAME[:CONFIG][@SPLIT].",
+        "Training table: a CSV, TSV, JSONL, JSON, Parquet, XLSX or CoNLL file, also packed (.gz), a folder "
+        "of Parquet files, or a hub data set NAME[:CONFIG][@SPLIT].",
     )
     output: str = _option(_OUTPUT, "Run folder to write.")
     text_column: str | list[str] = _option(
