@@ -30,12 +30,16 @@ def _read(path):
 
 
 def test_every_kind_of_text_comes_through(tmp_path):
-    actions = ("keep", "relabel", "drop")
-    rows = [(i, actions[i % 3], NAMES[2] if i % 3 == 1 else "") for i in range(len(TEXTS))]
-    found = _read(_file(tmp_path / "c.csv", rows[::-1]))
-    assert sorted(found.keep) == list(range(0, len(TEXTS), 3))
-    assert found.relabel == dict.fromkeys(range(1, len(TEXTS), 3), 2)
-    assert sorted(found.drop) == list(range(2, len(TEXTS), 3))
+    actions = ("keep", "relabel", "drop", "skip")
+    rows = [(i, actions[i % 4], NAMES[(LABELS[i] + 1) % 3] if i % 4 == 1 else "") for i in range(len(TEXTS))]
+    rules = ["how many" if i % 8 == 1 else "" for i in range(len(TEXTS))]
+    for more in ({}, {"rule": rules[::-1]}):
+        found = _read(_file(tmp_path / "c.csv", rows[::-1], **more))
+        assert sorted(found.keep) == list(range(0, len(TEXTS), 4))
+        assert found.relabel == {i: (LABELS[i] + 1) % 3 for i in range(1, len(TEXTS), 4)}
+        assert sorted(found.drop) == list(range(2, len(TEXTS), 4))
+        assert sorted(found.skip) == list(range(3, len(TEXTS), 4))
+        assert found.by_rule == (dict.fromkeys(range(1, len(TEXTS), 8), "how many") if more else {})
 
 
 def test_the_given_label_is_no_correction(tmp_path):
@@ -123,7 +127,7 @@ def test_nothing_else_changes(values, labels, data):
     extra = [[row] if row % 2 else {"row": row} for row in rows]
     frame = pd.DataFrame({"x": extra, "label": column, "y": [f"0{row}" for row in rows]})
     before = frame.copy(deep=True)
-    after = corrected(frame, labels, "label", Corrections(relabel, sorted(drop), []))
+    after = corrected(frame, labels, "label", Corrections(relabel, sorted(drop)))
     pd.testing.assert_frame_equal(frame, before)
     kept = [row for row in rows if row not in drop]
     assert list(after.columns) == ["x", "label", "y"]

@@ -57,9 +57,15 @@ def test_a_review_asks_writes_answers_down_and_judges_anew(tmp_path, frame):
     assert not set(rows) & {one["row"] for one in review.state()["suspicious"]}
 
 
-def test_a_review_says_what_a_scan_with_its_corrections_says(tmp_path, frame):
+def test_a_review_says_what_a_scan_with_its_corrections_says(tmp_path, frame, monkeypatch):
+    proposed = []
+    monkeypatch.setattr(
+        "clear_peft.pipeline.scan.write_scan_report", lambda found, rows: proposed.extend(rows)
+    )
     review = _review(tmp_path)
     _answer_batch(review, frame)
+    review.answer(review.state()["batch"][3]["row"], "drop")
+    review.answer(review.state()["batch"][5]["row"], "skip")
     review.judge()
     scanned = scan(
         ScanOptions(
@@ -71,6 +77,9 @@ def test_a_review_says_what_a_scan_with_its_corrections_says(tmp_path, frame):
         Silent(),
     )
     np.testing.assert_array_equal(scanned.quality.clean_probability, review.quality.clean_probability)
+    assert scanned.metrics["random_rows"] == review.summary["random_rows"] == 18
+    assert scanned.metrics["noise_rate_estimate"] == review.summary["noise_rate"]
+    assert proposed == [one["row"] for one in review.state()["batch"]]
     assert not (tmp_path / "scan" / "report.html").exists()
     review.finish()
     assert (tmp_path / "scan" / "report.html").exists()
@@ -137,8 +146,9 @@ def test_rows_of_no_use_and_skipped_rows_are_not_asked_again_and_say_nothing(tmp
     assert not set(rows) & {one["row"] for one in review.state()["batch"]}
     assert (review.verified < 0).all()
     assert review.quality.verified is None
-    written = pd.read_csv(review.path)
-    assert written[["row", "action"]].to_numpy().tolist() == [[rows[0], "drop"]]
+    again = _review(tmp_path, batch_size=4)
+    assert again.state()["batch"] == review.state()["batch"]
+    assert again.summary["answered"] == {"keep": 0, "relabel": 0, "drop": 1, "skip": 3}
 
 
 def test_a_pattern_is_proposed_and_changes_its_rows_at_once(tmp_path, frame):
@@ -191,6 +201,25 @@ def test_a_rule_that_was_believed_is_no_evidence_for_another(tmp_path, frame):
         assert one.state()["patterns"] == []
     written = pd.read_csv(review.path, keep_default_na=False)
     assert (written["rule"] == "how many").sum() == many.sum() - 4
+
+
+def test_rows_that_a_rule_has_changed_are_no_random_rows_that_were_looked_at(tmp_path, frame):
+    review = _review(tmp_path)
+    many = frame["text"].str.startswith("how many").to_numpy()
+    _answer_batch(review, frame)
+    review.judge()
+    looked = int((review.verified >= 0).sum())
+    (one,) = [one for one in review.state()["patterns"] if one["words"] == "how many"]
+    assert review.apply(one["number"]) > 20
+    review.judge()
+    options = replace(_options(tmp_path), verified=str(review.path), overwrite=True)
+    for rows in (review.summary["random_rows"], scan(options, Silent()).metrics["random_rows"]):
+        assert rows == looked
+    asked = [one for one in review.state()["batch"] if many[one["row"]]]
+    assert asked, "their turn comes"
+    assert [one["answer"] for one in asked] == [None] * len(asked)
+    review.answer(asked[0]["row"], "keep")
+    assert review.verified[asked[0]["row"]] == CLASSES.index(asked[0]["given"])
 
 
 def test_a_pattern_leaves_rows_alone_that_have_an_answer(tmp_path, frame):

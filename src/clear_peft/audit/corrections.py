@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,9 @@ from clear_peft.data.labels import label_text
 from clear_peft.errors import InputError
 
 _COLUMNS = ("row", "action", "label", "given_label", "text")
-_ACTIONS = ("keep", "relabel", "drop")
+_ACTIONS = ("keep", "relabel", "drop", "skip")
+# a column that reports do not write
+_RULE = "rule"
 _SHOWN = 200
 
 
@@ -26,20 +28,25 @@ class Corrections:
         relabel: New class id of each row that gets another one, by row.
         drop: Rows to leave out.
         keep: Rows that were looked at and found right.
+        skip: Rows that were looked at, and nobody could tell.
+        by_rule: Rows among those to relabel at which nobody has looked, with the words of the pattern that
+            they were relabelled by.
     """
 
-    relabel: dict[int, int]
-    drop: list[int]
-    keep: list[int]
+    relabel: dict[int, int] = field(default_factory=dict)
+    drop: list[int] = field(default_factory=list)
+    keep: list[int] = field(default_factory=list)
+    skip: list[int] = field(default_factory=list)
+    by_rule: dict[int, str] = field(default_factory=dict)
 
 
 def read_corrections(path: str | os.PathLike[str], examples: Examples, names: LabelNames) -> Corrections:
     """Read ``corrections.csv`` and check it against the table that it is about.
 
     Args:
-        path: A table with the columns ``row`` (counted from 0), ``action`` (keep, relabel or drop),
+        path: A table with the columns ``row`` (counted from 0), ``action`` (keep, relabel, drop or skip),
             ``label`` (the new one, empty unless relabelling), ``given_label`` and ``text`` (its first 200
-            characters), with formulas escaped; further columns are ignored.
+            characters), with formulas escaped, and perhaps ``rule``; further columns are ignored.
         examples: The rows of the table, labelled.
         names: Names of their labels.
 
@@ -63,14 +70,19 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
     place = {row: i for i, row in enumerate(examples.rows.tolist())}
     rows = _rows(cells[0], place, source)
     new = names.find(cells[2])
-    found = Corrections({}, [], [])
-    for row, new_label, action, label, given, text in zip(rows, new, *cells[1:], texts, strict=True):
+    rules = frame[_RULE].fillna("").tolist() if _RULE in frame.columns else [""] * len(frame)
+    found = Corrections()
+    for row, new_label, action, label, given, text, rule in zip(
+        rows, new, *cells[1:], texts, rules, strict=True
+    ):
         where = f"{source!r}, row {row}"
         assert examples.labels is not None  # the examples are labelled
         labelled = int(examples.labels[place[row]])
         _check_same(where, labelled, given, names, examples.texts[place[row]], text)
         if action not in _ACTIONS:
-            raise InputError(f"{where}: there is no action {brief(action)}; write keep, relabel or drop.")
+            raise InputError(
+                f"{where}: there is no action {brief(action)}; write keep, relabel, drop or skip."
+            )
         if action != "relabel" and label:
             raise InputError(
                 f"{where}: the action is {action}, but there is a label {brief(label)}; write relabel, or "
@@ -84,8 +96,10 @@ def read_corrections(path: str | os.PathLike[str], examples: Examples, names: La
                 found.keep.append(row)
             else:
                 found.relabel[row] = int(new_label)
+                if rule:
+                    found.by_rule[row] = str(rule)
         else:
-            {"keep": found.keep, "drop": found.drop}[action].append(row)
+            {"keep": found.keep, "drop": found.drop, "skip": found.skip}[action].append(row)
     if len(found.drop) == len(examples):
         raise InputError(f"{source!r} drops every row: keep at least one.")
     return found

@@ -121,7 +121,7 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
     table = _rows_of(options, frame, has_texts)
     examples, names, unlabelled = table.examples, table.names, table.unlabelled
     assert names is not None  # there is a label column
-    examples = with_verified(examples, names, options.verified)
+    examples, looked_at = with_verified(examples, names, options.verified)
     if options.pred_probs:
         probabilities = read_array(options.pred_probs, names.names)
         by = _judged_by(options, has_texts, reporter)
@@ -138,7 +138,6 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
     others = other_issues(examples, names, judged, has_texts, reporter)
     rate, proposed = NoiseRate(quality.noise_rate, quality.noise_rate_interval, 0), None
     if judged is not None and has_texts:
-        looked_at = None if quality.verified is None else quality.verified >= 0
         proposed = propose(examples.texts, _PROPOSED, looked_at)
         rate = noise_rate(quality, proposed.sampled)
     reporter.stage(f"Writing {folder}")

@@ -74,7 +74,7 @@ def read_tables(config: RunConfig) -> Tables:
     names = table.names
     assert names is not None  # a label column was asked for
     check_fits(config, names)
-    rows = with_verified(table.examples, names, config.verified)
+    rows, _ = with_verified(table.examples, names, config.verified)
     assert rows.labels is not None
     if not names.words:
         say_which_are_rare(rows.labels, names)

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from clear_peft.audit import read_corrections
-from clear_peft.data import Examples, LabelNames, escape_formulas, read_table, write_table
+from clear_peft.data import Examples, LabelNames, escape_formulas, write_table
 from clear_peft.errors import InputError
 
 Action = Literal["keep", "relabel", "drop", "skip"]
@@ -36,8 +36,6 @@ class Answer:
 class AnswerFile:
     """``corrections.csv`` of a review: answers by place, that is by position among the rows with a label.
 
-    Rows that were skipped are not in it.
-
     Args:
         path: Where it is, or is to be.
         examples: The rows with a label.
@@ -57,15 +55,12 @@ class AnswerFile:
         if self._stamp is None:
             return {}
         held = read_corrections(self.path, self.examples, self.names)
-        kept: dict[int, Answer] = {row: Answer("keep") for row in held.keep}
-        dropped: dict[int, Answer] = {row: Answer("drop") for row in held.drop}
-        frame = read_table(self.path)
-        rules: dict[int, str] = {}
-        if _RULE in frame.columns:  # the report's corrections have none
-            rules = {int(row): rule or "" for row, rule in zip(frame["row"], frame[_RULE], strict=True)}
-        changed = {row: Answer("relabel", to, rules.get(row, "")) for row, to in held.relabel.items()}
+        said = {row: Answer("relabel", to, held.by_rule.get(row, "")) for row, to in held.relabel.items()}
+        said |= {row: Answer("keep") for row in held.keep}
+        said |= {row: Answer("drop") for row in held.drop}
+        said |= {row: Answer("skip") for row in held.skip}
         place = places(self.examples)
-        return {place[row]: one for row, one in (kept | dropped | changed).items()}
+        return {place[row]: one for row, one in said.items()}
 
     def write(self, answers: Mapping[int, Answer]) -> None:
         """Keep these answers and no others, atomically; without any, there is no file.
@@ -90,7 +85,6 @@ class AnswerFile:
                 one.rule,
             )
             for place, one in sorted(answers.items())
-            if one.action != "skip"
         ]
         if lines:
             write_table(escape_formulas(pd.DataFrame(lines, columns=list(_COLUMNS))), self.path)

@@ -220,7 +220,8 @@ class Review:
         quality, unlabelled = judged.quality, self._unlabelled
         to_label = None if unlabelled is None else unlabelled.to_label_next(judged)
         seen = np.zeros(len(self.examples), bool)
-        seen[list(self._answers)] = True
+        # a row that a rule has changed is looked at when its turn in the random order comes
+        seen[[row for row, one in self._answers.items() if not one.rule]] = True
         proposed = propose(self.examples.texts, self._batch_size, seen)
         seconds = time.perf_counter() - started
         rate = noise_rate(quality, proposed.sampled)
@@ -278,7 +279,8 @@ class Review:
         }
 
     def _shown(self, place: int, why: str) -> dict[str, Any]:
-        one, top = self._answers.get(place), self.quality.pred_probs
+        said, top = self._answers.get(place), self.quality.pred_probs
+        one = None if said is None or said.rule else said
         labels = self.names.names
         suggested = zip(top.classes[place, :_SUGGESTED], top.values[place, :_SUGGESTED], strict=True)
         return {
