@@ -97,7 +97,10 @@ def test_a_file_of_options_does_not_say_so_either(scene, capsys, monkeypatch):
     assert "add --trust-remote-code" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["output_dir", "push_to_hub", "report_to"])
+@pytest.mark.parametrize(
+    "name",
+    ["output_dir", "push_to_hub", "report_to", "accelerator_config", "hub_token", "trackio_space_id"],
+)
 def test_options_of_the_trainer_do_not_lead_out(scene, name):
     here = scene(finished=False)
     here.set_config(training={name: str(here.outside / "folder")})

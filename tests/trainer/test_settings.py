@@ -58,6 +58,12 @@ def test_a_metric_of_ones_own_may_be_better_small(tmp_path):
         ({"scoring_gates": "shut"}, "There is no scoring_gates 'shut'"),
         ({"loss_options": "{"}, "loss_options is no JSON"),
         ({"loss_options": "[1]"}, "write a JSON object"),
+        ({"gradient_accumulation_steps": 0}, "steps is 0: give a number of at least 1"),
+        ({"per_device_eval_batch_size": -1}, "per_device_eval_batch_size is -1"),
+        ({"data_seed": -1}, "data_seed is -1: give a number between 0 and 4294967295"),
+        ({"train_sampling_strategy": "x"}, "There is no train_sampling_strategy 'x': choose from random"),
+        ({"lr_scheduler_kwargs": "x"}, "lr_scheduler_kwargs is 'x': give options by name"),
+        ({"optim_args": "x"}, "optim_args is 'x': write name=value"),
         ({"patience": 2}, "give metric_for_best_model and an eval_strategy too"),
     ],
 )

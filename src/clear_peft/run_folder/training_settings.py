@@ -9,16 +9,26 @@ from pathlib import Path
 import clear_peft
 from clear_peft.errors import InputError
 
-# where a run writes and to whom it speaks is not for a config.yaml, perhaps a stranger's, to say; a run names
-# its labels, and judges every row
 _NOT_TRAINING = {
+    # where a run writes, what it reads and to whom it speaks is not for a stranger's config.yaml to say
+    "accelerator_config",
     "output_dir",
     "push_to_hub",
     "report_to",
     "resume_from_checkpoint",
-    "label_names",
+    # a run names its labels, judges every row, and measures all rows of a table together
+    "batch_eval_metrics",
     "dataloader_drop_last",
+    "eval_do_concat_batches",
+    "label_names",
+    "prediction_loss_only",
+    # no run shards a model
+    "deepspeed",
+    "fsdp",
+    "fsdp_config",
+    "parallelism_config",
 }
+_NOT_BEGINNING = ("hub_", "trackio_")
 # what has an option of its own
 _OPTIONS = {
     "num_train_epochs": "epochs",
@@ -38,7 +48,7 @@ def check_training(names: Iterable[str]) -> None:
     Raises:
         InputError: If there are such.
     """
-    outside = sorted(_NOT_TRAINING & set(names))
+    outside = sorted(name for name in names if name in _NOT_TRAINING or name.startswith(_NOT_BEGINNING))
     if outside:
         raise InputError(f"training cannot set {', '.join(outside)}: leave it out.")
     for name in names:

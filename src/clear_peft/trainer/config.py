@@ -58,7 +58,17 @@ _RANGES = {
     "consistency_temperature": (1e-6, math.inf),
     "patience": (0, math.inf),
     "validation_fraction": (1e-6, 0.99),
+    # transformers takes any number for these
+    "per_device_train_batch_size": (1, math.inf),
+    "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf),
+    "eval_accumulation_steps": (1, math.inf),
+    "dataloader_num_workers": (0, math.inf),
+    "data_seed": (0, 2**32 - 1),
 }
+_SAMPLING = next(
+    s.metadata["choices"] for s in fields(TrainingArguments) if s.name == "train_sampling_strategy"
+)
 
 
 @dataclass
@@ -157,8 +167,14 @@ class CleaRConfig(TrainingArguments):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (number and low <= value <= high):
-                raise InputError(f"{name} is {value!r}: give a number between {low} and {high}.")
+                wanted = f"of at least {low}" if high == math.inf else f"between {low} and {high}"
+                raise InputError(f"{name} is {value!r}: give a number {wanted}.")
+        if self.lr_scheduler_kwargs is not None and not isinstance(self.lr_scheduler_kwargs, dict):
+            raise InputError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}: give options by name.")
+        if self.optim_args and not all("=" in part for part in self.optim_args.split(",")):
+            raise InputError(f"optim_args is {self.optim_args!r}: write name=value, with commas between.")
         for name, known in (
+            ("train_sampling_strategy", _SAMPLING),
             ("label_estimator", ESTIMATORS),
             ("loss_mixture", MIXTURES),
             ("scoring_gates", GATES_IN_SCORING),
