@@ -12,8 +12,9 @@ from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.big_table import Shard, shards_of
 from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
 from clear_peft.pipeline.ray_shards import by_models, cluster
-from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish
+from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish, model_in
 from clear_peft.run_folder import layout
+from clear_peft.run_folder.config import CONFIG_NAME
 
 if TYPE_CHECKING:
     from clear_peft.pipeline.inference import Run
@@ -80,6 +81,9 @@ def predict_with_ray(
         check_new_columns(read_schema(path).names, names, path, top, probabilities)
     begun = {
         "run": str(run.resolve()),
+        "model of the run": model_in(str(run / layout.ADAPTER)),
+        "config.yaml": (run / CONFIG_NAME).read_text(encoding="utf-8"),
+        "pretrained model": model_in(config.model),
         "data": files_of(shards),
         "text_column": texts,
         "top": top,

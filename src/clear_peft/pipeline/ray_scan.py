@@ -38,11 +38,10 @@ from clear_peft.pipeline.big_table import (
     taken,
 )
 from clear_peft.pipeline.encoder import PART, encode, encode_by, forward_size, name_texts
-from clear_peft.pipeline.feature_cache import version_of
 from clear_peft.pipeline.judge import say_if_no_better_than_chance
 from clear_peft.pipeline.ray_shards import by_models, cluster, over_shards
 from clear_peft.pipeline.scan_options import ScanOptions, scan_folder, with_defaults
-from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish
+from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish, model_in
 from clear_peft.run_folder.layout import LABEL_ISSUES
 
 if TYPE_CHECKING:
@@ -160,11 +159,10 @@ def _columns(options: ScanOptions) -> Columns:
 
 def _begun(options: ScanOptions, columns: Columns, shards: Sequence[Shard]) -> dict[str, Any]:
     """What features hang on."""
-    model = str(options.model)
     return {
         "data": files_of(shards),
         "text_column": list(columns.texts),
-        "model": version_of(model) if Path(model).is_dir() else model,
+        "model": model_in(str(options.model)),
         "max_length": options.max_length,
         "long_texts": options.long_texts,
     }

@@ -10,6 +10,7 @@ from clear_peft.data.checks import listing
 from clear_peft.errors import InputError
 from clear_peft.files import write_json
 from clear_peft.pipeline.big_table import Shard
+from clear_peft.pipeline.feature_cache import version_of
 from clear_peft.pipeline.scan_options import held_by
 
 # written last; what the folder was begun with, until then
@@ -21,6 +22,11 @@ def files_of(shards: Sequence[Shard]) -> list[list[Any]]:
     files = {shard.path: shard.file for shard in shards}
     stats = [(name, Path(path).stat()) for path, name in files.items()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def model_in(name: str) -> str:
+    """What tells a model in a folder from others; of one of the hub its name, as it may not be here yet."""
+    return version_of(name) if Path(name).is_dir() else name
 
 
 def check_begun(folder: Path, data: str, begun: dict[str, Any], *, overwrite: bool) -> None:

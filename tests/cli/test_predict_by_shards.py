@@ -1,0 +1,86 @@
+"""``predict --engine ray`` with the shards in this process, without Ray."""
+
+import json
+from contextlib import nullcontext
+
+import pandas as pd
+import pytest
+
+from clear_peft.data import read_table
+from clear_peft.errors import RunFailedError
+from clear_peft.pipeline import big_table, ray_predict
+
+SHARD_ROWS = 8
+
+
+@pytest.fixture
+def shards(monkeypatch):
+    """Settings of the stand-in for Ray: the number of shards after which it dies."""
+    settings = {"dies_after": None}
+
+    def by_models(shards, load, **_):
+        work = load()
+        for done, shard in enumerate(shards):
+            if done == settings["dies_after"]:
+                raise RunFailedError("The power is gone.")
+            yield shard, json.loads(json.dumps(work(shard)))
+
+    monkeypatch.setattr(big_table, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(ray_predict, "cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(ray_predict, "by_models", by_models)
+    return settings
+
+
+@pytest.fixture
+def tables(place, tmp_path):
+    """Writes the test table in two files, the texts of some rows replaced."""
+
+    def write(texts=None):
+        table = read_table(place.test)[["text", "label"]]
+        for row, text in (texts or {}).items():
+            table.loc[row, "text"] = text
+        folder = tmp_path / "data"
+        folder.mkdir()
+        table[:20].to_parquet(folder / "a.parquet", index=False)
+        table[20:].to_parquet(folder / "b.parquet", index=False)
+        return folder
+
+    return write
+
+
+def predicted(folder):
+    return pd.concat([read_table(path) for path in sorted(folder.glob("*.parquet"))], ignore_index=True)
+
+
+def test_predictions_of_another_model_are_not_gone_on_with(cli, place, shards, tables, tmp_path):
+    run, data, out = tmp_path / "run", tables(), tmp_path / "out"
+    train = ["train", *place.options(run, method="plain", epochs=1, overwrite=True)]
+    assert cli(*train).status == 0
+    words = ["predict", "--run", run, "--data", data, "--output", out, "--engine", "ray"]
+    shards["dies_after"] = 2
+    assert cli(*words).status != 0
+    assert len(list(out.glob("part-*"))) == 2
+    shards["dies_after"] = None
+    assert cli(*train).status == 0
+    refused = cli(*words)
+    assert refused.status == 2
+    assert "was begun with other values of 'model of the run': give another" in " ".join(refused.err.split())
+    assert cli(*train, "--seed", 1).status == 0
+    refused = cli(*words)
+    assert "other values of 'model of the run', 'config.yaml': give" in " ".join(refused.err.split())
+    assert cli(*words, "--overwrite").status == 0
+    assert len(predicted(out)) == 30
+
+
+def test_predictions_of_the_same_model_are_gone_on_with(cli, finished, shards, tables, tmp_path):
+    out = tmp_path / "out"
+    words = ["predict", "--run", finished("plain", "lora"), "--data", tables(), "--output", out]
+    words += ["--engine", "ray"]
+    shards["dies_after"] = 2
+    assert cli(*words).status != 0
+    times = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert len(times) == 2
+    shards["dies_after"] = None
+    assert cli(*words).status == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert len(predicted(out)) == 30
