@@ -84,3 +84,11 @@ def test_predictions_of_the_same_model_are_gone_on_with(cli, finished, shards, t
     assert cli(*words).status == 0
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert len(predicted(out)) == 30
+
+
+def test_rows_are_named_as_they_stand_in_the_file(cli, finished, shards, tables, tmp_path):
+    words = ["predict", "--run", finished("plain", "lora"), "--data", tables({18: "a\0b"})]
+    done = cli(*words, "--output", tmp_path / "out", "--engine", "ray")
+    assert done.status == 2
+    said = "a.parquet', column 'text': the text holds a NUL character in 1 row (18;"
+    assert said in " ".join(done.err.split())

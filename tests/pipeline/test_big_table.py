@@ -69,6 +69,16 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(folder):
         counted(COLUMNS, shards[1])
     with pytest.raises(InputError, match=r"column 'text': the text is empty in 1 row \(33;"):
         counted(COLUMNS, shards[2])
+    table["text"] = [*table["text"][:35], "a\0b", "c"]
+    table["label"] = "a"
+    table.to_parquet(path)
+    with pytest.raises(InputError, match=r"one.parquet', column 'text': .* NUL character in 1 row \(35;"):
+        counted(COLUMNS, shards[2])
+    table["label"] = [float(i) for i in range(36)] + [0.5]
+    table["text"] = "text"
+    table.to_parquet(path)
+    with pytest.raises(InputError, match=r"column 'label': the label is 0.5, .* in 1 row \(36;"):
+        counted(COLUMNS, shards[2])
     table["label"] = [["a"]] * len(table)
     table.to_parquet(path)
     with pytest.raises(InputError, match="column 'label' holds lists"):

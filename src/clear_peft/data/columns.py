@@ -141,31 +141,55 @@ def flag(value: object) -> str:
     return {"false": "0", "true": "1"}.get(text, text)
 
 
-def texts_in(series: pd.Series, place: str) -> list[str]:
-    """The texts of a column; missing ones, and those of white space alone, are empty."""
+def texts_in(series: pd.Series, place: str, first: int = 0) -> list[str]:
+    """The texts of a column; missing ones are empty.
+
+    Args:
+        series: The column, or some of its rows, one after the other.
+        place: Where it is, for sentences.
+        first: Position of the first of these rows. Default 0.
+
+    Raises:
+        InputError: If one is no text, or holds a NUL character.
+    """
     missing = series.isna().tolist()
     values = ["" if gone else value for value, gone in zip(series.tolist(), missing, strict=True)]
-    other = [i for i, value in enumerate(values) if not isinstance(value, str)]
+    other = [first + i for i, value in enumerate(values) if not isinstance(value, str)]
     if other:
-        kind = type(values[other[0]]).__name__
+        kind = type(values[other[0] - first]).__name__
         raise InputError(
             f"{place}: the text is not a string but {kind} in {row_listing(other)}; name a column of text."
         )
-    _refuse_nul(values, place, "text")
+    _refuse_nul(values, place, "text", first)
     return values
 
 
-def _refuse_nul(values: Sequence[str | None], place: str, kind: str) -> None:
+def joined(parts: Sequence[Sequence[str]]) -> list[str]:
+    """The texts of columns as one text a row, a line each; those of white space alone are left out."""
+    return ["\n".join(part for part in row if part.strip()) for row in zip(*parts, strict=True)]
+
+
+def pairs_of(parts: Sequence[Sequence[str]]) -> list[tuple[str, str]] | None:
+    """The first column, and the lines of all others; None where there are no others."""
+    return list(zip(parts[0], joined(parts[1:]), strict=True)) if len(parts) > 1 else None
+
+
+def _refuse_nul(values: Sequence[str | None], place: str, kind: str, first: int) -> None:
     """No CSV can hold it, and the list of label issues is one."""
-    nul = [i for i, value in enumerate(values) if value is not None and "\0" in value]
+    nul = [first + i for i, value in enumerate(values) if value is not None and "\0" in value]
     if nul:
         raise InputError(f"{place}: the {kind} holds a NUL character in {row_listing(nul)}; remove it.")
 
 
 def names_in(
-    series: pd.Series, place: str, kind: str, kept: np.ndarray, missing: Sequence[str] = ()
+    series: pd.Series,
+    place: str,
+    kind: str,
+    kept: np.ndarray,
+    missing: Sequence[str] = (),
+    first: int = 0,
 ) -> list[str | None]:
-    """Names of labels or ids; None where there is none, as in rows that are not kept."""
+    """Names of labels or ids; None where there is none, as in rows that are not kept; see ``texts_in``."""
     names: list[str | None] = []
     for i, value in enumerate(series.tolist()):
         try:
@@ -179,10 +203,10 @@ def names_in(
                 mend = f"{fraction}write text or a whole number"
             raise InputError(
                 f"{place}: the {kind} is {brief(value)}, of type {type(value).__name__}, "
-                f"in {row_listing([i])}; {mend}."
+                f"in {row_listing([first + i])}; {mend}."
             ) from None
         names.append(None if name in missing else name)
-    _refuse_nul(names, place, kind)
+    _refuse_nul(names, place, kind, first)
     return names
 
 

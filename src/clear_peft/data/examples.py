@@ -16,7 +16,9 @@ from clear_peft.data.columns import (
     groups_in,
     ids_in,
     if_one_hot,
+    joined,
     names_in,
+    pairs_of,
     refuse_missing,
     said_rows,
     texts_in,
@@ -215,8 +217,8 @@ def examples_of(
         return frame[wanted], f"{name!r}, column {wanted!r}"
 
     parts = [texts_in(*column(wanted)) for wanted in several]
-    lines = [[part for part in row if part.strip()] for row in zip(*parts, strict=True)]
-    kept = np.array([bool(row) for row in lines]) if parts else np.ones(len(frame), bool)
+    texts = joined(parts) if parts else [""] * len(frame)
+    kept = np.array([bool(text) for text in texts]) if parts else np.ones(len(frame), bool)
     if not kept.all():
         place = f"{name!r}, column {' and '.join(map(repr, several))}"
         if not (set_apart and kept.any()):
@@ -292,7 +294,7 @@ def examples_of(
             sources = (annotators or {label_column: given}) | opinions
             votes = votes_of(sources, names, name, normalize_labels)
     every = Examples(
-        ["\n".join(row) for row in lines] if parts else [""] * len(frame),
+        texts,
         labels,
         np.arange(len(frame), dtype=np.int64),
         clean_labels,
@@ -300,7 +302,7 @@ def examples_of(
         groups,
         verified,
         votes,
-        _pairs(parts) if len(parts) > 1 else None,
+        pairs_of(parts),
     )
     if has_label.all():
         return LoadedTable(frame, every, names)
@@ -343,9 +345,3 @@ def _of_words(
 
 def _list(columns: str | Sequence[str] | None) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns or ())
-
-
-def _pairs(parts: list[list[str]]) -> list[tuple[str, str]]:
-    """The first column, and the lines of all others."""
-    rows = zip(*parts, strict=True)
-    return [(first, "\n".join(part for part in rest if part.strip())) for first, *rest in rows]

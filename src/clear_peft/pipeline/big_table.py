@@ -13,7 +13,7 @@ import pandas as pd
 from clear_peft.data import Examples, LabelNames
 from clear_peft.data.arrow import table_to_frame
 from clear_peft.data.checks import row_listing
-from clear_peft.data.columns import check_column, check_roles, check_two_classes, names_in, texts_in
+from clear_peft.data.columns import check_column, check_roles, check_two_classes, joined, names_in, texts_in
 from clear_peft.data.hub import folder_of, parquet_files
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LabelQuality, LinearProbe, fit_probe
@@ -166,7 +166,7 @@ class Columns:
         frame = shard.read([*self.texts, self.label])
 
         def place(name: str) -> str:
-            return f"{shard.path!r}, rows {shard.start} to {shard.stop - 1} by themselves, column {name!r}"
+            return f"{shard.path!r}, column {name!r}"
 
         def refuse(missing: Sequence[bool], what: str, columns: Sequence[str]) -> None:
             if any(missing):
@@ -176,10 +176,10 @@ class Columns:
                     f"{row_listing(rows)}; fill it in or remove the rows."
                 )
 
-        parts = [texts_in(frame[name], place(name)) for name in self.texts]
-        texts = ["\n".join(part for part in row if part.strip()) for row in zip(*parts, strict=True)]
+        texts = joined([texts_in(frame[name], place(name), shard.start) for name in self.texts])
         refuse([not text for text in texts], "text is empty", self.texts)
-        labels = names_in(frame[self.label], place(self.label), "label", np.ones(len(frame), bool))
+        every = np.ones(len(frame), bool)
+        labels = names_in(frame[self.label], place(self.label), "label", every, first=shard.start)
         refuse([label is None for label in labels], "label is missing", [self.label])
         return texts, [str(label) for label in labels]
 

@@ -4,10 +4,12 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clear_peft.data import write_table
-from clear_peft.data.examples import examples_of
+import numpy as np
+
+from clear_peft.data import Examples, write_table
+from clear_peft.data.columns import check_roles, joined, pairs_of, texts_in
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.big_table import Shard, shards_of
 from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
@@ -72,11 +74,12 @@ def predict_with_ray(
             f"{run} holds a run of labels of words, and Ray predicts those of texts: leave --engine out."
         )
     check_top(top, names)
-    reading = {**reading_of(config, text_column=text_column), "label_column": None, "set_apart": True}
-    del reading["encoding"]  # of text files
-    output, texts = output.absolute(), reading["text_column"]
+    texts = reading_of(config, text_column=text_column)["text_column"]
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    check_roles([("text", name) for name in texts])
+    output = output.absolute()
     reporter.stage(f"Reading {data}")
-    shards = shards_of(data, [texts] if isinstance(texts, str) else texts)
+    shards = shards_of(data, texts)
     for path in dict.fromkeys(shard.path for shard in shards):
         check_new_columns(read_schema(path).names, names, path, top, probabilities)
     begun = {
@@ -98,7 +101,7 @@ def predict_with_ray(
         reporter.stage(f"Predicting {rows} rows")
         load = partial(_loaded, run.resolve(), device, trust_remote_code)
         added = top, probabilities, config.label_separator or ";"
-        work = partial(_Predict, load, reading, output, added)
+        work = partial(_Predict, load, texts, output, added)
         for shard, without in by_models(todo, work, cpus=cpus, gpus=gpus):
             done, empty = done + len(shard), empty + without
             reporter.step(done, rows)
@@ -127,19 +130,31 @@ class _Predict:
     def __init__(
         self,
         load: "Callable[[], Run]",
-        reading: dict[str, Any],
+        texts: list[str],
         folder: Path,
         added: tuple[int, bool, str],
     ) -> None:
         self._run = load()
-        self._reading, self._folder = reading, folder
+        self._texts, self._folder = texts, folder
         self._added = added
 
     def __call__(self, shard: Shard) -> int:
         """Returns how many texts are empty."""
-        table = examples_of(shard.read(), shard.path, **self._reading)
-        rows = table.examples.rows
-        found = self._run.probabilities(table.examples)
-        predicted = with_predictions(table.frame, rows, found, self._run.names, *self._added)
-        write_table(predicted, _part(self._folder, shard))
+        frame = shard.read()
+        parts = [
+            texts_in(frame[name], f"{shard.path!r}, column {name!r}", shard.start) for name in self._texts
+        ]
+        texts = joined(parts)
+        every = Examples(texts, None, np.arange(shard.start, shard.stop), pairs=pairs_of(parts))
+        rows = np.flatnonzero([bool(text) for text in texts])
+        found = self._probabilities(every.select(rows), shard)
+        write_table(
+            with_predictions(frame, rows, found, self._run.names, *self._added), _part(self._folder, shard)
+        )
         return len(shard) - len(rows)
+
+    def _probabilities(self, examples: Examples, shard: Shard) -> np.ndarray:
+        try:
+            return self._run.probabilities(examples)
+        except InputError as error:
+            raise InputError(f"{shard.path!r}: {error}") from error
