@@ -4,6 +4,7 @@ import json
 from contextlib import nullcontext
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from clear_peft.data import read_table
@@ -84,6 +85,25 @@ def test_predictions_of_the_same_model_are_gone_on_with(cli, finished, shards, t
     assert cli(*words).status == 0
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert len(predicted(out)) == 30
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--top", 2, "--probabilities"], ["--text-column", "text", "--text-column", "label"]],
+    ids=["columns", "pairs"],
+)
+def test_a_shard_of_empty_texts_is_written_as_predict_does(cli, finished, shards, tables, tmp_path, more):
+    data = tables(dict.fromkeys(range(SHARD_ROWS, 2 * SHARD_ROWS), "") | {3: None})
+    words = ["predict", "--run", finished("plain", "lora"), "--data", data, *more]
+    assert cli(*words, "--output", tmp_path / "whole.parquet").status == 0
+    done = cli(*words, "--output", tmp_path / "out", "--engine", "ray")
+    assert done.status == 0
+    assert ("the text is empty in 9 rows" in done.err) == ("--top" in more)
+    whole = read_table(tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(predicted(tmp_path / "out"), whole, atol=2e-6)
+    schemas = [pq.read_schema(path) for path in (tmp_path / "out").glob("*.parquet")]
+    assert len(schemas) == 5
+    assert all(schema.equals(pq.read_schema(tmp_path / "whole.parquet")) for schema in schemas)
 
 
 def test_rows_are_named_as_they_stand_in_the_file(cli, finished, shards, tables, tmp_path):

@@ -154,6 +154,8 @@ class _Predict:
         return len(shard) - len(rows)
 
     def _probabilities(self, examples: Examples, shard: Shard) -> np.ndarray:
+        if not len(examples):
+            return np.empty((0, len(self._run.names.names)), np.float32)
         try:
             return self._run.probabilities(examples)
         except InputError as error:
