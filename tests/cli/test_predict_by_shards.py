@@ -1,6 +1,7 @@
 """``predict --engine ray`` with the shards in this process, without Ray."""
 
 import json
+import warnings
 from contextlib import nullcontext
 
 import pandas as pd
@@ -24,7 +25,9 @@ def shards(monkeypatch):
         for done, shard in enumerate(shards):
             if done == settings["dies_after"]:
                 raise RunFailedError("The power is gone.")
-            yield shard, json.loads(json.dumps(work(shard)))
+            with warnings.catch_warnings(action="ignore"):  # as Ray shows none of a worker
+                found = json.dumps(work(shard))
+            yield shard, json.loads(found)
 
     monkeypatch.setattr(big_table, "SHARD_ROWS", SHARD_ROWS)
     monkeypatch.setattr(ray_predict, "cluster", lambda *_: nullcontext())
@@ -112,3 +115,14 @@ def test_rows_are_named_as_they_stand_in_the_file(cli, finished, shards, tables,
     assert done.status == 2
     said = "a.parquet', column 'text': the text holds a NUL character in 1 row (18;"
     assert said in " ".join(done.err.split())
+
+
+def test_texts_that_are_cut_are_counted_once_over_all_shards(cli, finished, shards, tables, tmp_path):
+    data = tables({1: "the old " * 40, 19: "a very " * 40, 4: ""})
+    words = ["predict", "--run", finished("plain", "lora"), "--data", data]
+    notes = [
+        " ".join(cli(*words, "--output", tmp_path / output, *more).err.split())
+        for output, more in (("whole.parquet", []), ("out", ["--engine", "ray"]))
+    ]
+    assert all(note.count("2 of 29 texts are longer than --max-length, 32 tokens") == 1 for note in notes)
+    assert [note.count("were cut") for note in notes] == [1, 1]

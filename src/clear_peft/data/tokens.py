@@ -57,6 +57,13 @@ def tokenize(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_lengt
     return concatenate_datasets(chunks)
 
 
+def how_many_are_cut(tokens: "Dataset") -> int:
+    """Count the texts that are longer than the model reads, of what :func:`tokenize` has made of them."""
+    if "cut" not in tokens.column_names:  # sentences are read in windows
+        return 0
+    return int(np.count_nonzero(tokens["cut"]))
+
+
 def say_how_many_are_cut(tokens: "Dataset", max_length: int, what: str) -> int:
     """Count the texts that are longer than the model reads, and warn of them.
 
@@ -68,9 +75,7 @@ def say_how_many_are_cut(tokens: "Dataset", max_length: int, what: str) -> int:
     Returns:
         Their number.
     """
-    if "cut" not in tokens.column_names:  # sentences are read in windows
-        return 0
-    cut = int(np.count_nonzero(tokens["cut"]))
+    cut = how_many_are_cut(tokens)
     if cut:
         warn_of_cut(cut, len(tokens), what, max_length)
     return cut

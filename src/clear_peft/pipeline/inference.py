@@ -13,6 +13,7 @@ from transformers import DataCollatorForTokenClassification, DataCollatorWithPad
 
 from clear_peft.baselines import get_method
 from clear_peft.data import Examples, LabelNames, say_how_many_are_cut, tokenize
+from clear_peft.data.tokens import how_many_are_cut
 from clear_peft.data.word_tokens import NO_LABEL, SENTENCE_COLUMN
 from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays, choose_device
@@ -50,7 +51,15 @@ class Run:
 
         Of several labels a row, that each applies: they need not sum to 1.
         """
-        logits = self.logits(examples)
+        return self._probabilities(self.logits(examples))
+
+    def counted_probabilities(self, examples: Examples) -> tuple[np.ndarray, int]:
+        """As ``probabilities``, with how many texts are cut, which is left to the caller to say."""
+        tokens = tokenize(examples, self.tokenizer, self.config.max_length)
+        logits = _logits_of_tokens(self.model, self.tokenizer, tokens)
+        return self._probabilities(logits), how_many_are_cut(tokens)
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return expit(logits) if self.names.several else probabilities_of(logits)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from clear_peft.data import Examples, write_table
 from clear_peft.data.columns import check_roles, joined, pairs_of, texts_in
+from clear_peft.data.tokens import warn_of_cut
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.big_table import Shard, shards_of
 from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
@@ -93,7 +94,7 @@ def predict_with_ray(
         "probabilities": probabilities,
     }
     check_begun(output, data, begun, overwrite=overwrite)
-    done, empty = 0, 0
+    done, empty, cut = 0, 0, 0
     with cluster("a model", cpus, gpus):
         begin(output, begun, [_PARTS], anew=overwrite)
         todo = [shard for shard in shards if not _part(output, shard).exists()]
@@ -102,13 +103,15 @@ def predict_with_ray(
         load = partial(_loaded, run.resolve(), device, trust_remote_code)
         added = top, probabilities, config.label_separator or ";"
         work = partial(_Predict, load, texts, output, added)
-        for shard, without in by_models(todo, work, cpus=cpus, gpus=gpus):
-            done, empty = done + len(shard), empty + without
+        for shard, (without, longer) in by_models(todo, work, cpus=cpus, gpus=gpus):
+            done, empty, cut = done + len(shard), empty + without, cut + longer
             reporter.step(done, rows)
     if empty:
         rows_are = "1 row" if empty == 1 else f"{empty} rows"
         message = f"{data!r}: the text is empty in {rows_are}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
+    if cut:
+        warn_of_cut(cut, done - empty, "texts", config.max_length)
     total = sum(map(len, shards))
     finish(output, {"rows": total, "files": len(shards)})
     return total
@@ -138,8 +141,8 @@ class _Predict:
         self._texts, self._folder = texts, folder
         self._added = added
 
-    def __call__(self, shard: Shard) -> int:
-        """Returns how many texts are empty."""
+    def __call__(self, shard: Shard) -> tuple[int, int]:
+        """Returns how many texts are empty and how many are cut: Ray shows no warning of a worker."""
         frame = shard.read()
         parts = [
             texts_in(frame[name], f"{shard.path!r}, column {name!r}", shard.start) for name in self._texts
@@ -147,16 +150,16 @@ class _Predict:
         texts = joined(parts)
         every = Examples(texts, None, np.arange(shard.start, shard.stop), pairs=pairs_of(parts))
         rows = np.flatnonzero([bool(text) for text in texts])
-        found = self._probabilities(every.select(rows), shard)
+        found, cut = self._probabilities(every.select(rows), shard)
         write_table(
             with_predictions(frame, rows, found, self._run.names, *self._added), _part(self._folder, shard)
         )
-        return len(shard) - len(rows)
+        return len(shard) - len(rows), cut
 
-    def _probabilities(self, examples: Examples, shard: Shard) -> np.ndarray:
+    def _probabilities(self, examples: Examples, shard: Shard) -> tuple[np.ndarray, int]:
         if not len(examples):
-            return np.empty((0, len(self._run.names.names)), np.float32)
+            return np.empty((0, len(self._run.names.names)), np.float32), 0
         try:
-            return self._run.probabilities(examples)
+            return self._run.counted_probabilities(examples)
         except InputError as error:
             raise InputError(f"{shard.path!r}: {error}") from error
