@@ -1,6 +1,7 @@
 """``predict --engine ray`` with the shards in this process, without Ray."""
 
 import json
+import shutil
 import warnings
 from contextlib import nullcontext
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from clear_peft.data import read_table
+from clear_peft.data import LabelNames, read_table
 from clear_peft.errors import RunFailedError
 from clear_peft.pipeline import big_table, ray_predict
 
@@ -126,3 +127,15 @@ def test_texts_that_are_cut_are_counted_once_over_all_shards(cli, finished, shar
     ]
     assert all(note.count("2 of 29 texts are longer than --max-length, 32 tokens") == 1 for note in notes)
     assert [note.count("were cut") for note in notes] == [1, 1]
+
+
+def test_several_labels_a_row_are_as_predict_writes_them(cli, finished, shards, tables, tmp_path):
+    run = shutil.copytree(finished("plain", "lora"), tmp_path / "run")
+    LabelNames(("farm;ing", "sailing", "weaving"), several=True).save(run / "adapter" / "labels.json")
+    words = ["predict", "--run", run, "--data", tables(dict.fromkeys(range(20, 28), "")), "--probabilities"]
+    for output, more in (("whole.parquet", []), ("out", ["--engine", "ray"])):
+        done = cli(*words, "--output", tmp_path / output, *more)
+        assert done.status == 0
+        assert " ".join(done.err.split()).count("';' stands between predicted labels") == 1
+    whole = read_table(tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(predicted(tmp_path / "out"), whole, atol=2e-6)

@@ -180,8 +180,9 @@ def predict(
     if len(empty):
         message = f"{data!r}: the text is empty in {row_listing(empty.tolist())}: nothing is predicted there."
         warnings.warn(message, ClearWarning, stacklevel=2)
-    found = load_run(folder, device=device, trust_remote_code=trust_remote_code).probabilities(table.examples)
     separator = config.label_separator or ";"
+    say_if_ambiguous(names, separator)
+    found = load_run(folder, device=device, trust_remote_code=trust_remote_code).probabilities(table.examples)
     write_table(with_predictions(frame, rows, found, names, top, probabilities, separator), output)
     return len(rows)
 
@@ -241,6 +242,17 @@ def check_new_columns(
         raise InputError(f"{data!r} has {listing(taken)} among its columns already: rename what is there.")
 
 
+def say_if_ambiguous(names: LabelNames, separator: str) -> None:
+    """Warn of labels that hold what stands between those of a row that has several."""
+    holding = [name for name in names.names if names.several and separator in name]
+    if holding:
+        message = (
+            f"{separator!r} stands between predicted labels, and in {listing(holding)} too: read the columns "
+            "of --probabilities instead."
+        )
+        warnings.warn(message, ClearWarning, stacklevel=3)
+
+
 def with_predictions(
     frame: pd.DataFrame,
     rows: np.ndarray,
@@ -289,13 +301,6 @@ def _of_classes(names: LabelNames, probabilities: bool) -> list[str]:
 
 def _joined(probabilities: np.ndarray, names: LabelNames, separator: str) -> list[str]:
     """The labels of each row that are likelier to apply than not, of probabilities (N, C)."""
-    holding = [name for name in names.names if separator in name]
-    if holding:
-        message = (
-            f"{separator!r} stands between predicted labels, and in {listing(holding)} too: read the columns "
-            "of --probabilities instead."
-        )
-        warnings.warn(message, ClearWarning, stacklevel=3)
     labels = np.array(names.names, dtype=object)
     return [separator.join(labels[applies]) for applies in probabilities > 0.5]
 

@@ -13,7 +13,13 @@ from clear_peft.data.columns import check_roles, joined, pairs_of, texts_in
 from clear_peft.data.tokens import warn_of_cut
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.pipeline.big_table import Shard, shards_of
-from clear_peft.pipeline.commands import check_new_columns, check_top, reading_of, with_predictions
+from clear_peft.pipeline.commands import (
+    check_new_columns,
+    check_top,
+    reading_of,
+    say_if_ambiguous,
+    with_predictions,
+)
 from clear_peft.pipeline.ray_shards import by_models, cluster
 from clear_peft.pipeline.shard_folder import begin, check_begun, files_of, finish, model_in
 from clear_peft.run_folder import layout
@@ -94,6 +100,8 @@ def predict_with_ray(
         "probabilities": probabilities,
     }
     check_begun(output, data, begun, overwrite=overwrite)
+    separator = config.label_separator or ";"
+    say_if_ambiguous(names, separator)
     done, empty, cut = 0, 0, 0
     with cluster("a model", cpus, gpus):
         begin(output, begun, [_PARTS], anew=overwrite)
@@ -101,7 +109,7 @@ def predict_with_ray(
         rows = sum(map(len, todo))
         reporter.stage(f"Predicting {rows} rows")
         load = partial(_loaded, run.resolve(), device, trust_remote_code)
-        added = top, probabilities, config.label_separator or ";"
+        added = top, probabilities, separator
         work = partial(_Predict, load, texts, output, added)
         for shard, (without, longer) in by_models(todo, work, cpus=cpus, gpus=gpus):
             done, empty, cut = done + len(shard), empty + without, cut + longer
