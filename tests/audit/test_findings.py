@@ -1,5 +1,7 @@
 """The audit as a whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,18 @@ def test_the_cut(model, threshold):
     assert (found.issues["is_label_issue"] == (p < threshold)).all()
     assert found.expected_precision == pytest.approx((1 - p[p < threshold]).mean())
     assert found.threshold == threshold
+
+
+def test_rows_that_somebody_has_looked_at_are_not_counted_among_those_to_check(model):
+    label, true, probabilities, losses = model
+    issues, quality = issues_of(label, probabilities, losses), quality_of(label, probabilities, losses)
+    looked = np.argsort(quality.clean_probability)[:60]
+    verified, p = np.full(len(label), -1), quality.clean_probability.copy()
+    verified[looked], p[looked] = true[looked], true[looked] == label[looked]
+    quality = replace(quality, verified=verified, clean_probability=p)
+    found = audit(issues, quality, NAMES, noise_found=True)
+    left = (p < 0.5) & (verified < 0)
+    assert found.expected_precision == pytest.approx((1 - p[left]).mean())
 
 
 def test_nothing_listed_has_no_precision():

@@ -85,6 +85,18 @@ def test_one_name_for_two_settings_is_two():
     assert sorted(figures(records)["method"]) == ["other", "plain", "plain", "plain (epochs=9)"]
 
 
+def test_a_setting_that_is_left_out_is_a_difference_of_its_own():
+    usual = [record(cell(seed=seed, train_labels=3)) for seed in range(3)]
+    others = [record(cell(train_labels=3, epochs=9)), record(cell(epochs=9)), record(cell(train_labels=4))]
+    names = sorted(figures([*usual, *others])["method"])
+    assert names == [
+        *("plain", "plain", "plain"),
+        "plain (epochs=9)",
+        "plain (epochs=9, without train_labels=3)",
+        "plain (train_labels=4)",
+    ]
+
+
 def test_one_other_plain_does_not_take_the_comparison_away():
     records = [record(cell(seed=seed, noise=noise), 0.8) for seed in range(2) for noise in ("none", "sym40")]
     records += [

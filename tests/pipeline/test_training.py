@@ -5,12 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from clear_peft.audit.run import audit_run
 from clear_peft.pipeline import train
+from clear_peft.pipeline.metrics import accuracy_and_f1
+from clear_peft.pipeline.progress import epoch_figures
 from clear_peft.run_folder import RunConfig
 from clear_peft.run_folder.quality_file import load_label_quality
+from clear_peft.trainer.tasks import macro_f1
 from tiny_text import keyword_table, tiny_checkpoint
 
 ROWS = 61
@@ -90,3 +95,23 @@ def test_whose_predictions_the_list_is_made_of(place, tmp_path, settings, noise_
     _, used = load_label_quality(tmp_path / "run" / "label_quality.safetensors", names)
     assert used is noise_found
     assert said in audit_run(tmp_path / "run").predictions
+
+
+def test_an_epoch_that_is_cut_short_is_one_of_its_own():
+    log = [{"epoch": number, "step": 0, "eval_loss": number} for number in (0.5, 1.0, 2.0, 2.5)]
+    figures = epoch_figures(log)
+    assert [one["epoch"] for one in figures] == [1, 2, 3]
+    assert [one["validation_loss"] for one in figures] == [1.0, 2.0, 2.5]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30), st.data())
+def test_macro_f1_is_the_mean_over_the_classes_that_occur(pairs, data):
+    labels, predicted = (np.array(each) for each in zip(*pairs, strict=True))
+    weights = np.array([data.draw(st.sampled_from([0.5, 1.0, 2.0])) for _ in pairs])
+    f1 = []
+    for one in set(labels.tolist()):
+        right = weights[(labels == one) & (predicted == one)].sum()
+        f1.append(2 * right / (weights[labels == one].sum() + weights[predicted == one].sum()))
+    assert macro_f1(predicted, labels, weights) == pytest.approx(np.mean(f1))
+    assert accuracy_and_f1(predicted, labels)["macro_f1"] == macro_f1(predicted, labels)

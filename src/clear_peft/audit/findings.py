@@ -60,8 +60,8 @@ class Audit:
         joint: (C, C) float64, sum 1: estimated share of the rows of true class i (row) that are given class
             j (column).
         threshold: Rows with a clean probability below it are listed as label issues.
-        expected_precision: Share of the listed rows whose label is wrong, by their clean probabilities,
-            mean(1 − p); None where none is listed.
+        expected_precision: Share of the listed rows that nobody has looked at (``to_check``) whose label is
+            wrong, by their clean probabilities, mean(1 − p); None where there are none.
         predictions: Whose predictions these are, and how fair.
         votes: Whether several sources of labels were weighed.
         random_rows: Rows of a random sample that somebody has looked at, by which the noise rate and its
@@ -148,6 +148,7 @@ def audit(
     row = np.lexsort((confidence, p, looked_at))
     ranked = issues.sort_values("row").iloc[row].reset_index(drop=True)
     listed = p[row] < threshold
+    unseen = listed & ~looked_at[row]
     ranked["clean_probability"], ranked["label_quality"] = p[row], confidence[row]
     ranked["is_label_issue"] = listed
 
@@ -163,7 +164,7 @@ def audit(
         noise_rate_interval=quality.noise_rate_interval,
         joint=estimated_joint(p, given, predicted, quality.pred_probs, len(labels)),
         threshold=threshold,
-        expected_precision=float(np.mean(1 - p[row][listed])) if listed.any() else None,
+        expected_precision=float(np.mean(1 - p[row][unseen])) if unseen.any() else None,
         predictions=_PREDICTIONS[quality.source, noise_found],
         votes=quality.source == "votes",
     )

@@ -131,7 +131,9 @@ def _names(described: list[tuple[str, Mapping[str, Any]]]) -> list[str]:
     usual = {name: Counter(sets).most_common(1)[0][0] for name, sets in known.items()}
     names = []
     for (name, _), own in zip(described, items, strict=True):
-        different = sorted(own - usual[name]) or [f"without {item}" for item in sorted(usual[name] - own)]
+        keys = {item.partition("=")[0] for item in own}
+        lacking = [item for item in sorted(usual[name] - own) if item.partition("=")[0] not in keys]
+        different = [*sorted(own - usual[name]), *(f"without {item}" for item in lacking)]
         names.append(name if own == usual[name] else f"{name} ({', '.join(different)})")
     return names
 

@@ -90,14 +90,14 @@ def _correct(
 
 def _values(found: "Audit") -> dict[str, Any]:
     """The audit for a program."""
-    from clear_peft.audit import confused_pairs
+    from clear_peft.audit import confused_pairs, to_check
 
     issues = found.issues
     groups = issues.loc[issues["duplicate_group"] >= 0, "duplicate_group"]
     conflicts = issues[issues["duplicate_conflict"]]
     return {
         "rows": len(issues),
-        "listed": int(issues["is_label_issue"].sum()),
+        "listed": int(to_check(issues)["is_label_issue"].sum()),
         "threshold": found.threshold,
         "expected_precision": found.expected_precision,
         "noise_rate": found.noise_rate,

@@ -1,6 +1,7 @@
 """Predictions and embeddings that others have made, from files and from memory."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,42 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api.types import is_object_dtype
 
-from clear_peft.data import read_table
+from clear_peft.data import LoadedTable, read_table
 from clear_peft.data.checks import listing
-from clear_peft.errors import InputError
+from clear_peft.errors import ClearWarning, InputError
 
 _ROWS_AT_ONCE = 1 << 14
+
+
+def rows_of(array: Any, table: LoadedTable) -> Any:
+    """The part of an array that is about the labelled rows of a table.
+
+    Args:
+        array: With an entry for each row of the table, or for each labelled one; None; or of another length,
+            which is for the caller to refuse.
+        table: Its rows without a label or a text set apart.
+    """
+    whole = array is not None and len(array) == len(table.frame) != len(table.examples)
+    return array[table.examples.rows] if whole else array
+
+
+def rows_without_label(array: Any, table: LoadedTable) -> Any:
+    """The part of an array that is about the rows without a label; None, with a warning, if it has none.
+
+    Args:
+        array: As for ``rows_of``.
+        table: Some of its rows have no label.
+    """
+    assert table.unlabelled is not None
+    if len(array) == len(table.frame):
+        return array[table.unlabelled.rows]
+    warnings.warn(
+        f"There are {len(array)} rows of numbers for the {len(table.frame)} rows of the table: those without "
+        "a label are not predicted.",
+        ClearWarning,
+        stacklevel=3,
+    )
+    return None
 
 
 def read_array(path: str | os.PathLike[str], names: Sequence[str] = ()) -> npt.NDArray[Any]:

@@ -22,7 +22,7 @@ from clear_peft.pipeline.inference import logits_of, probabilities_of
 from clear_peft.pipeline.judge import sources_of, what_to_label_next
 from clear_peft.pipeline.metrics import detection, measures, memorised, peak_memory
 from clear_peft.pipeline.multilabel import estimates_of, listed_labels
-from clear_peft.pipeline.progress import epoch_figures
+from clear_peft.pipeline.progress import epoch_figures, number_of_epoch
 from clear_peft.pipeline.splits import Tables
 from clear_peft.pipeline.token_issues import listed_spans
 from clear_peft.report import RunRecord
@@ -115,7 +115,7 @@ def write_outcome(
 def facts_of(config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: Quality) -> dict[str, Any]:
     """What is known of a training without measuring anything; arguments as for ``write_outcome``."""
     return {
-        "selected_epoch": round(_selected_epoch(trainer)),
+        "selected_epoch": number_of_epoch(_selected_epoch(trainer)),
         "epochs": epoch_figures(trainer.state.log_history),
         **_estimates(quality, tables.names),
         "rows": {

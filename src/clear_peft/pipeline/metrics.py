@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
-    f1_score,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -18,13 +17,14 @@ from sklearn.metrics import (
 from clear_peft.hardware import choose_device
 from clear_peft.trainer.multilabel import label_set_metrics
 from clear_peft.trainer.spans import SpanScheme, span_counts, word_figures
+from clear_peft.trainer.tasks import macro_f1
 
 
 def accuracy_and_f1(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Share of right predictions, and F1 averaged over the classes that occur."""
     return {
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "macro_f1": macro_f1(predicted, labels),
     }
 
 

@@ -14,7 +14,7 @@ from clear_peft.audit.table_issues import TABLE_ISSUES as KINDS
 from clear_peft.data.examples import examples_of
 from clear_peft.data.label_sets import refuse_for_one_label
 from clear_peft.label_quality import MultilabelQuality
-from clear_peft.pipeline.arrays import read_array
+from clear_peft.pipeline.arrays import read_array, rows_of
 from clear_peft.pipeline.multilabel import estimates_of, judge_label_sets, listed_labels
 from clear_peft.pipeline.scan_folder import write_folder
 from clear_peft.run_folder.layout import REPORT, TABLE_ISSUES, UNLABELLED
@@ -83,7 +83,8 @@ def scan_label_sets(
     assert names is not None
     given = examples.labels
     pred_probs = read_array(options.pred_probs, names.names) if options.pred_probs else None
-    quality, features = judge_label_sets(examples, given, names, pred_probs=pred_probs, **by)
+    by["embeddings"] = rows_of(by["embeddings"], table)
+    quality, features = judge_label_sets(examples, given, names, pred_probs=rows_of(pred_probs, table), **by)
     issues = listed_labels(quality, examples, names)
     reporter.stage("Looking for other issues of the table")
     sets, which = np.unique(given, axis=0, return_inverse=True)

@@ -1,5 +1,6 @@
 """How a run tells what it is doing."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -108,11 +109,16 @@ class TestCurve(TrainerCallback):
         self.seconds += time.perf_counter() - started
 
 
+def number_of_epoch(reached: float) -> int:
+    """The number of the epoch, from 1, that a run is in or has just ended; the last may be cut short."""
+    return math.ceil(reached - 1e-6)
+
+
 def epoch_figures(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures of every epoch, out of the Trainer's log."""
     epochs: dict[int, dict[str, Any]] = {}
     for entry in log_history:
-        number = round(entry["epoch"])
+        number = number_of_epoch(entry["epoch"])
         record = epochs.setdefault(number, {"epoch": number})
         record |= {ours: entry[theirs] for theirs, ours in _FIGURES.items() if theirs in entry}
     return [epochs[number] for number in sorted(epochs)]

@@ -21,7 +21,7 @@ from clear_peft.data.token_rows import token_columns
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.hardware import check_device
 from clear_peft.label_quality import LabelQuality
-from clear_peft.pipeline.arrays import read_array
+from clear_peft.pipeline.arrays import read_array, rows_of, rows_without_label
 from clear_peft.pipeline.judge import (
     Judged,
     Unlabelled,
@@ -125,10 +125,11 @@ def scan(options: ScanOptions, reporter: "Reporter") -> "ScanResult | Multilabel
     if options.pred_probs:
         probabilities = read_array(options.pred_probs, names.names)
         by = _judged_by(options, has_texts, reporter)
-        quality = assess(examples, names, pred_probs=_rows(probabilities, examples, table), **by)
+        quality = assess(examples, names, pred_probs=rows_of(probabilities, table), **by)
         judged = next_rows = None
-        if unlabelled is not None:
-            left = np.asarray(_rows(probabilities, unlabelled, table))
+        left = None if unlabelled is None else rows_without_label(probabilities, table)
+        if unlabelled is not None and left is not None:
+            left = np.asarray(left)
             next_rows = what_to_label_next(unlabelled, left.max(axis=1), left.argmax(axis=1), names)
     else:
         judged, left_over = judge_rows(options, table, has_texts, reporter)
@@ -165,17 +166,15 @@ def judge_rows(
     assert names is not None  # there is a label column
     by = _judged_by(options, has_texts, reporter)
     embeddings = by.pop("embeddings")
-    judged = judge(table.examples, names, embeddings=_rows(embeddings, table.examples, table), **by)
+    judged = judge(table.examples, names, embeddings=rows_of(embeddings, table), **by)
     if others is None:
         return judged, None
-    return judged, judged.unlabelled(others, names, embeddings=_rows(embeddings, others, table), **by)
-
-
-def _rows(array: Any, examples: Examples, table: LoadedTable) -> Any:
-    """Of an array with an entry for each row of the table, those of some rows; of another, all."""
-    if array is None or len(array) != len(table.frame) or len(examples) == len(array):
-        return array
-    return array[examples.rows]
+    left = None
+    if embeddings is not None:
+        left = rows_without_label(embeddings, table)
+        if left is None:
+            return judged, None
+    return judged, judged.unlabelled(others, names, embeddings=left, **by)
 
 
 def read_rows(options: ScanOptions, reporter: "Reporter") -> tuple[LoadedTable, bool]:

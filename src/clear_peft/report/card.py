@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from clear_peft.audit import Audit, confused_pairs
+from clear_peft.audit import Audit, confused_pairs, to_check
 from clear_peft.report.page.summary import percent
 from clear_peft.report.record import RunRecord
 from clear_peft.report.text import code_span, one_line
@@ -242,7 +242,7 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
     estimate = f"Estimated share of wrong labels: {percent(rate)}"
     if audit is None:
         return [f"{estimate}."]
-    listed = int(audit.issues["is_label_issue"].sum())
+    listed = int(to_check(audit.issues)["is_label_issue"].sum())
     share = audit.expected_precision
     precise = "" if share is None else f"; by the same estimate {percent(share)} of these are wrong"
     texts = [

@@ -126,7 +126,7 @@ class SingleLabel:
         predicted = prediction.predictions.argmax(axis=1)
         return {
             "accuracy": float((predicted == prediction.label_ids).mean()),
-            "macro_f1": float(f1_score(prediction.label_ids, predicted, average="macro", zero_division=0)),
+            "macro_f1": macro_f1(predicted, prediction.label_ids),
         }
 
     def issues(self, quality: Any) -> pd.DataFrame:
@@ -149,8 +149,27 @@ class SingleLabel:
         if getattr(logits, "shape", None) != (len(labels), self.num_labels):
             return {}
         predicted, weights = logits.argmax(axis=1), weights if weights is not None and weights.any() else None
-        f1 = f1_score(labels, predicted, average="macro", sample_weight=weights, zero_division=0)
         return {
             WEIGHTED_ACCURACY: float(np.average(predicted == labels, weights=weights)),
-            WEIGHTED_MACRO_F1: float(f1),
+            WEIGHTED_MACRO_F1: macro_f1(predicted, labels, weights),
         }
+
+
+def macro_f1(
+    predicted: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating] | None = None,
+) -> float:
+    """The mean F1 of the classes that occur among the labels.
+
+    scikit-learn's own mean has a class that is only predicted, too, and counts it as 0.
+
+    Args:
+        predicted: Class ids, (N,).
+        labels: The right ones, (N,).
+        weights: Of the rows, (N,). Default: all count alike.
+    """
+    occurring = np.unique(labels)
+    return float(
+        f1_score(labels, predicted, labels=occurring, average="macro", sample_weight=weights, zero_division=0)
+    )
