@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from clear_peft.data.checks import check_columns
@@ -13,6 +14,8 @@ from clear_peft.errors import InputError
 _SCHEMA = "clear_peft.arrow_schema"
 # metadata of a schema that datasets writes
 _HUGGING_FACE = b"huggingface"
+# what it calls lists there
+_LISTS = ("List", "LargeList", "Sequence")
 
 
 def parse_parquet(data: bytes, source: str) -> pd.DataFrame:
@@ -56,8 +59,8 @@ def table_to_frame(table: Any, source: str) -> pd.DataFrame:
         source: Where it is from, for sentences.
 
     Returns:
-        Table in which whole numbers stay whole numbers, also beside missing values, and ids of classes
-        become their names where the table knows them (``datasets.ClassLabel``), -1 None;
+        Table in which whole numbers stay whole numbers, also beside missing values, and ids of classes, in
+        lists too, become their names where the table knows them (``datasets.ClassLabel``), -1 None;
         :func:`render_parquet` gives its columns the types back that they have here. Where a column of
         floating-point numbers has missing values, those that are not a number (NaN) become missing too.
 
@@ -88,23 +91,47 @@ def _named_classes(table: Any) -> Any:
     The metadata then no longer fit, and are left out.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     metadata = dict(table.schema.metadata or {})
     try:
         features = json.loads(metadata.pop(_HUGGING_FACE, b"{}"))["info"]["features"]
-        classes = {
-            name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"
-        }
+        classes = {name: _class_names(kind) for name, kind in features.items()}
     except (ValueError, KeyError, TypeError, AttributeError):  # none, or not as datasets writes them
         return table
     for place, field in enumerate(table.schema):
-        if field.name in classes and pa.types.is_integer(field.type):
-            ids = table.column(place)
-            known = pc.if_else(pc.less(ids, 0), None, ids)
-            names = pa.array(classes[field.name], pa.string()).take(known.combine_chunks())
-            table = table.set_column(place, field.name, names).replace_schema_metadata(metadata)
+        names = classes.get(field.name)
+        if names is None:
+            continue
+        parts = [_named(part, names) for part in table.column(place).chunks]
+        if parts[0].type != field.type:
+            table = table.set_column(place, field.name, pa.chunked_array(parts))
+            table = table.replace_schema_metadata(metadata)
     return table
+
+
+def _class_names(kind: Any) -> list[str] | None:
+    """Class names of a feature of ``datasets``, or of what its lists hold; None where it has none."""
+    # the name of lists has changed over the versions; the oldest way to write them is a list of one feature
+    while isinstance(kind, list) or kind.get("_type") in _LISTS:
+        (kind,) = kind if isinstance(kind, list) else (kind["feature"],)
+    return kind["names"] if kind.get("_type") == "ClassLabel" else None
+
+
+def _named(values: Any, names: list[str]) -> Any:
+    """An Arrow array of ids of classes, or of lists of such, with their names; another one as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    kind = values.type
+    if pa.types.is_integer(kind):
+        return pa.array(names, pa.string()).take(pc.if_else(pc.less(values, 0), None, values))
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return values
+    items = _named(values.flatten(), names)  # without those of missing lists
+    lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    lists = pa.LargeListArray.from_arrays(offsets, items, mask=values.is_null())
+    return lists if pa.types.is_large_list(kind) else lists.cast(pa.list_(items.type))
 
 
 def render_parquet(frame: pd.DataFrame, source: str) -> bytes:
