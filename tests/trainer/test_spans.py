@@ -69,6 +69,39 @@ def test_a_span_is_right_if_all_of_it_is(rows, data):
     assert found["span_f1"] == pytest.approx(2 * precision * recall / (precision + recall) if right else 0.0)
 
 
+BILOU = ("O", *(f"{prefix}-{kind}" for prefix in "BILU" for kind in ("LOC", "PER")))
+pieces = st.tuples(st.integers(1, 4), st.sampled_from((None, "LOC", "PER")))
+
+
+@given(st.lists(st.lists(pieces, min_size=1, max_size=5), min_size=1, max_size=4))
+def test_spans_are_found_as_bilou_has_them_written(rows):
+    """One word is U; more are B, I and L. Spans of one type may be neighbours."""
+    tags, first, expected = [], [], []
+    for row in rows:
+        first += [True] + [False] * (sum(size for size, _ in row) - 1)
+        for size, kind in row:
+            if kind is None:
+                tags += ["O"] * size
+                continue
+            expected.append((len(tags), len(tags) + size, kind))
+            prefixes = "U" if size == 1 else "B" + "I" * (size - 2) + "L"
+            tags += [f"{prefix}-{kind}" for prefix in prefixes]
+    scheme = SpanScheme.of(BILOU)
+    assert scheme.types == ("LOC", "PER")
+    found = scheme.spans(np.array([BILOU.index(tag) for tag in tags]), np.array(first))
+    assert [(begin, end, scheme.types[kind]) for begin, end, kind in found.tolist()] == expected
+
+
+@given(sentences)
+def test_bilou_is_iobes_with_other_letters(rows):
+    """Also where a model has predicted what no scheme allows."""
+    tags, first = flat(rows)
+    renamed = [tag.replace("E-", "L-").replace("S-", "U-") for tag in IOBES]
+    one, other = SpanScheme.of(IOBES), SpanScheme.of(renamed)
+    assert one.types == other.types
+    np.testing.assert_array_equal(one.spans(tags, first), other.spans(tags, first))
+
+
 def test_the_example_of_seqeval():
     """From its README: two types, of which one is found with a word too many."""
     names = ("O", "B-MISC", "I-MISC", "B-PER", "I-PER")
@@ -92,6 +125,14 @@ def test_the_example_of_seqeval():
         # letters are prefixes only where there is nothing else
         (("I", "NN", "O"), [0, 0, 1, 2, 1, 0], [(0, 2, "I"), (2, 3, "NN"), (4, 5, "NN"), (5, 6, "I")]),
         (("B-a-b", "I-a-b", "O"), [0, 1, 1, 0, 2, 2], [(0, 3, "a-b"), (3, 4, "a-b")]),
+        (("B", "L", "U", "O"), [0, 1, 2, 2, 3, 0], [(0, 2, ""), (2, 3, ""), (3, 4, ""), (5, 6, "")]),
+        # L and U are prefixes only beside B
+        (
+            ("U-turn", "L-bend", "O"),
+            [0, 0, 1, 1, 2, 0],
+            [(0, 2, "U-turn"), (2, 4, "L-bend"), (5, 6, "U-turn")],
+        ),
+        (("U", "L", "O"), [0, 0, 1, 2, 1, 0], [(0, 2, "U"), (2, 3, "L"), (4, 5, "L"), (5, 6, "U")]),
     ],
 )
 def test_tags_of_other_forms(names, tags, spans):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_PREFIXED = re.compile(r"([BIES])-(.*)", re.DOTALL)
-_BARE = {"B", "I", "E", "S", "O"}
+_PREFIXES = {"B", "I", "E", "S"}
+# BILOU has other letters for E and S; without a B, a tag like U-turn is a type
+_BILOU = {"L", "U"}
 _NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
 
 Bools = npt.NDArray[np.bool_]
@@ -20,7 +21,8 @@ class SpanScheme:
     """What the C tags of words say of spans.
 
     ``B-PER`` begins a span of type PER, ``I-PER`` is inside one, ``E-PER`` ends one and ``S-PER`` is one of
-    its own; so it is with bare letters where there are no other tags. What has no such prefix is a type
+    its own. Where there are tags of ``B``, ``L-PER`` is read as ``E-PER`` and ``U-PER`` as ``S-PER``, as
+    BILOU has it. So it is with bare letters where there are no other tags. What has no such prefix is a type
     itself, and neighbours that have it are one span. ``O`` is outside of all spans; so is ``0`` where all
     tags are whole numbers.
 
@@ -39,17 +41,19 @@ class SpanScheme:
     @classmethod
     def of(cls, names: Sequence[str]) -> "SpanScheme":
         """Read the names of the C tags."""
-        bare, outside = set(names) <= _BARE, {"O"}
+        begun = any(name[:2] in ("B", "B-") for name in names)
+        prefixes = _PREFIXES | _BILOU if begun else _PREFIXES
+        bare, outside = set(names) <= {*prefixes, "O"}, {"O"}
         if all(_NUMBER.fullmatch(name) for name in names):
             outside = {"0"}
-        parts = [_parts(name, bare) for name in names]
+        parts = [_parts(name, prefixes, bare) for name in names]
         types = sorted({kind for name, (_, kind) in zip(names, parts, strict=True) if name not in outside})
         place = {kind: i for i, kind in enumerate(types)}
         return cls(
             tuple(types),
             np.array([-1 if n in outside else place[k] for n, (_, k) in zip(names, parts, strict=True)]),
-            np.array([prefix in ("B", "S") for prefix, _ in parts]),
-            np.array([prefix in ("E", "S") for prefix, _ in parts]),
+            np.array([prefix in ("B", "S", "U") for prefix, _ in parts]),
+            np.array([prefix in ("E", "S", "L", "U") for prefix, _ in parts]),
         )
 
     def spans(self, tags: Ints, first: Bools) -> npt.NDArray[np.int64]:
@@ -73,12 +77,12 @@ class SpanScheme:
         return np.stack([starts, ends, kind[starts]], axis=1).astype(np.int64)
 
 
-def _parts(name: str, bare: bool) -> tuple[str, str]:
+def _parts(name: str, prefixes: set[str], bare: bool) -> tuple[str, str]:
     """Prefix and type of a tag."""
     if bare:
         return name, ""
-    found = _PREFIXED.fullmatch(name)
-    return (found[1], found[2]) if found else ("", name)
+    prefix, dash, kind = name.partition("-")
+    return (prefix, kind) if dash and prefix in prefixes else ("", name)
 
 
 def span_counts(
