@@ -6,8 +6,8 @@ import torch
 from datasets import Dataset
 from toy import rows, trained, trainer
 
-from clear_peft.trainer.columns import ID_COLUMN, IdCollator, hold_out_rows
-from clear_peft.trainer.store import Rows
+from clear_peft.trainer.columns import ID_COLUMN, IdCollator
+from clear_peft.trainer.store import Rows, hold_out_rows
 
 
 def test_collator_carries_ids_past_a_collator_that_drops_what_it_does_not_know():
@@ -41,7 +41,8 @@ def test_held_out_rows_keep_classes_groups_and_their_places(named):
     table = grouped()
     if named:  # rows of a larger table
         table = table.add_column("row", 3 * np.arange(120) + 1)
-    kept, held = hold_out_rows(table, 3, 0.2, seed=0)
+    known = Rows(table, 3, "length", "training")
+    kept, held = hold_out_rows(table, known, 0.2, seed=0)
     places = [np.array(part["row"]) for part in (kept, held)]
     step, first = (3, 1) if named else (1, 0)
     assert sorted(np.concatenate(places).tolist()) == [first + step * i for i in range(120)]
@@ -53,9 +54,9 @@ def test_held_out_rows_keep_classes_groups_and_their_places(named):
     groups = [set(part["group"]) for part in (kept, held)]
     assert groups[0].isdisjoint(groups[1])
     assert 0.1 < len(held) / 120 < 0.3
-    again = hold_out_rows(table, 3, 0.2, seed=0)[1]
+    again = hold_out_rows(table, known, 0.2, seed=0)[1]
     assert again["row"][:] == held["row"][:]
-    assert hold_out_rows(table, 3, 0.2, seed=1)[1]["row"][:] != held["row"][:]
+    assert hold_out_rows(table, known, 0.2, seed=1)[1]["row"][:] != held["row"][:]
 
 
 @pytest.mark.parametrize("estimator", ["probe", "losses"])

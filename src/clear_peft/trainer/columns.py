@@ -9,10 +9,9 @@ import torch
 from datasets import Dataset as HubDataset
 from torch.utils.data import Dataset, IterableDataset
 
-from clear_peft.data import hold_out
 from clear_peft.data.word_tokens import NO_LABEL
 from clear_peft.errors import InputError
-from clear_peft.label_quality import as_groups, check_votes, combined
+from clear_peft.label_quality import as_groups, check_votes
 
 ID_COLUMN = "clear_example_id"
 CLEAN_LABEL_COLUMN = "clean_label"
@@ -86,31 +85,6 @@ def parted(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor, Any]:
         raise InputError("Packed batches have no example ids: turn off packing and padding-free batches.")
     rest = {name: value for name, value in inputs.items() if name not in ("labels", ID_COLUMN)}
     return rest, inputs["labels"], inputs.get(ID_COLUMN)
-
-
-def hold_out_rows(
-    dataset: HubDataset,
-    num_labels: int,
-    fraction: float,
-    seed: int,
-    strata: np.ndarray | None = None,
-) -> tuple[HubDataset, HubDataset]:
-    """A data set without a share of its rows, and these: stratified, groups and copies whole.
-
-    Args:
-        dataset: N rows with labels; where it has no column ``row``, both parts get one.
-        num_labels: C.
-        fraction: The share.
-        seed: Of the split.
-        strata: What the split is stratified by, (N,). Default: the labels.
-    """
-    labels = labels_of(dataset, num_labels) if strata is None else strata
-    copies, groups = copies_of(dataset), groups_of(dataset)
-    together = copies if groups is None else combined(copies, groups)
-    kept, held = hold_out(labels, fraction, seed, together)
-    if ROW_COLUMN not in dataset.column_names:
-        dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
-    return dataset.select(kept), dataset.select(held)
 
 
 def column(dataset: Any, name: str) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from clear_peft.trainer.config import MEASURED, CleaRConfig
 from clear_peft.trainer.head import LinearProbeInit
 from clear_peft.trainer.multilabel import MultiLabel
 from clear_peft.trainer.row_passes import RowPasses
-from clear_peft.trainer.store import Rows
+from clear_peft.trainer.store import Rows, hold_out_rows
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.words import WordLabels
 from clear_peft.tuners.anatomy import labels_tokens
@@ -97,8 +97,8 @@ def datasets(training: Any, evaluation: Any, task: Task, args: CleaRConfig) -> t
         return None, evaluation
     if evaluation is None and args.eval_strategy != "no" and isinstance(training, HubDataset):
         fraction, seed = args.validation_fraction, args.seed
-        strata = task.rows(training, args.length_column_name, "training").strata
-        training, evaluation = columns.hold_out_rows(training, task.num_labels, fraction, seed, strata)
+        rows = task.rows(training, args.length_column_name, "training")
+        training, evaluation = hold_out_rows(training, rows, fraction, seed)
     return columns.with_ids(training), evaluation
 
 

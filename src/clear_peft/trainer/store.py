@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset as HubDataset
 from torch import Tensor
 
+from clear_peft.data import hold_out
 from clear_peft.errors import InputError
 from clear_peft.label_quality import combined
 from clear_peft.routing import Router
@@ -35,7 +36,7 @@ class Rows:
         groups: Rows with one number are judged together, (N,): copies, and those of a column ``group``.
         lengths: Numbers of tokens, (N,); None where they are not known.
         row: Position of each row in the table that it comes from, (N,) int64: its column ``row``, or its
-            place in the data set.
+            place in the data set. Windows of one sentence have one.
         clean_labels: True labels, (N,), where a column ``clean_label`` has them: for the log alone.
         verified: True class of each row that a person has looked at, -1 elsewhere, (N,) int64, by its column
             ``verified``; None where nobody has looked at any.
@@ -75,6 +76,10 @@ class Rows:
         """N."""
         return len(self)
 
+    def of_rows(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the units of each row have in common, (N,), of a value for each unit."""
+        return values
+
     def units_of(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """Positions of all units of some rows, row after row."""
         return rows
@@ -90,6 +95,23 @@ class Rows:
     def __len__(self) -> int:
         """The number of units."""
         return len(self.labels)
+
+
+def hold_out_rows(
+    dataset: HubDataset, rows: Rows, fraction: float, seed: int
+) -> tuple[HubDataset, HubDataset]:
+    """A data set without a share of its rows, and these: stratified, groups and copies whole.
+
+    Args:
+        dataset: N rows; where it has no column ``row``, both parts get one.
+        rows: What it says of them.
+        fraction: The share.
+        seed: Of the split.
+    """
+    kept, held = hold_out(rows.strata, fraction, seed, rows.of_rows(rows.groups))
+    if columns.ROW_COLUMN not in dataset.column_names:
+        dataset = dataset.add_column(columns.ROW_COLUMN, rows.of_rows(rows.row))
+    return dataset.select(kept), dataset.select(held)
 
 
 def validation_rows(trainer: Any) -> Rows | None:

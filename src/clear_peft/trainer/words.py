@@ -12,9 +12,9 @@ from transformers import DataCollatorForTokenClassification
 
 from clear_peft.data.label_sets import rarest
 from clear_peft.data.token_rows import ranges
-from clear_peft.data.word_tokens import NO_LABEL
+from clear_peft.data.word_tokens import NO_LABEL, SENTENCE_COLUMN
 from clear_peft.errors import InputError
-from clear_peft.label_quality import LabelQuality
+from clear_peft.label_quality import LabelQuality, as_groups, combined
 from clear_peft.routing import Router
 from clear_peft.trainer import columns, estimators
 from clear_peft.trainer.config import MEASURED, OF_WORDS, WEIGHTED_ACCURACY, CleaRConfig
@@ -91,11 +91,12 @@ class WordLabels(SingleLabel):
         return {WEIGHTED_ACCURACY: float(np.average(right, weights=weights))}
 
     def issues(self, quality: LabelQuality) -> pd.DataFrame:
-        """Tags, most suspicious first: ``LabelQuality.issues`` with ``word``, the place in the row from 0."""
+        """Tags, most suspicious first: ``LabelQuality.issues`` with ``word``, the place in the row from 0.
+
+        Windows of a sentence must stand in their order.
+        """
         rows = quality.rows
-        begins = np.append(True, rows[1:] != rows[:-1])
-        place = np.arange(len(rows))
-        place = place - np.maximum.accumulate(np.where(begins, place, 0))
+        place = pd.Series(rows).groupby(rows).cumcount().to_numpy()
         issues = replace(quality, row=None).issues(self.names)
         word = issues["row"].to_numpy()
         issues["row"] = rows[word]
@@ -106,7 +107,9 @@ class WordLabels(SingleLabel):
 class WordRows(Rows):
     """``Rows`` whose units are the words of N sentences.
 
-    Words of copied sentences are copies of each other, and those of a sentence belong together.
+    Words of copied sentences are copies of each other, and those of a sentence belong together. Rows of the
+    data set with one number in its column ``sentence`` are windows of one, as ``tokenize_words`` makes them:
+    they are judged together too, and where there is no column ``row``, that number is it.
 
     Attributes:
         sizes: Words of each sentence, (N,) int64.
@@ -117,6 +120,11 @@ class WordRows(Rows):
 
     def __init__(self, dataset: Any, num_labels: int, length_column: str, name: str) -> None:
         super().__init__(dataset, num_labels, length_column, name)
+        sentence = columns.numbers(dataset, SENTENCE_COLUMN)
+        if sentence is not None:
+            self.groups = combined(as_groups(sentence, self.num_rows), self.groups)
+            if not columns.has_column(dataset, columns.ROW_COLUMN):
+                self.row = sentence.astype(np.int64)
         alike = pd.DataFrame({"copies": self.copies, "size": self.sizes}).groupby(["copies", "size"]).ngroup()
         _, first, of = np.unique(alike, return_index=True, return_inverse=True)
         self.copies = ranges(self.starts[first[of]], self.sizes)
@@ -144,6 +152,10 @@ class WordRows(Rows):
     def num_rows(self) -> int:
         """N."""
         return len(self.sizes)
+
+    def of_rows(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the words of each sentence have in common, (N,), of a value for each word, (W,)."""
+        return values[self.starts]
 
     def units_of(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """Positions of all words of some sentences, sentence after sentence."""
