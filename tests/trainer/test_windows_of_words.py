@@ -7,6 +7,7 @@ from test_word_training import EVALUATED, LABELS, NAMES, made
 from transformers import AutoTokenizer
 
 from clear_peft import tokenize_words
+from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.trainer.store import hold_out_rows
 from clear_peft.trainer.words import WordRows
 from tiny_text import KEYWORDS, tiny_checkpoint
@@ -80,3 +81,35 @@ def test_issues_name_the_word_of_the_sentence_not_of_the_window(tmp_path, window
     assert len(issues) == sum(map(len, words))
     assert not issues.duplicated(["row", "word"]).any()
     assert issues["given_label"].tolist() == [NAMES[tags[i.row][i.word]] for i in issues.itertuples()]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "group_by_length"])
+def test_spans_go_on_in_the_next_window(tmp_path, windows, strategy):
+    words, tags = sentences(size=12, seed=1)
+    table = windows(words, tags)
+    found = made(
+        tmp_path,
+        train_dataset=windows(*sentences()),
+        eval_dataset={"a": table, "b": table.select(range(5))},
+        metric_for_best_model="span_f1",
+        train_sampling_strategy=strategy,
+        per_device_eval_batch_size=4,
+    )
+    made_of = found.predict(table)
+    predicted = np.concatenate(
+        [
+            scores[: len(labels)][np.array(labels) != -100].argmax(axis=1)
+            for scores, labels in zip(made_of.predictions, table["labels"], strict=True)
+        ]
+    )
+    first = np.concatenate([np.arange(len(row)) == 0 for row in tags])
+    expected = word_figures(predicted, np.concatenate(tags), first, SpanScheme.of(NAMES))
+    assert made_of.metrics["test_span_f1"] == pytest.approx(expected["span_f1"])
+    assert found.evaluate(table)["eval_span_f1"] == pytest.approx(expected["span_f1"])
+    of_both = found.evaluate()
+    assert of_both["eval_a_span_f1"] == pytest.approx(expected["span_f1"])
+    part = found.evaluate(table.select(range(5)))
+    assert of_both["eval_b_span_f1"] == pytest.approx(part["eval_span_f1"])
+    cut = found.evaluate(table.remove_columns("sentence"))
+    assert cut["eval_accuracy"] == pytest.approx(expected["accuracy"])
+    assert cut["eval_span_f1"] != pytest.approx(expected["span_f1"])

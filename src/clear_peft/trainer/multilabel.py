@@ -194,6 +194,9 @@ class MultiLabel:
         loss = binary_cross_entropy(outputs.logits, labels).mean()
         return (loss, outputs) if return_outputs else loss
 
+    def evaluates(self, dataset: Any, args: CleaRConfig) -> None:
+        """Hear which data set is evaluated next; figures of single rows do not need to know."""
+
     def metrics(self, prediction: Any) -> dict[str, float]:
         """Micro-F1, macro-F1 and mean average precision, as ``compute_metrics`` gives them."""
         return label_set_metrics(prediction.predictions, prediction.label_ids)

@@ -1,7 +1,8 @@
 """Which epoch's model is the best one, and the order of rows in an evaluation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,20 @@ class Selection:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        self._on_own_validation = False
+
+    @contextmanager
+    def evaluating(self, dataset: Any) -> Iterator[None]:
+        """Inside, a data set is evaluated: the trainer's own (None), one of its own by name, or another."""
+        own = self._trainer.eval_dataset
+        if dataset is None or isinstance(dataset, str):
+            dataset = own if dataset is None else own[dataset]
+        self._on_own_validation = dataset is own
+        self._trainer.task.evaluates(dataset, self._trainer.args)
+        try:
+            yield
+        finally:
+            self._on_own_validation = False
 
     def measuring(self, measure: Callable[..., dict]) -> Callable[..., dict]:
         """A ``compute_metrics`` that adds, in training, figures that count labels by their p."""
@@ -35,7 +50,7 @@ class Selection:
         wanted = trainer.args.clean_routing or by_weights
         if more or not (trainer.is_in_train and wanted):
             return metrics
-        weights, known = None, trainer.passes.validation is not None and trainer.on_own_validation
+        weights, known = None, trainer.passes.validation is not None and self._on_own_validation
         if known and trainer.store.estimate is not None and trainer.store.estimate.noise_found:
             order = evaluation_order(trainer.eval_dataset, trainer.args)
             units = trainer.passes.validation.units_of(order)

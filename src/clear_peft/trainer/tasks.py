@@ -121,6 +121,9 @@ class SingleLabel:
         loss = cross_entropy(outputs.logits[known], labels[known]).mean()
         return (loss, outputs) if return_outputs else loss
 
+    def evaluates(self, dataset: Any, args: CleaRConfig) -> None:
+        """Hear which data set is evaluated next; figures of single rows do not need to know."""
+
     def metrics(self, prediction: Any) -> dict[str, float]:
         """Accuracy and macro-F1, as ``compute_metrics`` gives them."""
         predicted = prediction.predictions.argmax(axis=1)

@@ -115,7 +115,7 @@ class CleaRTrainer(Trainer):
             self.class_weights = class_weights(rows, self.task.num_labels, args)
             self._loss = self.make_loss()
         self.schedule = Schedule.of(args, args.num_train_epochs)
-        self.on_own_validation = self.in_training_step = False
+        self.in_training_step = False
         self.faster = faster(args.device.type)
         self.reading = checkpoint.Reading(None)
         self.add_callback(Turns(self))
@@ -300,12 +300,8 @@ class CleaRTrainer(Trainer):
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As transformers' Trainer; in training, after a restart, of the averaged weights."""
-        self.on_own_validation = eval_dataset is None or eval_dataset is self.eval_dataset
-        try:
-            with self.averaged():
-                return super().evaluate(eval_dataset, *args, **kwargs)
-        finally:
-            self.on_own_validation = False
+        with self.selection.evaluating(eval_dataset), self.averaged():
+            return super().evaluate(eval_dataset, *args, **kwargs)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights that are evaluated and saved: after a restart, their average."""
@@ -343,7 +339,9 @@ class CleaRTrainer(Trainer):
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As transformers' Trainer, but in the order of the rows, whatever their lengths."""
-        return in_order_of_rows(super().predict(test_dataset, *args, **kwargs), test_dataset, self.args)
+        with self.selection.evaluating(test_dataset):
+            made = super().predict(test_dataset, *args, **kwargs)
+        return in_order_of_rows(made, test_dataset, self.args)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         return evaluation_order(eval_dataset, self.args).tolist()

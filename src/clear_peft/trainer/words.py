@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from datasets import Dataset as HubDataset
 from torch import Tensor
 from transformers import DataCollatorForTokenClassification
 
@@ -20,6 +21,7 @@ from clear_peft.trainer import columns, estimators
 from clear_peft.trainer.config import MEASURED, OF_WORDS, WEIGHTED_ACCURACY, CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.sampler import rebalance
+from clear_peft.trainer.selection import evaluation_order
 from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.trainer.stats import TrainingStats
 from clear_peft.trainer.store import ExampleStore, Rows
@@ -33,6 +35,9 @@ class WordLabels(SingleLabel):
     Words are to losses, probes and estimates what rows are elsewhere. A word is a token that has a label. All
     other tokens have -100: special ones, and those of a word but its first.
     """
+
+    # of the rows that are evaluated: their places in the evaluation, and the sentence of each
+    _windows: tuple[npt.NDArray[np.integer], npt.NDArray[Any]] | None = None
 
     def check(self, model: Any, args: CleaRConfig) -> None:
         """Refuse what is for whole texts.
@@ -63,11 +68,24 @@ class WordLabels(SingleLabel):
         """What is known of each word, and each row."""
         return WordStore(rows, self.num_labels, router, args)
 
+    def evaluates(self, dataset: Any, args: CleaRConfig) -> None:
+        """Take down which rows are windows of one sentence, whose spans they share."""
+        sentence = columns.numbers(dataset, SENTENCE_COLUMN) if isinstance(dataset, HubDataset) else None
+        self._windows = None
+        if sentence is not None:
+            self._windows = np.argsort(evaluation_order(dataset, args)), sentence
+
     def metrics(self, prediction: Any) -> dict[str, float]:
         """Accuracy of words and F1 of spans, as ``compute_metrics`` gives them."""
-        known = prediction.label_ids != NO_LABEL
-        predicted = prediction.predictions.argmax(axis=-1)[known]
-        return word_figures(predicted, prediction.label_ids[known], _first(known), SpanScheme.of(self.names))
+        predicted, labels = prediction.predictions.argmax(axis=-1), prediction.label_ids
+        sentence = np.arange(len(labels))
+        if self._windows is not None and len(self._windows[1]) == len(labels):  # not where rows were dropped
+            by_row, sentence = self._windows
+            predicted, labels = predicted[by_row], labels[by_row]
+        known = labels != NO_LABEL
+        sentence = np.repeat(sentence, known.sum(axis=1))
+        first = np.append(True, sentence[1:] != sentence[:-1])[: len(sentence)]
+        return word_figures(predicted[known], labels[known], first, SpanScheme.of(self.names))
 
     def weighted_metrics(
         self,
@@ -241,8 +259,3 @@ class WordStats(TrainingStats):
     def __init__(self, rows: WordRows, num_labels: int, num_blocks: int, device: torch.device) -> None:
         super().__init__(rows.labels, num_labels, num_blocks, device)
         self._classes = torch.from_numpy(rows.strata).to(device)
-
-
-def _first(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Whether a word is the first of its sentence, (W,), of the tokens that are words, (M, T)."""
-    return known.cumsum(axis=1)[known] == 1
