@@ -338,6 +338,20 @@ def test_blocks_are_of_whole_sentences_and_the_first_has_every_tag(monkeypatch):
         assert (rows.labels[blocks[0]] == tag).sum() >= 50
 
 
+def test_where_not_all_rare_tags_fit_the_first_block_has_some_of_each(monkeypatch):
+    """120 sentences have a word of a rare tag, 49 fit; all else is of tag 0."""
+    tags = [[0] * 10 + [1 + i % 30] + [0] * 9 for i in range(120)]
+    table = Dataset.from_dict({"input_ids": [[5] * 20] * 120, "labels": tags})
+    rows = WordRows(table, 31, "length", "training")
+    monkeypatch.setattr(estimators, "MOST_ROWS", 980)
+    for seed in range(3):
+        first, *others = rows.blocks(seed)
+        np.testing.assert_array_equal(np.sort(np.concatenate([first, *others])), np.arange(len(rows)))
+        assert len(first) == 980
+        counts = np.bincount(rows.labels[first], minlength=31)[1:]
+        assert set(counts) == {1, 2}
+
+
 def test_estimates_by_blocks_are_about_those_of_all_words(tmp_path, monkeypatch):
     settings = {"train_dataset": tags(size=150, wrong=0.2), "num_train_epochs": 1, "warm_up_epochs": 1}
     whole = made(tmp_path / "a", **settings)

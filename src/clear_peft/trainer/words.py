@@ -186,16 +186,17 @@ class WordRows(Rows):
     def blocks(self, seed: int) -> list[npt.NDArray[np.integer]]:
         """Positions of all words, of more than 65,536 in random parts of about that size, of whole sentences.
 
-        The first has at least 50 words of every tag, or all that there are.
+        The first has at least 50 words of every tag, or all that there are. Where their sentences do not fit
+        into it, it takes one word of each tag, then a second one of each, as far as there is room.
         """
         if len(self) <= estimators.MOST_ROWS:
             return [np.arange(len(self))]
         order = np.random.default_rng(seed).permutation(self.num_rows)
-        words = self.units_of(order)
-        few = pd.Series(words).groupby(self.labels[words]).cumcount() < estimators.LEAST_OF_CLASS
-        needed = np.zeros(self.num_rows, bool)
-        needed[self._sentence[words[few]]] = True
-        order = order[np.argsort(~needed[order], kind="stable")]
+        tags, sizes = self.labels[self.units_of(order)], self.sizes[order]
+        place_of_tag = pd.Series(tags).groupby(tags).cumcount().to_numpy()
+        # the first word of each tag, then the second: each sentence by the word that it is needed for first
+        needed = np.minimum.reduceat(place_of_tag, np.cumsum(sizes) - sizes)
+        order = order[np.argsort(np.minimum(needed, estimators.LEAST_OF_CLASS), kind="stable")]
         part = (np.cumsum(self.sizes[order]) - self.sizes[order]) // estimators.MOST_ROWS
         return [np.sort(self.units_of(each)) for each in np.split(order, np.flatnonzero(np.diff(part)) + 1)]
 
