@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clear_peft.data import load_examples, read_table
+from clear_peft.data.arrow import table_to_frame
 from clear_peft.errors import InputError
 from clear_peft.trainer.spans import SpanScheme
 
@@ -142,3 +143,10 @@ def test_every_item_has_its_name_and_every_list_its_place(data, shape):
         return
     frame = read_table(table_of(pa.chunked_array(chunks, kind), feature))
     assert plain(frame["tags"]) == [named(row) for row in rows]
+
+
+def test_a_table_without_rows_is_refused_in_a_sentence():
+    metadata = {"huggingface": json.dumps({"info": {"features": {"tags": OF_CLASSES}}})}
+    schema = pa.schema([("tags", pa.int64())], metadata=metadata)
+    with pytest.raises(InputError, match="has no rows"):
+        table_to_frame(pa.Table.from_batches([], schema), "tags.parquet")
