@@ -103,7 +103,7 @@ def _named_classes(table: Any) -> Any:
         if names is None:
             continue
         parts = [_named(part, names) for part in table.column(place).chunks]
-        if parts and parts[0].type != field.type:
+        if parts[0].type != field.type:
             table = table.set_column(place, field.name, pa.chunked_array(parts))
             table = table.replace_schema_metadata(metadata)
     return table
