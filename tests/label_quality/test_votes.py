@@ -9,6 +9,7 @@ from worlds import blobs, drawn, symmetric
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import consensus, evidence, fit_probe, reliability, with_verified, with_votes
+from clear_peft.label_quality.verified import chosen
 from clear_peft.label_quality.votes import check_votes, fit_votes, share_of_votes
 
 CLASSES = 4
@@ -147,6 +148,21 @@ def test_rows_beyond_those_that_are_fitted_to_are_judged_alike(monkeypatch):
     monkeypatch.setattr(evidence, "rows_to_learn", lambda classes: 800)
     _, parts = judged(world.features, world.true, votes)
     assert np.abs(whole.clean_probability - parts.clean_probability).mean() < 0.02
+
+
+def test_what_is_said_only_of_rows_that_are_not_fitted_to_counts_there(monkeypatch):
+    world, votes = annotators((0.2, 0.4), size=200)
+    monkeypatch.setattr(evidence, "rows_to_learn", lambda classes: 150)
+    unfitted = np.setdiff1d(np.arange(200), chosen(None, np.full(200, -1), 150))
+    some = unfitted[:3]
+    rare = np.full(200, -1)
+    rare[some] = world.true[some]
+    _, before = judged(world.features, world.true, votes)
+    _, after = judged(world.features, world.true, np.column_stack([votes, rare]))
+    others = np.setdiff1d(np.arange(200), some)
+    np.testing.assert_array_equal(after.pred_probs.dense()[others], before.pred_probs.dense()[others])
+    right = world.true[some]
+    assert (after.pred_probs.dense()[some, right] > before.pred_probs.dense()[some, right]).all()
 
 
 def test_other_rows_are_judged_without_votes():

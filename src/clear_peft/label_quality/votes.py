@@ -191,8 +191,10 @@ def _informed(pred_probs: Array, votes: Labels, by_text: Array, sources: Sequenc
 
 
 def _fitted(source: Source, beliefs: Array, counted: Array, labels: Labels, by_text: Array) -> Source:
-    """The M-step of one source."""
+    """The M-step of one source; one that says nothing of these rows stays as it is."""
     said = np.flatnonzero(labels >= 0)
+    if not len(said):
+        return source
     of_class = beliefs[said] * source.by_class(labels[said]) / source.likelihood(labels[said], by_text[said])
     by_true_class = float(np.average(of_class.sum(axis=1), weights=counted[said]))
     share = 1 - (by_true_class + _PRIOR_BY_CLASS) / (1 + _PRIOR_BY_CLASS)
