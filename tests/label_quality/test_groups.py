@@ -1,6 +1,7 @@
 """Groups: who is left out together, and how much a copy counts."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,47 @@ def test_rows_are_together_if_their_values_are_equal_and_not_negative(values):
     for i in range(len(values)):
         for j in range(i):
             assert (groups[i] == groups[j]) == (values[i] == values[j] >= 0)
+
+
+def by_hand(values):
+    """Groups of values, None where there is none, pair by pair."""
+    groups = []
+    for i, value in enumerate(values):
+        alone = value is None or (not isinstance(value, str) and value < 0)
+        first = i if alone else values.index(value)
+        groups.append(groups[first] if first < i else max(groups, default=-1) + 1)
+    return groups
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=repr)
+@given(st.lists(st.none() | st.sampled_from(["a", "b", "nan", "None", "-1"]), max_size=12))
+def test_groups_by_name_are_the_same_in_whatever_they_come(missing, values):
+    given = [missing if value is None else value for value in values]
+    objects = np.empty(len(given), object)
+    objects[:] = given
+    ways = [given, tuple(given), objects]
+    ways += [pd.Series(given, dtype=kind) for kind in (object, "string", "str")]
+    # a category cannot hold NaT beside text
+    ways += [pd.Series(values, dtype=kind) for kind in (object, "category")]
+    for way in ways:
+        assert as_groups(way, len(values)).tolist() == by_hand(values), way
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=repr)
+@given(st.lists(st.none() | st.integers(-2, 3), max_size=12))
+def test_groups_by_number_are_the_same_in_whatever_they_come(missing, values):
+    given = [missing if value is None else value for value in values]
+    objects = np.empty(len(given), object)
+    objects[:] = given
+    ways = [given, tuple(given), objects, pd.Series(given, dtype=object)]
+    ways += [pd.Series(values, dtype=kind) for kind in (object, "Int64", "Int8", "float64", "category")]
+    for way in ways:
+        assert as_groups(way, len(values)).tolist() == by_hand(values), way
+
+
+def test_rows_of_several_values_are_refused():
+    with pytest.raises(InputError, match=r"^groups have shape \(2, 2\): give one for each of the 2 rows\.$"):
+        as_groups([("a", None), ("b", "c")], 2)
 
 
 def test_too_few_groups_are_refused():

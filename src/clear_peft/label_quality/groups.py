@@ -1,5 +1,7 @@
 """Groups of rows that are left out together: copies of a text, near or exact, and what the user names."""
 
+from numbers import Real
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -17,20 +19,24 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
     """Group ids from 0 in the order of their first rows, (N,) int64.
 
     Args:
-        values: A group of each row, (N,): numbers or text. Rows with a negative number in an array of
-            numbers, or without a value, are alone.
+        values: A group of each row, (N,): numbers or text. Rows with a negative number, or without a value,
+            are alone.
         size: N.
 
     Raises:
         InputError: If there are not N values.
     """
     given = np.asarray(values)
+    if given.dtype.kind in "US" and not hasattr(values, "dtype"):  # None and NaN are text now as well
+        given = np.asarray(values, dtype=object)
     if given.shape != (size,):
         raise InputError(f"groups have shape {given.shape}: give one for each of the {size} rows.")
     codes = pd.factorize(pd.Series(given))[0].astype(np.int64)
     alone = codes < 0
     if np.issubdtype(given.dtype, np.number):
         alone |= given < 0
+    elif given.dtype == object:
+        alone |= np.fromiter((isinstance(value, Real) and value < 0 for value in given), bool, size)
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
     return pd.factorize(codes)[0].astype(np.int64)
 
