@@ -79,6 +79,28 @@ def test_predictions_and_groups():
     assert (issues["group"] == issues["row"] // 2).all()
 
 
+@pytest.mark.parametrize("as_lists", [False, True])
+def test_columns_of_predictions_are_the_labels_in_any_order(as_lists):
+    _, true, given, names = _joined()
+    labels = pd.DataFrame(given, columns=names)
+    if as_lists:
+        labels = [[name for name, has in zip(names, row, strict=True) if has] for row in given]
+    known = pd.DataFrame(0.9 * true + 0.05, columns=names)
+    expected = find_multilabel_issues(None, labels, pred_probs=known.to_numpy())
+    turned = known[[names[2], names[0], names[1]]]
+    pd.testing.assert_frame_equal(find_multilabel_issues(None, labels, pred_probs=turned), expected)
+    listed = ", ".join(map(repr, names))
+    with pytest.raises(InputError, match=f"columns 'A', .*, but the classes are {listed}"):
+        find_multilabel_issues(None, labels, pred_probs=known.rename(columns={names[0]: "A"}))
+
+
+def test_numbered_labels_take_columns_by_number():
+    _, true, given, _ = _joined()
+    known = pd.DataFrame(0.9 * true + 0.05)
+    expected = find_multilabel_issues(None, given, pred_probs=known)
+    pd.testing.assert_frame_equal(find_multilabel_issues(None, given, pred_probs=known[[2, 0, 1]]), expected)
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "expected"),
     [
@@ -88,7 +110,7 @@ def test_predictions_and_groups():
         ([["a"], []], {"texts": ["x"]}, "There are 1 texts and labels of 2 rows"),
         ([["a"], []], {"texts": None}, "There are no texts"),
         ([["a"], []], {"texts": ["x", "x"]}, "All rows are copies"),
-        ([["a"], []], {"pred_probs": [[0.1, 0.2]] * 2}, r"shape \(2, 2\) and labels \(2, 1\)"),
+        ([["a"], []], {"pred_probs": [[0.1, 0.2]] * 2}, "2 rows and 1 classes"),
         ([["a"], []], {"pred_probs": [[0.1]] * 2, "model": "m"}, "a model and pred_probs"),
         (np.array([[0, 3], [1, 0]]), {}, "not all 0 or 1"),
         ([["a"], [None]], {}, "a label is None"),

@@ -51,7 +51,8 @@ def find_label_issues(
             negative number, or without a value, are alone. Default: copies and near copies of a text alone
             are grouped.
         pred_probs: Probabilities by models that have not seen the row, instead of a model, (N, C), classes by
-            number where all labels are whole numbers, else sorted by name.
+            number where all labels are whole numbers, else sorted by name. Columns of a DataFrame that are
+            named after the classes may be in any order.
         embeddings: Features of the rows, instead of a model, (N, D) or (N, V, D).
         verified: The true label of each row that a person has looked at, or True where the given one is
             right, (N,); None, an empty text, NaN or False elsewhere. These rows are believed, and the others

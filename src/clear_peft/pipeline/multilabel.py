@@ -20,7 +20,7 @@ from clear_peft.label_quality import (
     fit_multilabel,
     multilabel_quality_from_pred_probs,
 )
-from clear_peft.pipeline.arrays import checked_embeddings
+from clear_peft.pipeline.arrays import checked_embeddings, checked_pred_probs
 from clear_peft.pipeline.judge import check_sources, copies_and_groups, features_of
 from clear_peft.pipeline.texts_and_labels import column
 
@@ -58,7 +58,8 @@ def find_multilabel_issues(
         groups: What belongs together, (N,).
         pred_probs: Probability of each label by models that have not seen the row, instead of a model,
             (N, C): labels in the order of the columns; of lists, by number where all are whole numbers, else
-            sorted by name. A row need not sum to 1.
+            sorted by name. Columns of a DataFrame that are named after the labels may be in any order. A row
+            need not sum to 1.
         embeddings: Features of the rows, instead of a model, (N, D) or (N, V, D).
         max_length: Tokens per text. Default 128.
         long_texts: What is read of longer texts. Default ``head``.
@@ -143,6 +144,7 @@ def judge_label_sets(
         embeddings = checked_embeddings(embeddings, len(examples), place or "embeddings")
     copies, groups = copies_and_groups(examples, has_texts, embeddings)
     if pred_probs is not None:
+        pred_probs = checked_pred_probs(pred_probs, len(examples), names.names, place or "pred_probs")
         try:
             return multilabel_quality_from_pred_probs(pred_probs, given, groups=groups), None
         except InputError as error:
