@@ -139,3 +139,54 @@ def test_identical_rows_are_found(shape):
     assert groups.dtype == np.int64
     assert groups[1] == groups[4] == groups[5]
     assert len(set(groups[:4])) == 4
+
+
+@given(
+    st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(-20, 20)] * n), min_size=1)),
+    st.integers(-5000, 5000),
+)
+def test_a_column_of_far_larger_numbers_hides_no_other(rows, offset):
+    features = np.array(rows, np.float32)
+    features[:, 0] *= 4096
+    different = list(dict.fromkeys(rows))
+    groups = as_groups(identical_rows(features + offset), len(rows))
+    assert groups.tolist() == [different.index(row) for row in rows]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("large", [0, 1e-3, 2000, 6e4])
+@pytest.mark.parametrize("size", [1e-3, 1, 1000])
+def test_rows_are_told_apart_beside_a_constant_on_any_scale(dtype, large, size):
+    features = (size * np.random.default_rng(0).normal(size=(200, 16))).astype(dtype)
+    features = np.column_stack([features, np.full(200, large, dtype)])
+    features[150:] = features[:50]
+    groups = identical_rows(features)
+    assert len(set(groups)) == 150
+    np.testing.assert_array_equal(groups[150:], groups[:50])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [0.0, 0.0, 0.0],
+        [5e-324, 5e-324, 5e-324],
+        np.array([60000, -60000, 60000], np.float16),
+        [1.5e308, -1.5e308, 1.5e308],
+        np.array([-128, 127, -128], np.int8),
+    ],
+)
+def test_numbers_at_the_ends_of_what_there_is(column):
+    groups = identical_rows(np.array(column)[:, None])
+    assert groups[0] == groups[2]
+    assert (groups[0] == groups[1]) == (column[0] == column[1])
+
+
+def test_identical_rows_are_found_part_by_part(monkeypatch, tmp_path):
+    features = np.random.default_rng(0).normal(size=(50, 2, 4)).astype(np.float32)
+    features[49] = features[3]
+    np.save(tmp_path / "rows.npy", features)
+    whole = identical_rows(features)
+    assert whole[49] == whole[3]
+    assert len(set(whole)) == 49
+    monkeypatch.setattr("clear_peft.label_quality.groups._CELLS_AT_ONCE", 30)
+    np.testing.assert_array_equal(identical_rows(np.load(tmp_path / "rows.npy", mmap_mode="r")), whole)

@@ -13,6 +13,7 @@ from clear_peft.errors import InputError
 Groups = npt.NDArray[np.integer]
 
 _MOST_JOINED = 0.1
+_CELLS_AT_ONCE = 1 << 18
 
 
 def as_groups(values: npt.ArrayLike, size: int) -> Groups:
@@ -69,10 +70,25 @@ def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:
     return 1 / np.bincount(copies)[copies]
 
 
-def identical_rows(features: npt.NDArray[np.floating]) -> Groups:
-    """Rows (N, …) whose numbers are the same, but for 1/2048 of the largest, as those of copies are, (N,)."""
+def identical_rows(features: npt.NDArray[np.number]) -> Groups:
+    """Rows whose numbers are the same but for rounding, as those of copies are, (N,).
+
+    Each column is rounded to 1/4094 of its range, or of the median range of columns that vary where that is
+    more. So a few columns of far larger numbers, as hidden states of language models have, hide no others.
+
+    Args:
+        features: Finite numbers, (N, …) with N ≥ 1, perhaps a memory map.
+    """
     values = np.asarray(features).reshape(len(features), -1)
-    scale = max(float(np.abs(values).max(initial=0)), np.finfo(np.float64).tiny)
-    rows = np.ascontiguousarray(np.round(values * (2047 / scale)).astype(np.int16))
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    low, high = (ends.astype(np.float64) / 2 for ends in (values.min(axis=0), values.max(axis=0)))
+    centre, reach = high + low, high - low
+    varying = reach[reach > 0]
+    if len(varying):
+        reach = np.maximum(reach, np.quantile(varying, 0.5, method="lower"))
+    reach[reach == 0] = 1
+    keys: list[bytes] = []
+    step = max(_CELLS_AT_ONCE // values.shape[1], 1)
+    for start in range(0, len(values), step):
+        part = values[start : start + step].astype(np.float64)
+        keys += [row.tobytes() for row in np.rint((part - centre) / reach * 2047).astype(np.int16)]
+    return pd.factorize(pd.Series(keys, dtype=object))[0].astype(np.int64)
