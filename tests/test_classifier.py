@@ -798,11 +798,26 @@ def test_verified_rows_stay_in_training(tables_of_fit, table):
         ([1, 0, 1], [True, False, float("nan")], [1, -1, -1]),
         ([True, False, True], [None, True, False], [-1, 1, 0]),
         (["a", "b", "a"], pd.Series(["", "a", None]), [-1, 0, -1]),
+        (["a", "b", "a"], [pd.NA, " ", pd.NaT], [-1, -1, -1]),
+        (["a", "b", "a"], [np.datetime64("NaT"), np.str_("a"), np.float32("nan")], [-1, 0, -1]),
+        (["a", "b", "a"], pd.Series([None, "a", ""], dtype="string"), [-1, 0, -1]),
+        (["a", "b", "a"], pd.Series([None, "a", None], dtype="category"), [-1, 0, -1]),
+        ([1, 0, 1], pd.Series([None, 1, 0]), [-1, 1, 0]),
+        ([1, 0, 1], pd.Series([None, 1, 0], dtype="Int64"), [-1, 1, 0]),
+        ([1, 0, 1], np.array([np.nan, 1, 0], np.float32), [-1, 1, 0]),
+        ([1, 0, 1], pd.Series([None, True, False], dtype="boolean"), [-1, 0, -1]),
+        ([True, False, True], pd.Series([None, True, False], dtype="boolean"), [-1, 1, 0]),
     ],
 )
 def test_what_verified_may_be(labels, answers, found):
     examples, classes = labelled(["x", "y", "z"], labels)
     assert verified_of(answers, examples.labels, classes).tolist() == found
+
+
+def test_a_float_is_no_label_where_labels_are_no_whole_numbers():
+    examples, classes = labelled(["x", "y", "z"], [True, False, True])
+    with pytest.raises(InputError, match=r"verified has 1.0 in row 1"):
+        verified_of([None, 1.0, None], examples.labels, classes)
 
 
 @pytest.mark.parametrize(
@@ -811,7 +826,10 @@ def test_what_verified_may_be(labels, answers, found):
         ([None] * 2, "verified has 2 entries"),
         ([None, 2, None], "verified has 2 in row 1"),
         ([None, "1", None], "verified has '1' in row 1"),
-        ([None, 0.0, None], "verified has 0.0 in row 1"),
+        ([None, 0.5, None], "verified has 0.5 in row 1"),
+        ([None, 2.0, None], "verified has 2 in row 1"),
+        ([None, np.inf, None], "verified has inf in row 1"),
+        ([None, [1], None], r"verified has \[1\] in row 1"),
         ("true", "verified is a str"),
     ],
 )
@@ -855,6 +873,13 @@ def test_opinions_are_weighed_with_the_labels(quick, table):
     assert p[contradicted].mean() < p[~contradicted].mean()
 
 
+@pytest.mark.parametrize("kind", [object, "float64", "Int64", "category"])
+def test_opinions_of_whole_numbers_may_have_gaps(kind):
+    given, classes = labelled(["x"] * 4, [1, 2, 3, 1])
+    votes = votes_of({"rule": pd.Series([2, None, 3, 7], dtype=kind)}, given.labels, classes)
+    assert votes[:, 1].tolist() == [1, -1, 2, -1]
+
+
 def test_opinions_follow_the_classes_that_count():
     given, classes = labelled(["x"] * 6, ["a", "b", "c", "a", "b", "c"])
     votes = votes_of({"rule": ["b", None, "a", "zebra", 3, "c"]}, given.labels, classes)
@@ -862,6 +887,8 @@ def test_opinions_follow_the_classes_that_count():
     rows, left = counting(replace(given, votes=votes), classes, np.array([1, 1, 0, 1, 1, 0], bool))
     assert left.tolist() == ["a", "b"]
     assert rows.votes.tolist() == [[0, 1], [1, -1], [0, -1], [1, -1]]
+    gaps = pd.Series(["b", None, "a", None, " ", "c"], dtype="string")
+    assert votes_of({"rule": gaps}, given.labels, classes).tolist() == votes.tolist()
     with pytest.raises(InputError, match="No opinion of rule"):
         votes_of({"rule": [None] * 6}, given.labels, classes)
     with pytest.raises(InputError, match="rule has 2 entries"):

@@ -191,10 +191,12 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
                 sample by confidence, this is multiplied. Rows of weight 0 are left out. The loss, and what is
                 estimated of the labels, do not depend on it; calibration does. Default: all alike.
             verified: The true label of each row that a person has looked at, (N,), or True where the given
-                one is right; None elsewhere. These rows are believed, and the others judged by what they
-                tell of how labels go wrong. They are never held out. Default: nobody has looked at any.
+                one is right; None, NaN or an empty text elsewhere. These rows are believed, and the others
+                judged by what they tell of how labels go wrong. They are never held out. Default: nobody has
+                looked at any.
             opinions: Other labels for the same rows by the name of their source, such as a rule, (N,) each;
-                None where it says nothing. Labels are judged by all sources. Default: none.
+                None, NaN or an empty text where it says nothing. Labels are judged by all sources. Default:
+                none.
 
         Raises:
             InputError: A ``ValueError``; rows or parameters are not as above, or there is no such model.

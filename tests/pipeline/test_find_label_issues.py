@@ -255,6 +255,17 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
             read_array(tmp_path / name)
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, "", " "], ids=repr)
+@pytest.mark.parametrize("number", [int, float, np.int64, np.float32])
+def test_nothing_is_said_of_a_row_in_many_ways(missing, number):
+    labels = [3, 5] * 10
+    features = np.column_stack([labels, np.random.default_rng(0).normal(size=20)])
+    expected = find_label_issues(None, labels, embeddings=features, verified=[None, 5, 5] + [None] * 17)
+    said = [missing, number(5), number(5)] + [missing] * 17
+    shown = find_label_issues(None, labels, embeddings=features, verified=said)
+    pd.testing.assert_frame_equal(shown, expected)
+
+
 def test_columns_of_predictions_are_the_classes_in_any_order():
     labels = ["b", "a", "c"] * 20
     known = np.eye(3)[[1, 0, 2] * 20] * 0.9 + 0.1 / 3

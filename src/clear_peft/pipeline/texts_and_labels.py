@@ -74,6 +74,24 @@ def _kind(label: Any) -> type:
     return next(kind for theirs, kind in kinds if isinstance(label, theirs))
 
 
+def _said(value: Any, classes: npt.NDArray[Any]) -> Any:
+    """What an entry says of a row; None for None, NaN, NA, NaT and blank text.
+
+    Whole numbers that a column with gaps holds as floats are whole numbers again where classes are such.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, float):
+        if np.isnan(value):
+            return None
+        if classes.dtype.kind in "iu" and value.is_integer():
+            return int(value)
+    return value
+
+
 def verified_of(
     values: Any, labels: npt.NDArray[np.integer], classes: npt.NDArray[Any]
 ) -> npt.NDArray[np.int64]:
@@ -81,7 +99,7 @@ def verified_of(
 
     Args:
         values: (N,): a true label; True where the given one is right, unless labels are booleans themselves;
-            None, NaN or an empty text elsewhere, and False unless labels are booleans.
+            nothing elsewhere, as ``_said`` tells it, and False unless labels are booleans.
         labels: Class ids of the given labels, (N,).
         classes: The C labels, sorted.
 
@@ -97,9 +115,9 @@ def verified_of(
     known = {value: i for i, value in enumerate(classes.tolist())}
     booleans = classes.dtype.kind == "b"
     found = np.full(len(labels), -1, np.int64)
-    for row, value in enumerate(given):
-        value = value.item() if isinstance(value, np.generic) else value
-        if value is None or value == "" or value != value or (value is False and not booleans):
+    for row, entry in enumerate(given):
+        value = _said(entry, classes)
+        if value is None or (value is False and not booleans):
             continue
         if value is True and not booleans:
             found[row] = labels[row]
@@ -118,8 +136,8 @@ def votes_of(
     """What each source says of N rows, the given labels first: class ids, -1 where it says nothing, (N, A).
 
     Args:
-        opinions: Labels by the name of their source, (N,) each; None, NaN or an empty text where it says
-            nothing. A label that is no class counts as nothing said.
+        opinions: Labels by the name of their source, (N,) each; nothing where it says nothing, as ``_said``
+            tells it. A label that is no class counts as nothing said.
         labels: Class ids of the given labels, (N,).
         classes: The C labels, sorted.
 
@@ -135,9 +153,10 @@ def votes_of(
                 f"There are {len(labels)} labels, but {name} has {len(given)} entries: give one for each "
                 "row, None where it says nothing."
             )
-        alike = [_kind(value) is _kind(classes[0]) for value in given]
+        said = [_said(value, classes) for value in given]
+        alike = [_kind(value) is _kind(classes[0]) for value in said]
         votes.append(
-            np.array([known.get(v, -1) if same else -1 for v, same in zip(given, alike, strict=True)])
+            np.array([known.get(v, -1) if same else -1 for v, same in zip(said, alike, strict=True)])
         )
         if (votes[-1] < 0).all():
             raise InputError(f"No opinion of {name} is one of the labels: give labels as in y.")
