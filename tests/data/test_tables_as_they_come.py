@@ -202,3 +202,23 @@ def test_tables_in_memory():
         load_examples(frame, text_column="body")
     with pytest.raises(InputError, match="the Table' has no rows"):
         read_table(pa.table({"text": pa.array([], pa.string())}))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            {0: list("ab"), 1: list("xy")},
+            "no column 'text'; it has 0, 1: give every column a name that is text",
+        ),
+        (
+            {"text": list("ab"), 1: list("xy")},
+            "no column 'label'; it has 'text', 1: give every column a name",
+        ),
+        ({0: list("ab"), "Text": list("ab")}, r"it has 0, 'Text': did you mean 'Text'\?"),
+        ({"text": list("ab"), 0: [0, 1], 1: [1, 0]}, r"columns of 0 and 1 \(0, 1\) are classes"),
+    ],
+)
+def test_columns_that_are_numbered(columns, expected):
+    with pytest.raises(InputError, match=expected):
+        load_examples(pd.DataFrame(columns))

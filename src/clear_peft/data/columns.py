@@ -112,9 +112,11 @@ def check_column(frame: pd.DataFrame, wanted: str, source: str, hint: str = "") 
     columns = list(frame.columns)
     if wanted in columns:
         return
-    by_lower = {name.lower(): name for name in columns}
+    by_lower = {name.lower(): name for name in columns if isinstance(name, str)}
     nearest = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else hint or "name one of them."
+    named = len(by_lower) == len(columns)
+    otherwise = hint or ("name one of them." if named else "give every column a name that is text.")
+    hint = f"did you mean {by_lower[nearest[0]]!r}?" if nearest else otherwise
     raise InputError(f"{source!r} has no column {wanted!r}; it has {listing(columns, shown=20)}: {hint}")
 
 
