@@ -21,14 +21,14 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
 
     Args:
         values: A group of each row, (N,): numbers or text. Rows with a negative number, or without a value,
-            are alone.
+            are alone; so are those with an empty text.
         size: N.
 
     Raises:
         InputError: If there are not N values.
     """
     given = np.asarray(values)
-    if given.dtype.kind in "US" and not hasattr(values, "dtype"):  # None and NaN are text now as well
+    if given.dtype.kind in "US":  # None and NaN of a list are text now as well
         given = np.asarray(values, dtype=object)
     if given.shape != (size,):
         raise InputError(f"groups have shape {given.shape}: give one for each of the {size} rows.")
@@ -37,7 +37,7 @@ def as_groups(values: npt.ArrayLike, size: int) -> Groups:
     if np.issubdtype(given.dtype, np.number):
         alone |= given < 0
     elif given.dtype == object:
-        alone |= np.fromiter((isinstance(value, Real) and value < 0 for value in given), bool, size)
+        alone |= np.fromiter(map(_is_none, given), bool, size)
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
     return pd.factorize(codes)[0].astype(np.int64)
 
@@ -63,6 +63,10 @@ def combined(copies: Groups, groups: Groups) -> Groups:
     spread = pd.Series(groups).groupby(copies).transform("nunique").to_numpy() > 1
     parted = np.where(spread, nodes + copies, nodes + kinds + groups)
     return pd.factorize(np.where(too_large, parted, joined))[0].astype(np.int64)
+
+
+def _is_none(value: object) -> bool:
+    return value < 0 if isinstance(value, Real) else isinstance(value, str) and not value.strip()
 
 
 def copy_weights(copies: Groups) -> npt.NDArray[np.float64]:
