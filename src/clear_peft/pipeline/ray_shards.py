@@ -88,7 +88,7 @@ def by_models(
         compute=pool,
         num_cpus=cpus,
         num_gpus=gpus,
-        max_task_retries=_RETRIES,
+        ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
     )
 
 
