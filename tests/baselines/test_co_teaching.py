@@ -180,3 +180,29 @@ def test_a_checkpoint_without_the_peer_is_refused(tmp_path):
 def test_wrong_input_is_one_sentence(tmp_path, settings, words):
     with pytest.raises(InputError, match=words):
         trainer(tmp_path, **settings)
+
+
+class _Memory(TrainerCallback):
+    """Runs out of memory once, after a backward; remembers the peer at each beginning."""
+
+    def __init__(self):
+        self.starts, self.enough = [], False
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == 0 and not any(p.grad is not None for p in self.made.model.parameters()):
+            gradients = [p.grad for p in self.made._peer.parameters() if p.grad is not None and p.grad.any()]
+            self.starts.append((peer_weights(self.made), len(gradients)))
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        if state.global_step == 2 and not self.enough:
+            self.enough = True
+            raise RuntimeError("CUDA out of memory.")
+
+
+def test_both_networks_begin_again_with_a_smaller_batch(tmp_path):
+    memory = _Memory()
+    memory.made = trainer(tmp_path, callbacks=[memory], auto_find_batch_size=True)
+    memory.made.train()
+    (first, _), (again, gradients) = memory.starts
+    assert equal(first, again)
+    assert gradients == 0

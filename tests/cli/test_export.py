@@ -45,6 +45,11 @@ def test_only_an_earlier_export_is_replaced(cli, finished, tmp_path):
     weights.unlink()
     assert cli(*words, "--overwrite").status == 0
     assert weights.is_file()
+    (tmp_path / "model" / ".git").mkdir()
+    kept = cli(*words, "--overwrite")
+    assert kept.status == 2
+    assert "holds '.git' beside an exported model" in kept.err
+    assert (tmp_path / "model" / ".git").is_dir()
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").touch()

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from clear_peft.cli.notes import _Notes
-from clear_peft.cli.output import Output
+from clear_peft.cli.output import Format, Output
 from clear_peft.errors import ClearWarning
 
 SCORES = {"accuracy": 1.0, "macro_f1": 1.0, "examples": 3, "classes": [], "confusion_matrix": []}
@@ -140,3 +140,15 @@ def test_texts_that_a_terminal_cannot_show_are_escaped(monkeypatch):
     sys.stdout.flush()
     said = raw.getvalue().decode("ascii")
     assert all(escaped in said for escaped in ("\\xe9", "\\U0001f44d", "\\u0436", "\\xe9t\\xe9"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "latin-1"])
+def test_json_can_be_read_whatever_the_terminal_shows(monkeypatch, encoding):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, newline=""))
+    values = {"é": ["café", "👍", "ж", "\x85", "\\"]}
+    output = Output()
+    output.format = Format.json
+    output.result(values, [])
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().decode(encoding)) == values

@@ -1,10 +1,15 @@
 """A run on the hub: what goes there, and what stays."""
 
 import json
+import re
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import transformers
 
+from clear_peft.pipeline.push import TOKENIZER_FILES
 from stand_in_hub import is_private
 
 
@@ -35,15 +40,32 @@ def test_adapter_tokenizer_and_card_go_and_nothing_else(cli, hub, run, place):
     # the base model is a folder of this machine
     assert place.model.encode() not in sent
     assert "adapter_config.json on the hub names none" in done.err
+    assert "Not sent, as no adapter needs it: 'corrections.csv'." in done.err
     config = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert json.loads(hub.files["adapter_config.json"]) == {**config, "base_model_name_or_path": None}
 
 
 @pytest.mark.parametrize(("method", "peft"), [("clear", "adapter"), ("clear", "apt"), ("full", "lora")])
-def test_other_formats_go_whole(cli, hub, finished, method, peft):
+def test_other_formats_go_whole(cli, hub, finished, place, method, peft):
     run = finished(method, peft)
-    assert cli("push", "--run", run, "--repo-id", "someone/tickets").status == 0
+    done = cli("push", "--run", run, "--repo-id", "someone/tickets")
+    assert done.status == 0
     assert sorted(hub.files) == sorted(entry.name for entry in (run / "adapter").iterdir())
+    if peft in ("adapter", "apt"):
+        config = "bottleneck_config.json" if peft == "adapter" else "apt_config.json"
+        assert f"{config} on the hub names none" in done.err
+        assert json.loads(hub.files[config])["base_model_name_or_path"] is None
+    assert place.model.encode() not in b"".join(hub.files.values())
+
+
+def test_all_files_of_every_tokenizer_go():
+    folder = Path(transformers.__file__).parent / "models"
+    names = set()
+    for source in folder.glob("*/tokenization_*.py"):
+        found = re.search(r"VOCAB_FILES_NAMES = \{(.*?)\}", source.read_text(encoding="utf-8"), re.DOTALL)
+        names |= set(re.findall(r': "([^"]+)"', found[1])) if found else set()
+    assert len(names) > 15
+    assert [name for name in names if not any(fnmatch(name, known) for known in TOKENIZER_FILES)] == []
 
 
 def test_a_public_repository_gets_nothing_thatis_private(cli, hub, run):

@@ -84,6 +84,15 @@ def test_the_hub_reads_it():
     assert results["f1"].dataset_name == "checked.parquet"
 
 
+@pytest.mark.parametrize(("carrier", "loads"), [("lora", "PeftModel.from"), ("adapter", "load_adapter(")])
+def test_metapeft_is_loaded_as_what_carries_its_scales(carrier, loads):
+    text = card(metrics={"peft": "metapeft"}, peft="metapeft", peft_options={"on": carrier})
+    assert loads in text
+    assert ("PEFT has no bottleneck adapters" in text) == (carrier == "adapter")
+    assert ModelCard(text).data.library_name == ("clear-peft" if carrier == "adapter" else "peft")
+    assert "metapeft" in ModelCard(text).data.tags
+
+
 def test_without_test_rows_nothing_is_claimed():
     text = card(metrics={"test": None}, test=None)
     assert ModelCard(text).data.eval_results is None

@@ -139,6 +139,12 @@ def test_targets_and_modules_to_save_are_ours_to_choose():
         ("bert", "prefix", {"target_modules": ["query"]}, "prefix has no option target_modules"),
         ("bert", "prefix", {"options": {"prefix_projection": True}}, "leave it out"),
         ("bert", "adalora", {}, "total_step"),
+        (
+            "bert",
+            "adalora",
+            {"options": {"total_step": 9, "orth_reg_weight": 0.5}},
+            "leave orth_reg_weight out",
+        ),
         ("gpt2", "loha", {}, "peft cannot put loha on GPT2"),
         ("gpt2", "bitfit", {}, "Conv1D"),
         ("llama", "bitfit", {}, "no biases"),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
 from clear_peft.baselines.options import method_options
 from clear_peft.errors import InputError
@@ -18,6 +19,7 @@ from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.trainer import CleaRTrainer
+from clear_peft.trainer.weights import InitialWeights
 from clear_peft.tuners.loading import has_adapter
 from clear_peft.tuners.plans import plan_of
 
@@ -85,6 +87,18 @@ class CoTeachingTrainer(CleaRTrainer):
         self._peer = another_start(self.model, args.seed + 1).train()
         self._peer_logits: Tensor | None = None
         self.add_callback(_PeerSteps(self._peer))
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As ``CleaRTrainer``."""
+        self._peer_start = InitialWeights(self._peer)
+        return super().train(*args, **kwargs)
+
+    def begin_training(self, steps_per_epoch: int) -> None:
+        """As ``CleaRTrainer``; where training begins again with a smaller batch, the peer does so, too."""
+        if self.state.global_step == 0:
+            self._peer_start.copy_to_model(self._peer)
+            self._peer.zero_grad()
+        super().begin_training(steps_per_epoch)
 
     def make_loss(self) -> Loss:
         """Cross entropy; the options are co-teaching's."""

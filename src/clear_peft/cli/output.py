@@ -94,7 +94,9 @@ class Output:
         if self.format is Format.json:
             from clear_peft.files import plain_json
 
-            text = json.dumps(plain_json(values), indent=2, ensure_ascii=False, allow_nan=False)
+            # what replaces a character that a terminal cannot show is no escape of JSON
+            shown = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            text = json.dumps(plain_json(values), indent=2, ensure_ascii=not shown, allow_nan=False)
             sys.stdout.write(_encodable(text, sys.stdout) + "\n")
         elif self.format is Format.human:
             for line in lines:

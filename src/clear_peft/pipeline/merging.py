@@ -2,19 +2,23 @@
 
 import os
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 
 from clear_peft.baselines import get_method
+from clear_peft.data.checks import listing
 from clear_peft.errors import InputError
 from clear_peft.files import replaced_folder
 from clear_peft.pipeline.inference import load_run
 from clear_peft.pipeline.onnx_model import check_onnx_installed, write_onnx
+from clear_peft.pipeline.push import MODEL_FILES, TOKENIZER_FILES
 from clear_peft.run_folder import layout
 
 ONNX = "model.onnx"
 _MADE = {"config.json", layout.LABELS}
+_WRITTEN = (*MODEL_FILES, *TOKENIZER_FILES, layout.LABELS, "generation_config.json", ONNX, f"{ONNX}.data")
 # of the largest logit: merging adds up weights instead of outputs, and ONNX adds in another order
 _TOLERANCE = 1e-3
 
@@ -111,5 +115,10 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     held = {entry.name for entry in target.iterdir()} if target.is_dir() else {target.name}
     if held and not held >= _MADE:
         raise InputError(f"{target} holds something that is no exported model: give another --output.")
+    others = sorted(name for name in held if not any(fnmatch(name, known) for known in _WRITTEN))
+    if others:
+        raise InputError(
+            f"{target} holds {listing(others)} beside an exported model: give another --output, or remove it."
+        )
     if held and not overwrite:
         raise InputError(f"{target} holds a model already: give another --output, or --overwrite.")

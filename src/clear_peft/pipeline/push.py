@@ -6,24 +6,14 @@ import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
+from clear_peft.data.checks import listing
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.files import refuse_links_out
 from clear_peft.report.card import hub_name
 from clear_peft.run_folder import layout
 
-# what peft, transformers, their tokenizers and our own formats write: whatever else lies there stays here
-_FILES = (
-    layout.CARD,
-    layout.LABELS,
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "bottleneck_config.json",
-    "bottleneck_model.safetensors",
-    "apt_config.json",
-    "apt_model.safetensors",
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
+# what the tokenizers of transformers write
+TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -32,6 +22,34 @@ _FILES = (
     "merges.txt",
     "*.model",
     "chat_template.jinja",
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
+)
+MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+# each may name a base model by its place on this machine
+_CONFIGS = ("adapter_config.json", "bottleneck_config.json", "apt_config.json")
+# what peft, transformers, their tokenizers and our own formats write: whatever else lies there stays here
+_FILES = (
+    layout.CARD,
+    layout.LABELS,
+    *_CONFIGS,
+    "adapter_model.safetensors",
+    "bottleneck_model.safetensors",
+    "apt_model.safetensors",
+    *MODEL_FILES,
+    *TOKENIZER_FILES,
 )
 
 
@@ -58,7 +76,11 @@ def push(folder: str | os.PathLike[str], repo_id: str, *, private: bool = False)
     layout.read_finished(folder)
     refuse_links_out(folder)
     adapter = Path(folder) / layout.ADAPTER
-    names = sorted(p.name for p in adapter.iterdir() if any(fnmatch(p.name, known) for known in _FILES))
+    held = sorted(path.name for path in adapter.iterdir())
+    names = [name for name in held if any(fnmatch(name, known) for known in _FILES)]
+    others = [name for name in held if name not in names]
+    if others:
+        warnings.warn(f"Not sent, as no adapter needs it: {listing(others)}.", ClearWarning, stacklevel=2)
     if get_token() is None:
         raise InputError("There is no token of the hub: run `hf auth login`, or set HF_TOKEN.")
     operations = [CommitOperationAdd(name, _content(adapter / name)) for name in names]
@@ -83,14 +105,14 @@ def push(folder: str | os.PathLike[str], repo_id: str, *, private: bool = False)
 
 def _content(path: Path) -> Path | bytes:
     """What is uploaded of a file: all of it, but for the place of a base model on this machine."""
-    if path.name != "adapter_config.json":
+    if path.name not in _CONFIGS:
         return path
     config = json.loads(path.read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")
     if base is None or hub_name(base) is not None:
         return path
     warnings.warn(
-        f"The base model is a local folder, {base}, and adapter_config.json on the hub names none: write its "
+        f"The base model is a local folder, {base}, and {path.name} on the hub names none: write its "
         "name there, if the hub has it.",
         ClearWarning,
         stacklevel=3,

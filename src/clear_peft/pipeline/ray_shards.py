@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -88,7 +89,7 @@ def by_models(
         compute=pool,
         num_cpus=cpus,
         num_gpus=gpus,
-        ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
+        max_task_retries=_RETRIES,
     )
 
 
@@ -100,7 +101,11 @@ def _streamed(shards: Sequence[Shard], step: Any, **how: Any) -> Iterator[tuple[
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"shard": json.dumps(asdict(shard))} for shard in shards]
-    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(step, batch_size=1, **how)
+    blocks = ray.data.from_items(items, override_num_blocks=len(items))
+    with warnings.catch_warnings():
+        # Ray 2.64 is to drop max_task_retries, and has nothing in its place yet
+        warnings.filterwarnings("ignore", message=".*ray_remote_args", category=DeprecationWarning)
+        done = blocks.map_batches(step, batch_size=1, **how)
     try:
         for row in done.iter_rows():
             answer = json.loads(row["answer"])

@@ -74,7 +74,7 @@ def model_card(record: RunRecord, labels: Sequence[str]) -> str:
         shown as inline code and cannot be anything else; of paths only the last part is given.
     """
     config, metrics = record.config, record.metrics or {}
-    heading = _HEADINGS.get(_peft(metrics), "PEFT adapter")
+    heading = _HEADINGS.get(_format(config, metrics), "PEFT adapter")
     sections = [
         f"---\n{_metadata(record).to_yaml()}\n---",
         f"# {heading}, trained on labels that may be wrong",
@@ -110,7 +110,7 @@ def _metadata(record: RunRecord) -> ModelCardData:
     return ModelCardData(
         base_model=base,
         base_model_relation=None if base is None else relation,
-        library_name="clear-peft" if peft in _OUR_FORMATS else library,
+        library_name="clear-peft" if _format(config, metrics) in _OUR_FORMATS else library,
         pipeline_tag=_pipeline(metrics),
         tags=[*tags, *([] if peft is None else [peft]), "clear-peft", "noisy-labels"],
         datasets=None if data is None else [data],
@@ -264,7 +264,7 @@ def _doubts(metrics: Mapping[str, Any], audit: Audit | None) -> list[str]:
 
 
 def _use(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    peft, base = _peft(metrics), hub_name(config["model"])
+    peft, base = _format(config, metrics), hub_name(config["model"])
     code = ", trust_remote_code=True" if config.get("trust_remote_code") else ""
     bits = ", BitsAndBytesConfig" if config.get("quantization") else ""
     folder = "adapter" if peft is not None else "model"
@@ -380,6 +380,13 @@ def _limitations(metrics: Mapping[str, Any]) -> list[str]:
 def _versions(metrics: Mapping[str, Any]) -> str:
     versions = metrics.get("versions") or {}
     return ", ".join(f"{name} {code_span(version, 40)}" for name, version in versions.items()) or "not known"
+
+
+def _format(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
+    """The PEFT method whose files a run has: MetaPEFT saves those of what carries its scales."""
+    peft = _peft(metrics)
+    carrier = (config.get("peft_options") or {}).get("on")
+    return "adapter" if peft == "metapeft" and carrier == "adapter" else peft
 
 
 def _peft(metrics: Mapping[str, Any]) -> str | None:

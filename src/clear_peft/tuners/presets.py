@@ -203,6 +203,8 @@ def _sizes(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"r": rank, "lora_alpha": 2 * rank, "use_dora": method == "dora"}
     if method == "prefix":
         return {"num_virtual_tokens": 20}
+    if method == "adalora" and "orth_reg_weight" in given:
+        raise InputError("adalora is trained without its orthogonality penalty: leave orth_reg_weight out.")
     if method == "adalora" and "total_step" not in given:
         raise InputError('adalora needs the number of training steps: give options={"total_step": ...}.')
     return {}
