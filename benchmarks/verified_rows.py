@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/verified_rows.py --data-dir DATA --cache FOLDER --output cells.jsonl
 
 k random rows are verified, by reviewers who err in some of their answers, and the probe judges all others.
-Beside: a probe on the k rows alone, one on the given labels with these k set right; and one that ignores
-them. Features are those of the packaged MiniLM, without class names unless --names is given.
+Beside: a probe that ignores them; one on the k rows alone; one on the given labels with these k set right, or
+with those k set right that cleanlab ranks first; and self-training from the k rows, by scikit-learn, without
+the given labels. Features are those of the packaged MiniLM, without class names unless --names is given.
 
 Prints, as mean ± standard deviation over seeds, the accuracy on true test labels and the average precision of
 the list (rows that are not verified), for each data set and k; what it is compared with; the noise rate, and
@@ -14,11 +15,18 @@ how often intervals for it cover; and in how many cells the verified rows made t
 
 import time
 from argparse import Namespace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cleanlab.rank import get_label_quality_scores
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 
 from clear_peft.data import LabelNames, read_table
 from clear_peft.label_quality import (
@@ -40,6 +48,7 @@ from label_noise_cells import (
     groups_of,
     keep_cell,
     known_cells,
+    last_layer,
     name_similarity,
     noisy_labels,
     number,
@@ -54,9 +63,11 @@ _GIVEN = ("trec_weak", "semeval_llm", "hausa_news", "yoruba_news", "noisyagnews"
 _PUT_IN = {"trec6": (("symmetric", 0.6), ("pair", 0.4)), "banking77": (("symmetric", 0.6),)}
 _KEYS = ("data", "noise", "errs", "k", "seed")
 _MOST_TEST_ROWS = 2000
+_FOLDS = 5
 # nobody was timed
 _SECONDS_PER_ANSWER = 6
 OURS, IGNORING, RIGHT, ALONE = "ours", "ignoring", "set right", "k alone"
+CLEANLAB, SELF = "cleanlab's first k set right", "self-training"
 
 
 def main() -> None:
@@ -135,7 +146,40 @@ class Bench:
         if not errs:
             right = np.where(others, self._labels, verified)
             cell[RIGHT] = self._figures(*self._fitted(right), others)
+            first = self._cleanlabs_order[:k]
+            right, others = self._labels.copy(), np.ones(size, bool)
+            right[first], others[first] = self._table.true[first], False
+            cell[CLEANLAB] = self._figures(*self._fitted(right), others)
+            cell[SELF] = self._self_trained(verified)
         return cell
+
+    @cached_property
+    def _cleanlabs_order(self) -> np.ndarray:
+        """All rows, those first that cleanlab would have looked at first."""
+        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+        pred_probs = cross_val_predict(
+            LogisticRegression(max_iter=1000),
+            last_layer(self._features),
+            self._labels,
+            cv=folds,
+            method="predict_proba",
+        )
+        return np.argsort(get_label_quality_scores(self._labels, pred_probs), kind="stable")
+
+    def _self_trained(self, verified: np.ndarray) -> tuple[float, float]:
+        """From the verified rows, -1 elsewhere, with scikit-learn's defaults."""
+        if len(np.unique(verified)) < 3:  # of a single class
+            return np.nan, np.nan
+        model = make_pipeline(
+            StandardScaler(), SelfTrainingClassifier(LogisticRegression(max_iter=1000), max_iter=20)
+        ).fit(self._features[:, -1], verified)
+        found = model.predict(self._test[:, -1]) == self._test_labels
+        pred_probs, others = model.predict_proba(self._features[:, -1]), verified < 0
+        place = {label: i for i, label in enumerate(model.classes_.tolist())}
+        own = np.array(
+            [p[place[y]] if y in place else 0.0 for p, y in zip(pred_probs, self._labels, strict=True)]
+        )
+        return average_precision(-own[others], self._wrong[others]), float(found.mean())
 
     def _answers(self, errs: float, seed: int) -> np.ndarray:
         """What reviewers say of every row, if they are asked."""
@@ -202,14 +246,14 @@ def print_by_k(cells: list[dict[str, Any]]) -> None:
 
 def print_compared(cells: list[dict[str, Any]]) -> None:
     """Accuracy beside what else may be done with the same rows."""
-    judges = (IGNORING, RIGHT, ALONE, OURS)
+    judges = [j for j in (IGNORING, RIGHT, CLEANLAB, ALONE, SELF, OURS) if all(j in c for c in cells)]
     print(f"\naccuracy: {' / '.join(judges)}; answers right\n")
     some = [cell for cell in cells if not cell["errs"]]
     counts = list(dict.fromkeys(cell["k"] for cell in some))
     print(f"| data | {' | '.join(map(str, counts))} |\n" + "|---" * (len(counts) + 1) + "|")
     for name, of_data in _by_data(some):
         columns = [
-            " / ".join(number(float(np.mean([c[j][1] for c in of_data if c["k"] == k]))) for j in judges)
+            " / ".join(number(float(np.nanmean([c[j][1] for c in of_data if c["k"] == k]))) for j in judges)
             for k in counts
         ]
         print(f"| {name} | {' | '.join(columns)} |")
