@@ -40,7 +40,7 @@ def test_adapter_tokenizer_and_card_go_and_nothing_else(cli, hub, run, place):
     # the base model is a folder of this machine
     assert place.model.encode() not in sent
     assert "adapter_config.json on the hub names none" in done.err
-    assert "Not sent, as no adapter needs it: 'corrections.csv'." in done.err
+    assert "Not sent: 'corrections.csv', which no adapter" in done.err
     config = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert json.loads(hub.files["adapter_config.json"]) == {**config, "base_model_name_or_path": None}
 

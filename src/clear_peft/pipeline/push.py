@@ -80,7 +80,11 @@ def push(folder: str | os.PathLike[str], repo_id: str, *, private: bool = False)
     names = [name for name in held if any(fnmatch(name, known) for known in _FILES)]
     others = [name for name in held if name not in names]
     if others:
-        warnings.warn(f"Not sent, as no adapter needs it: {listing(others)}.", ClearWarning, stacklevel=2)
+        warnings.warn(
+            f"Not sent: {listing(others)}, which no adapter or tokenizer is known to write.",
+            ClearWarning,
+            stacklevel=2,
+        )
     if get_token() is None:
         raise InputError("There is no token of the hub: run `hf auth login`, or set HF_TOKEN.")
     operations = [CommitOperationAdd(name, _content(adapter / name)) for name in names]

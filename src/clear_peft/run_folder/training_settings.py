@@ -1,7 +1,7 @@
 """What ``training`` of a run may hold; says so without torch and transformers, whose imports take seconds."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,7 @@ _OPTIONS = {
 }
 
 
-def check_training(names: Iterable[str]) -> None:
+def check_training(names: Collection[str]) -> None:
     """Refuse settings that ``CleaRConfig`` does not have, or that are not for ``training`` to set.
 
     Args:
