@@ -211,3 +211,11 @@ def test_confident_learning_runs_in_one_process(place, tmp_path):
     )  # torchrun's own
     assert said.count("The method cleanlab runs in one process, and here are 2") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_shards_are_refused(cli, place, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch does
+    done = cli("train", *place.options(tmp_path / "run"))
+    assert done.status == 2
+    assert "clear-peft train keeps whole weights in each process: leave FSDP out" in done.err
+    assert not (tmp_path / "run").exists()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from transformers import TrainerState
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LabelQuality, NoiseModel, TopProbs
@@ -193,11 +194,20 @@ def test_every_process_has_its_own_file_and_every_part_its_own_tensors(tmp_path)
 
 
 @pytest.mark.parametrize(("saved", "resumed", "said"), [(1, 2, "fewer"), (2, 1, "more"), (3, 2, "more")])
-def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, saved, resumed, said):
+def test_a_checkpoint_of_another_number_of_processes_is_for_the_end_of_an_epoch(
+    tmp_path, saved, resumed, said
+):
     for rank in range(saved):
         checkpoint.save(process(rank, saved, Number(rank)), tmp_path)
-    with pytest.raises(InputError, match=f"saved by {said} processes"):
-        checkpoint.load(process(resumed - 1, resumed, Number(-1)), tmp_path)
+    TrainerState(epoch=1.5).save_to_json(tmp_path / "trainer_state.json")
+    for rank in range(resumed):
+        with pytest.raises(InputError, match=f"saved by {said} processes, within an epoch"):
+            checkpoint.load(process(rank, resumed, Number(-1)), tmp_path)
+    TrainerState(epoch=2.0).save_to_json(tmp_path / "trainer_state.json")
+    for rank in range(resumed):
+        number = Number(-1)
+        checkpoint.load(process(rank, resumed, number), tmp_path)
+        assert number.value == 0, "what the first process knew"
     number = Number(-1)
     checkpoint.load(process(saved - 1, saved, number), tmp_path)
     assert number.value == saved - 1

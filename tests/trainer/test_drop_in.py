@@ -413,16 +413,24 @@ def test_what_cannot_be_taken_is_said(tmp_path):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
 
 
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_sharded_weights_are_refused(tmp_path, monkeypatch, name):
+def test_deepspeed_is_refused(tmp_path, monkeypatch):
     args = CleaRConfig(str(tmp_path), use_cpu=True, report_to="none")
     with monkeypatch.context() as launched:
-        launched.setenv(f"ACCELERATE_USE_{name.upper()}", "true")  # as accelerate launch does
-        with pytest.raises(InputError, match=f"^{name} shards the weights or the optimizer"):
+        launched.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as accelerate launch does
+        with pytest.raises(InputError, match="DeepSpeed keeps weights of its own"):
             CleaRTrainer(model(), args, None, rows())
-    setattr(args, name, "its settings")
-    with pytest.raises(InputError, match=f"^{name} shards the weights or the optimizer"):
+    args.deepspeed = "its settings"
+    with pytest.raises(InputError, match="DeepSpeed keeps weights of its own"):
         CleaRTrainer(model(), args, None, rows())
+
+
+def test_a_checkpoint_with_other_epochs_is_refused(tmp_path):
+    made = {"save_strategy": "epoch", "gradient_accumulation_steps": 1}
+    trained(tmp_path, **made)
+    last = str(tmp_path / "checkpoint-12")
+    half = trainer(tmp_path / "half", per_device_train_batch_size=2, **made)
+    with pytest.raises(InputError, match="has 6 steps an epoch, and this training 11: let the"):
+        half.train(resume_from_checkpoint=last)
 
 
 @pytest.mark.parametrize(

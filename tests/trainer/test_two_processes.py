@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import model_without_dropout, rows, trained, weights
+from toy import model_without_dropout, rows, trained, trainer, weights
 
+from clear_peft.trainer.shards import whole
 from processes import run_ranks
 
 pytestmark = pytest.mark.slow
@@ -74,27 +75,32 @@ def plain(out, batch, **settings):
     )
 
 
-def recommended(out, batch):
+def recommended(out, batch, checkpoint=None, **settings):
     """The default recipe on 59 rows, an odd number: one of several processes repeats a row."""
-    return trained(
+    recipe = {
+        "eval_strategy": "epoch",
+        "metric_for_best_model": "accuracy",
+        "num_train_epochs": 2,
+        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": batch,
+        "warm_up_epochs": 0.5,
+        "restart": True,
+        "probe_init": True,
+        "ema_epochs": 1.4,
+        "reestimate_every_epoch": False,
+        "label_estimator": "probe",
+        "noise_threshold": 0.0,
+    }
+    made = trainer(
         out,
         start=model_without_dropout(),
         train_dataset=noisy_rows(59),
         eval_dataset=noisy_rows(21, seed=5),
         compute_metrics=lambda e: {"accuracy": (e.predictions.argmax(axis=1) == e.label_ids).mean()},
-        eval_strategy="epoch",
-        metric_for_best_model="accuracy",
-        num_train_epochs=2,
-        gradient_accumulation_steps=1,
-        per_device_train_batch_size=batch,
-        warm_up_epochs=0.5,
-        restart=True,
-        probe_init=True,
-        ema_epochs=1.4,
-        reestimate_every_epoch=False,
-        label_estimator="probe",
-        noise_threshold=0.0,
+        **{**recipe, **settings},
     )
+    made.train(resume_from_checkpoint=checkpoint)
+    return made
 
 
 def left_by(made):
@@ -104,7 +110,7 @@ def left_by(made):
     arrays |= {"predicted": found.train.pred_probs.dense(), "held_out": found.validation_weights}
     arrays |= {"noise_found": np.array(found.noise_found), "source": np.array(found.train.source)}
     arrays |= {f"memory/{n}": t.numpy() for n, t in made.stateful()["loss"].state_dict().items()}
-    trained_weights = torch.cat([w.flatten() for w in weights(made).values()])
+    trained_weights = torch.cat([whole(w).flatten() for w in weights(made).values()])
     return {**arrays, "weights": trained_weights.numpy()}
 
 

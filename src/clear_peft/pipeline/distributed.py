@@ -31,6 +31,19 @@ def check_single_process(what: str) -> None:
         raise InputError(f"{what} runs in one process, and here are {started}: start one.")
 
 
+def check_whole_weights() -> None:
+    """Refuse shards: the first process alone evaluates and writes, by weights that it holds.
+
+    Raises:
+        InputError: If accelerate launch is to shard.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
+        raise InputError(
+            "clear-peft train keeps whole weights in each process: leave FSDP out, or train by CleaRTrainer, "
+            "which shards, in a script of your own."
+        )
+
+
 @contextmanager
 def main_process_first(opening: AbstractContextManager[Path], folder: Path) -> Iterator[Path]:
     """Inside, the folder is there: the first process has opened it when all had checked what they read.

@@ -61,6 +61,7 @@ def train_on(
     config: RunConfig, tables: Tables, *, resume: bool = False, reporter: Reporter | None = None
 ) -> dict[str, Any] | None:
     """:func:`clear_peft.pipeline.train`, once its tables are read and its output is checked."""
+    distributed.check_whole_weights()
     arguments = arguments_of(config, several=tables.names.several)
     reporter = reporter if reporter is not None and distributed.is_main_process() else Silent()
     check_loggers(arguments.report_to)

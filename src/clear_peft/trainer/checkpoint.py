@@ -73,13 +73,19 @@ def load(trainer: Any, folder: str | os.PathLike[str]) -> None:
     """Give a ``CleaRTrainer`` back what ``save`` wrote, but for the estimate, which goes with the model.
 
     Raises:
-        InputError: If the file is missing or damaged, or as many processes as now did not write it.
+        InputError: If the file is missing or damaged, or as many processes as now did not write it, unless
+            at the end of an epoch, when what they know is the same.
     """
-    rank, path = trainer.args.process_index, _path(folder, trainer.args.process_index)
-    fewer, more = rank > 0 and not path.is_file(), _path(folder, trainer.args.world_size).is_file()
-    if fewer or more:
-        others = "fewer" if fewer else "more"
-        raise InputError(f"{folder} was saved by {others} processes: resume with as many as began the run.")
+    path = _path(folder, trainer.args.process_index)
+    processes = trainer.args.world_size
+    fewer = processes > 1 and not _path(folder, processes - 1).is_file()
+    if fewer or _path(folder, processes).is_file():
+        if not _epoch_of(folder).is_integer():
+            raise InputError(
+                f"{folder} was saved by {'fewer' if fewer else 'more'} processes, within an epoch: resume "
+                "with as many as began the run, or from the end of an epoch."
+            )
+        path = _path(folder, 0)
     try:
         tensors = safetensors_torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
@@ -99,10 +105,10 @@ def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
     Args:
         trainer: A ``CleaRTrainer``.
         folder: The checkpoint.
-        theirs: How transformers loads models without an adapter; peft's own loading of adapters would make
-            all that it loads trainable.
+        theirs: How transformers loads sharded models, and those without an adapter; peft's own loading of
+            adapters would make all that it loads trainable.
     """
-    if has_adapter(trainer.model):
+    if has_adapter(trainer.model) and not trainer.is_fsdp_enabled:
         restore_adapter(trainer.model, folder)
     else:
         theirs()
@@ -117,6 +123,10 @@ def save_bottleneck(trainer: Any, folder: str | None) -> None:
     for part in (trainer.model, tokenizer):
         if part is not None and trainer.args.should_save:
             part.save_pretrained(folder or trainer.args.output_dir)
+
+
+def _epoch_of(folder: str | os.PathLike[str]) -> float:
+    return TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME))).epoch or 0.0
 
 
 def _path(folder: str | os.PathLike[str], rank: int) -> Path:
@@ -169,6 +179,21 @@ def readable(resume_from_checkpoint: str | bool | None, args: CleaRConfig) -> It
             f"{folder} holds a damaged checkpoint ({reason}): delete it, to resume from an earlier one or to "
             "begin anew."
         ) from error
+
+
+def check_steps(state: TrainerState, steps_per_epoch: int) -> None:
+    """Refuse a checkpoint whose epochs had other steps, for which training would take its step for another.
+
+    Raises:
+        InputError: If it is of the end of an epoch, and its steps are not those of as many epochs.
+    """
+    epoch = state.epoch or 0.0
+    if epoch.is_integer() and epoch * steps_per_epoch != state.global_step:
+        raise InputError(
+            f"The checkpoint has {state.global_step / max(epoch, 1):g} steps an epoch, and this training "
+            f"{steps_per_epoch}: let the product of batch size, gradient_accumulation_steps and processes be "
+            "what it was."
+        )
 
 
 def find_best(state: TrainerState, folders: Sequence[str | os.PathLike[str]]) -> None:

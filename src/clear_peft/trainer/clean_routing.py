@@ -10,7 +10,7 @@ import torch
 from clear_peft.errors import InputError
 from clear_peft.routing import Router
 from clear_peft.trainer.columns import ID_COLUMN, IdCollator
-from clear_peft.trainer.setup import check_processes
+from clear_peft.trainer.setup import check_processes, check_sharding
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -55,6 +55,7 @@ class CleanRouting(_Base):
             if getattr(self.args, name, False):
                 raise InputError(f"With {name} rows have no gates of their own: set {name}=False.")
         check_processes(self.args)
+        check_sharding(self)
         self.clean_probability = torch.from_numpy(p).to(self.args.device, torch.float32)
         self.router = Router(self.model, max_gate_prob=max_gate_prob, seed=self.args.seed)
         self.data_collator: Any = IdCollator(self.data_collator)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LinearHead, fit_linear_head
 from clear_peft.trainer.estimators import finite
 from clear_peft.trainer.passes import pass_over
+from clear_peft.trainer.shards import fill, reshard, whole
 from clear_peft.tuners.anatomy import head_names
 
 
@@ -93,10 +93,10 @@ def head_inputs(
 def looks_trained(head: nn.Linear, model: Any) -> bool:
     """Whether a head has other weights than transformers gives a new one: no bias, and a known spread."""
     if head.bias is not None:
-        return bool(head.bias.detach().any())
+        return bool(whole(head.bias.detach()).any())
     config = getattr(model, "config", None)
     usual = getattr(config, "initializer_range", None) or getattr(config, "init_std", None)
-    return usual is not None and not usual / 2 < float(head.weight.detach().float().std()) < 2 * usual
+    return usual is not None and not usual / 2 < float(whole(head.weight.detach()).float().std()) < 2 * usual
 
 
 class LinearProbeInit:
@@ -159,10 +159,10 @@ class LinearProbeInit:
             clean_probability=known,
             groups=self._groups,
         )
+        reshard(model)
         set_head(head, start, features.mean(axis=0, dtype=np.float64))
 
 
-@torch.no_grad()
 def set_head(head: nn.Linear, start: LinearHead, mean: npt.NDArray[np.floating]) -> None:
     """Make a head that map, the first process's on all of them.
 
@@ -175,5 +175,5 @@ def set_head(head: nn.Linear, start: LinearHead, mean: npt.NDArray[np.floating])
     if head.bias is None:
         weights = weights + np.outer(mean, start.bias) / max(mean @ mean, np.finfo(np.float64).tiny)
     else:
-        head.bias.copy_(broadcast(torch.from_numpy(start.bias).to(head.bias)))
-    head.weight.copy_(broadcast(torch.from_numpy(weights.T).to(head.weight).contiguous()))
+        fill(head.bias, torch.from_numpy(start.bias))
+    fill(head.weight, torch.from_numpy(weights.T).contiguous())

@@ -152,16 +152,17 @@ def pass_over(
     order = rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
     every = [order[i : i + batch_size].tolist() for i in range(0, size, batch_size)]
     own = every[rank::world_size]
-    # a generator of its own: a loader takes its seed from the global one otherwise; a rank without a batch
-    # runs the first for its shape
+    # as many batches on every rank, since a forward of sharded weights waits for all of them
+    idle = len(every[::world_size]) - len(own)
+    # a generator of its own: a loader takes its seed from the global one otherwise
     loader = DataLoader(
-        dataset, batch_sampler=own or every[:1], collate_fn=collate, generator=torch.Generator()
+        dataset, batch_sampler=own + every[:idle], collate_fn=collate, generator=torch.Generator()
     )
     found: Tensor | None = None
     was_training, quick = model.training, faster(next(model.parameters()).device.type)
     model.eval()
     try:
-        for batch in loader:
+        for number, batch in enumerate(loader):
             inputs = prepare({k: v for k, v in batch.items() if k not in (ID_COLUMN, "labels")})
             with quick:
                 part = read(inputs, batch[ID_COLUMN])
@@ -170,7 +171,7 @@ def pass_over(
             part = part.to("cpu", dtype)
             if found is None:
                 found = torch.zeros(int(each.sum()), *part.shape[1:], dtype=dtype)
-            if own:
+            if number < len(own):
                 place = np.searchsorted(rows, batch[ID_COLUMN].numpy())
                 found[ranges(starts[place], each[place])] = part
     finally:

@@ -18,11 +18,14 @@ from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.store import Rows, hold_out_rows
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.words import WordLabels
+from clear_peft.tuners import BottleneckModel
 from clear_peft.tuners.anatomy import labels_tokens
+from clear_peft.tuners.apt import AptModel
+from clear_peft.tuners.plans import plan_of
 
 Task = SingleLabel | MultiLabel | WordLabels
-# as TrainingArguments call it, and what accelerate launch sets
-_SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}
+# what accelerate launch sets
+_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> CleaRConfig:
@@ -48,22 +51,44 @@ def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> Cle
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Refuse what rows have no gates of their own in, or what the gates have not been tried with.
+    """Refuse what rows have no gates of their own in, or what cannot be trained by.
 
     Raises:
-        InputError: If several GPUs belong to one process, or weights or optimizer are sharded.
+        InputError: If several GPUs belong to one process, or DeepSpeed is asked for.
     """
     if args.n_gpu > 1:
         raise InputError(
             f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, or "
             "set CUDA_VISIBLE_DEVICES to one of them."
         )
-    for name, variable in _SHARDING.items():
-        if getattr(args, name, None) or os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise InputError(
-                f"{name} shards the weights or the optimizer, and clean routing has not been tried with "
-                "that: leave it out. Then each process holds the whole model."
-            )
+    if getattr(args, "deepspeed", None) or os.environ.get(_DEEPSPEED, "false").lower() in ("true", "1"):
+        raise InputError(
+            "DeepSpeed keeps weights of its own, which a restart does not reach: shard by FSDP2 instead."
+        )
+
+
+def check_sharding(trainer: Any) -> None:
+    """Refuse weights in shards that have not been tried: what is allowed is FSDP2, for methods of peft.
+
+    Args:
+        trainer: One of transformers, whose accelerator knows.
+
+    Raises:
+        InputError: If it is FSDP1, or the PEFT method is one of this package.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        return
+    if plugin.fsdp_version != 2:
+        raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
+    if plugin.activation_checkpointing:
+        raise InputError(
+            "FSDP's activation checkpointing renames the weights, which a restart then does not find: set "
+            "gradient_checkpointing=True instead."
+        )
+    model = trainer.model
+    if plan_of(model) is not None or isinstance(model, BottleneckModel | AptModel):
+        raise InputError("FSDP is for methods of peft, such as lora or dora: choose one, or leave FSDP out.")
 
 
 def task_of(model: Any, args: CleaRConfig, mixture: LossMixture | None, known: Sequence[type[Task]]) -> Task:

@@ -27,6 +27,7 @@ from clear_peft.trainer.ranks import merged_rows
 from clear_peft.trainer.row_passes import RowPasses
 from clear_peft.trainer.sampler import WeightedLengthSampler, own_rows
 from clear_peft.trainer.selection import Selection, evaluation_order, in_order_of_rows
+from clear_peft.trainer.shards import whole
 from clear_peft.trainer.store import ExampleStore
 from clear_peft.trainer.tasks import SingleLabel
 from clear_peft.trainer.tuning import tuner_training
@@ -96,6 +97,7 @@ class CleaRTrainer(Trainer):
             compute_metrics=setup.metrics(kwargs.pop("compute_metrics", None), self.task, args),
             **kwargs,
         )
+        setup.check_sharding(self)
         # makes the Trainer count the examples of an optimizer step, whatever the model's forward takes
         self.model_accepts_loss_kwargs = True
         self.data_collator: Any = columns.IdCollator(self.data_collator)
@@ -207,6 +209,7 @@ class CleaRTrainer(Trainer):
             self._loss = self.make_loss()
             self.weights.begin(self.optimizer)
         else:
+            checkpoint.check_steps(self.state, steps_per_epoch)
             checkpoint.find_best(self.state, [self.args.output_dir, *self.reading.beside])
             if self.selection.out_of_patience():
                 raise checkpoint.TrainingIsOverError
@@ -281,7 +284,7 @@ class CleaRTrainer(Trainer):
         """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
         norm = super()._get_grad_norm(model, grad_norm)
         if self.accelerator.scaler is None:
-            self.guard.gradient(norm, self.state.global_step + 1)
+            self.guard.gradient(whole(norm), self.state.global_step + 1)
         return norm
 
     def end_epoch(self) -> None:

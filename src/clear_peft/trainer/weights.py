@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clear_peft.trainer.checkpoint import Stateful
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.head import LinearProbeInit
+from clear_peft.trainer.shards import fill, reshard, whole
 
 
 class EMA:
@@ -29,7 +30,13 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._model = model
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with the weights as they are; again, where the model has been sharded since."""
+        reshard(self._model)
+        self._weights = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         # at least in float32: what a step adds to an average is lost in bf16
         self._average = {
             name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
@@ -46,11 +53,9 @@ class EMA:
             average = self._average[name]
             average.lerp_(weight.to(average.dtype), 1 - decay)
 
-    @torch.no_grad()
     def copy_to_model(self) -> None:
         """Give the model the average, for good."""
-        for name, weight in self._weights.items():
-            weight.copy_(self._average[name])
+        self._give(self._average)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -63,30 +68,32 @@ class EMA:
         try:
             yield
         finally:
-            self._restore()
+            own, self._own = self._own, {}
+            self._give(own)
 
     @torch.no_grad()
-    def _restore(self) -> None:
-        for name, weight in self._own.items():
-            self._weights[name].copy_(weight)
-        self._own = {}
+    def _give(self, values: Mapping[str, Tensor]) -> None:
+        reshard(self._model)
+        for name, value in values.items():
+            self._weights[name].copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average, and the model's own weights while it has the average, on the CPU."""
         parts = {"average": self._average, "own": self._own}
         return {"steps": torch.tensor(self.steps)} | {
-            f"{part}/{name}": tensor.to("cpu", copy=True)
+            f"{part}/{name}": whole(tensor).to("cpu", copy=True)
             for part, tensors in parts.items()
             for name, tensor in tensors.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state_dict`` returned; the model gets its own weights where these are in it."""
+        self._begin()
         self.steps = int(state["steps"])
-        for name, tensor in self._average.items():
-            tensor.copy_(state[f"average/{name}"])
-        self._own = {name: state[f"own/{name}"] for name in self._weights if f"own/{name}" in state}
-        self._restore()
+        for name, average in self._average.items():
+            fill(average, state[f"average/{name}"])
+            if f"own/{name}" in state:
+                fill(self._weights[name], state[f"own/{name}"])
 
 
 class InitialWeights:
@@ -97,14 +104,16 @@ class InitialWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._initial = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        reshard(model)
+        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        self._initial = {name: whole(weight).clone() for name, weight in trained.items()}
 
-    @torch.no_grad()
     def copy_to_model(self, model: nn.Module) -> None:
         """Give them to the model."""
+        reshard(model)
         for name, parameter in model.named_parameters():
             if name in self._initial:
-                parameter.copy_(self._initial[name])
+                fill(parameter, self._initial[name])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, on the CPU: whoever resumes may have begun from others."""
