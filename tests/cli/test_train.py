@@ -213,9 +213,10 @@ def test_confident_learning_runs_in_one_process(place, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_shards_are_refused(cli, place, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch does
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_shards_are_refused(cli, place, tmp_path, monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")  # as accelerate launch does
     done = cli("train", *place.options(tmp_path / "run"))
     assert done.status == 2
-    assert "clear-peft train keeps whole weights in each process: leave FSDP out" in done.err
+    assert f"clear-peft train keeps whole weights in each process: leave {name} out" in done.err
     assert not (tmp_path / "run").exists()

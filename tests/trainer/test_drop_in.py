@@ -413,17 +413,6 @@ def test_what_cannot_be_taken_is_said(tmp_path):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
 
 
-def test_deepspeed_is_refused(tmp_path, monkeypatch):
-    args = CleaRConfig(str(tmp_path), use_cpu=True, report_to="none")
-    with monkeypatch.context() as launched:
-        launched.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as accelerate launch does
-        with pytest.raises(InputError, match="DeepSpeed keeps weights of its own"):
-            CleaRTrainer(model(), args, None, rows())
-    args.deepspeed = "its settings"
-    with pytest.raises(InputError, match="DeepSpeed keeps weights of its own"):
-        CleaRTrainer(model(), args, None, rows())
-
-
 def test_a_checkpoint_with_other_epochs_is_refused(tmp_path):
     made = {"save_strategy": "epoch", "gradient_accumulation_steps": 1}
     trained(tmp_path, **made)

@@ -79,8 +79,8 @@ class SelfMixTrainer(CleaRTrainer):
     def __init__(self, model: Any, args: CleaRConfig, train_dataset: Any = None, **kwargs: Any) -> None:
         self._options = method_options(SelfMixOptions, "SelfMix", args)
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
-        if self.is_fsdp_enabled:
-            raise InputError("SelfMix runs its head apart from the model, which FSDP shards: leave FSDP out.")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise InputError("SelfMix runs its head apart from the model: leave FSDP or DeepSpeed out.")
         output_layer = find_head(self.model)
         if output_layer is None:
             raise InputError(

@@ -37,11 +37,12 @@ def check_whole_weights() -> None:
     Raises:
         InputError: If accelerate launch is to shard.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
-        raise InputError(
-            "clear-peft train keeps whole weights in each process: leave FSDP out, or train by CleaRTrainer, "
-            "which shards, in a script of your own."
-        )
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1"):
+            raise InputError(
+                f"clear-peft train keeps whole weights in each process: leave {name} out, or train by "
+                "CleaRTrainer, which shards, in a script of your own."
+            )
 
 
 @contextmanager

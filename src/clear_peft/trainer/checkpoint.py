@@ -19,6 +19,7 @@ from clear_peft.files import atomic_write
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.hf_state import check_trainer_state
+from clear_peft.trainer.shards import accessible
 from clear_peft.tuners.loading import has_adapter, restore_adapter
 
 # what reading a damaged or planted file raises; torch unpickles nothing but tensors and numbers
@@ -109,7 +110,8 @@ def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
             adapters would make all that it loads trainable.
     """
     if has_adapter(trainer.model) and not trainer.is_fsdp_enabled:
-        restore_adapter(trainer.model, folder)
+        with accessible(trainer.model):
+            restore_adapter(trainer.model, folder)
     else:
         theirs()
     trainer.tuning.load(folder)

@@ -24,6 +24,7 @@ OVERRIDDEN = {
     "_save": "bottleneck adapters, which transformers cannot write",
     "_save_rng_state": "no checkpoint is called whole before all processes have written",
     "_load_from_checkpoint": "adapters of every kind; peft's loading makes all it loads trainable",
+    "_load_optimizer_and_scheduler": "DeepSpeed loads a model by itself, and does not call the one above",
     "_load_best_model": "adapters of every kind",
     "_determine_best_metric": "which epochs may be the best, and which are equal",
 }

@@ -13,7 +13,7 @@ from clear_peft.errors import ClearWarning, InputError
 from clear_peft.label_quality import LinearHead, fit_linear_head
 from clear_peft.trainer.estimators import finite
 from clear_peft.trainer.passes import pass_over
-from clear_peft.trainer.shards import fill, reshard, whole
+from clear_peft.trainer.shards import accessible, fill, whole
 from clear_peft.tuners.anatomy import head_names
 
 
@@ -92,11 +92,13 @@ def head_inputs(
 
 def looks_trained(head: nn.Linear, model: Any) -> bool:
     """Whether a head has other weights than transformers gives a new one: no bias, and a known spread."""
-    if head.bias is not None:
-        return bool(whole(head.bias.detach()).any())
+    with accessible(model):
+        if head.bias is not None:
+            return bool(whole(head.bias.detach()).any())
+        spread = float(whole(head.weight.detach()).float().std())
     config = getattr(model, "config", None)
     usual = getattr(config, "initializer_range", None) or getattr(config, "init_std", None)
-    return usual is not None and not usual / 2 < float(whole(head.weight.detach()).float().std()) < 2 * usual
+    return usual is not None and not usual / 2 < spread < 2 * usual
 
 
 class LinearProbeInit:
@@ -159,8 +161,8 @@ class LinearProbeInit:
             clean_probability=known,
             groups=self._groups,
         )
-        reshard(model)
-        set_head(head, start, features.mean(axis=0, dtype=np.float64))
+        with accessible(model):
+            set_head(head, start, features.mean(axis=0, dtype=np.float64))
 
 
 def set_head(head: nn.Linear, start: LinearHead, mean: npt.NDArray[np.floating]) -> None:

@@ -1,6 +1,5 @@
 """What a trainer is given: refused, completed, and read."""
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,8 +23,6 @@ from clear_peft.tuners.apt import AptModel
 from clear_peft.tuners.plans import plan_of
 
 Task = SingleLabel | MultiLabel | WordLabels
-# what accelerate launch sets
-_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> CleaRConfig:
@@ -51,24 +48,20 @@ def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> Cle
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Refuse what rows have no gates of their own in, or what cannot be trained by.
+    """Refuse what rows have no gates of their own in.
 
     Raises:
-        InputError: If several GPUs belong to one process, or DeepSpeed is asked for.
+        InputError: If several GPUs belong to one process.
     """
     if args.n_gpu > 1:
         raise InputError(
             f"{args.n_gpu} GPUs are visible to one process: start it with torchrun or accelerate launch, or "
             "set CUDA_VISIBLE_DEVICES to one of them."
         )
-    if getattr(args, "deepspeed", None) or os.environ.get(_DEEPSPEED, "false").lower() in ("true", "1"):
-        raise InputError(
-            "DeepSpeed keeps weights of its own, which a restart does not reach: shard by FSDP2 instead."
-        )
 
 
 def check_sharding(trainer: Any) -> None:
-    """Refuse weights in shards that have not been tried: what is allowed is FSDP2, for methods of peft.
+    """Refuse shards that have not been tried: what is allowed is FSDP2 and ZeRO, for methods of peft.
 
     Args:
         trainer: One of transformers, whose accelerator knows.
@@ -76,19 +69,22 @@ def check_sharding(trainer: Any) -> None:
     Raises:
         InputError: If it is FSDP1, or the PEFT method is one of this package.
     """
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if plugin is None:
+    state = trainer.accelerator.state
+    plugin, zero = (getattr(state, f"{name}_plugin", None) for name in ("fsdp", "deepspeed"))
+    if plugin is None and zero is None:
         return
-    if plugin.fsdp_version != 2:
+    if plugin is not None and plugin.fsdp_version != 2:
         raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
-    if plugin.activation_checkpointing:
+    if plugin is not None and plugin.activation_checkpointing:
         raise InputError(
             "FSDP's activation checkpointing renames the weights, which a restart then does not find: set "
             "gradient_checkpointing=True instead."
         )
-    model = trainer.model
+    model, name = trainer.model, "DeepSpeed" if plugin is None else "FSDP"
     if plan_of(model) is not None or isinstance(model, BottleneckModel | AptModel):
-        raise InputError("FSDP is for methods of peft, such as lora or dora: choose one, or leave FSDP out.")
+        raise InputError(
+            f"{name} is for methods of peft, such as lora or dora: choose one, or leave {name} out."
+        )
 
 
 def task_of(model: Any, args: CleaRConfig, mixture: LossMixture | None, known: Sequence[type[Task]]) -> Task:

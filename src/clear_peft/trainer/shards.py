@@ -1,5 +1,7 @@
-"""Weights of which each process holds a share, as FSDP2 makes them: torch's DTensor."""
+"""Weights of which each process holds a share: of FSDP2, torch's DTensor, and of DeepSpeed's ZeRO."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,9 +31,37 @@ def fill(weight: Any, values: Tensor) -> None:
         weight.copy_(broadcast(values))
 
 
-def reshard(model: nn.Module) -> None:
-    """Let go of weights that a forward has gathered, which what is written to the shares would not reach."""
+@contextmanager
+def accessible(model: nn.Module) -> Iterator[None]:
+    """Inside, the trained weights of a model can be read and written; entered by all processes.
+
+    Of FSDP2 they are the shares: what a forward has gathered is let go of, since it would not see what is
+    written to them. Of ZeRO-3 they are gathered.
+    """
     for module in model.modules():
         let_go = getattr(module, "reshard", None)
         if callable(let_go):
             let_go()
+    with gathered(p for p in model.parameters() if p.requires_grad):
+        yield
+
+
+@contextmanager
+def gathered(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, weights of ZeRO-3 are whole; it keeps what the first process has written to them."""
+    partitioned = [weight for weight in weights if hasattr(weight, "ds_id")]
+    if not partitioned:
+        yield
+        return
+    from deepspeed import zero  # only where it runs
+
+    with zero.GatheredParameters(partitioned, modifier_rank=0):
+        yield
+
+
+def take_over(optimizer: Any) -> None:
+    """Let an optimizer go on from the weights that the model has now: ZeRO steps from a copy of them."""
+    zero = getattr(optimizer, "optimizer", None)  # in accelerate's wrapper
+    refresh = getattr(zero, "refresh_fp32_params", None)
+    if refresh is not None:
+        refresh()

@@ -283,7 +283,8 @@ class CleaRTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Transformers' own; on the CPU, a step that would ruin the weights is not taken."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None:
+        # what scales the loss of fp16 leaves such a step out
+        if self.accelerator.scaler is None and not (self.is_deepspeed_enabled and self.args.fp16):
             self.guard.gradient(whole(norm), self.state.global_step + 1)
         return norm
 
@@ -364,6 +365,11 @@ class CleaRTrainer(Trainer):
         theirs = super()._load_from_checkpoint
         checkpoint.load_model(self, resume_from_checkpoint, lambda: theirs(resume_from_checkpoint, model))
         checkpoint.load(self, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_deepspeed_enabled and checkpoint is not None:  # its engine has loaded the model
+            self._load_from_checkpoint(checkpoint)
 
     def _load_best_model(self) -> None:
         checkpoint.load_model(self, str(self.state.best_model_checkpoint), super()._load_best_model)

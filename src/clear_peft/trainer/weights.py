@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clear_peft.trainer.checkpoint import Stateful
 from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.head import LinearProbeInit
-from clear_peft.trainer.shards import fill, reshard, whole
+from clear_peft.trainer.shards import accessible, fill, gathered, take_over, whole
 
 
 class EMA:
@@ -35,13 +35,13 @@ class EMA:
 
     def _begin(self) -> None:
         """Begin with the weights as they are; again, where the model has been sharded since."""
-        reshard(self._model)
-        self._weights = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
-        # at least in float32: what a step adds to an average is lost in bf16
-        self._average = {
-            name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
-            for name, p in self._weights.items()
-        }
+        with accessible(self._model):
+            self._weights = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+            # at least in float32: what a step adds to an average is lost in bf16
+            self._average = {
+                name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+                for name, p in self._weights.items()
+            }
         self._own: dict[str, Tensor] = {}  # the model's, while it has the average
 
     @torch.no_grad()
@@ -49,9 +49,10 @@ class EMA:
         """Take in the weights as they are."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        for name, weight in self._weights.items():
-            average = self._average[name]
-            average.lerp_(weight.to(average.dtype), 1 - decay)
+        with gathered(self._weights.values()):
+            for name, weight in self._weights.items():
+                average = self._average[name]
+                average.lerp_(weight.to(average.dtype), 1 - decay)
 
     def copy_to_model(self) -> None:
         """Give the model the average, for good."""
@@ -63,7 +64,8 @@ class EMA:
         if self._own:
             yield
             return
-        self._own = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        with accessible(self._model):
+            self._own = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self.copy_to_model()
         try:
             yield
@@ -73,9 +75,9 @@ class EMA:
 
     @torch.no_grad()
     def _give(self, values: Mapping[str, Tensor]) -> None:
-        reshard(self._model)
-        for name, value in values.items():
-            self._weights[name].copy_(value)
+        with accessible(self._model):
+            for name, value in values.items():
+                self._weights[name].copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average, and the model's own weights while it has the average, on the CPU."""
@@ -90,10 +92,11 @@ class EMA:
         """Go on from what ``state_dict`` returned; the model gets its own weights where these are in it."""
         self._begin()
         self.steps = int(state["steps"])
-        for name, average in self._average.items():
-            fill(average, state[f"average/{name}"])
-            if f"own/{name}" in state:
-                fill(self._weights[name], state[f"own/{name}"])
+        with accessible(self._model):
+            for name, average in self._average.items():
+                fill(average, state[f"average/{name}"])
+                if f"own/{name}" in state:
+                    fill(self._weights[name], state[f"own/{name}"])
 
 
 class InitialWeights:
@@ -104,16 +107,16 @@ class InitialWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        reshard(model)
-        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        self._initial = {name: whole(weight).clone() for name, weight in trained.items()}
+        with accessible(model):
+            trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+            self._initial = {name: whole(weight).clone() for name, weight in trained.items()}
 
     def copy_to_model(self, model: nn.Module) -> None:
         """Give them to the model."""
-        reshard(model)
-        for name, parameter in model.named_parameters():
-            if name in self._initial:
-                fill(parameter, self._initial[name])
+        with accessible(model):
+            for name, parameter in model.named_parameters():
+                if name in self._initial:
+                    fill(parameter, self._initial[name])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, on the CPU: whoever resumes may have begun from others."""
@@ -169,6 +172,7 @@ class Weights:
             optimizer.state.clear()
         if self.head is not None:
             self.head.begin(self._model, clean_probability)
+        take_over(optimizer)
         self._ema = self._new_ema()
 
     def step(self) -> None:
