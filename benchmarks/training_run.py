@@ -72,6 +72,17 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
     """Train with transformers' Trainer on what ours would train on."""
     import time
 
+    from clear_peft.pipeline.splits import read_tables
+
+    tables = read_tables(config)
+    trainer = their_trainer(config, tables.names, tables.train, tables.validation, tuned=tuned)
+    started = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - started, trainer.state.global_step
+
+
+def their_trainer(config: Any, names: Any, train: Any, validation: Any = None, *, tuned: bool) -> Any:
+    """The Trainer of transformers for the model of a run; without validation rows it writes no checkpoint."""
     import torch
     from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
@@ -79,19 +90,24 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
     from clear_peft.hardware import bf16_pays, choose_device
     from clear_peft.pipeline.metrics import accuracy_and_f1
     from clear_peft.pipeline.models import load_classifier, load_tokenizer
-    from clear_peft.pipeline.splits import read_tables
     from clear_peft.tuners import build
 
-    tables = read_tables(config)
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model)
-    model = build(load_classifier(config.model, tables.names, tokenizer), "lora", options=config.peft_options)
+    model = build(load_classifier(config.model, names, tokenizer), "lora", options=config.peft_options)
     switches = {
         "train_sampling_strategy": "group_by_length",
         "bf16": bf16_pays(choose_device()),
         "per_device_eval_batch_size": 2 * config.batch_size,
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    every_epoch = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "accuracy",
     }
     trainer = Trainer(
         model=model,
@@ -100,29 +116,24 @@ def _theirs(config: Any, *, tuned: bool) -> tuple[float, int]:
             num_train_epochs=config.epochs,
             per_device_train_batch_size=config.batch_size,
             learning_rate=config.peak_learning_rate,
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            save_total_limit=1,
-            load_best_model_at_end=True,
-            metric_for_best_model="accuracy",
+            seed=config.seed,
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
             disable_tqdm=True,
+            **({"save_strategy": "no"} if validation is None else every_epoch),
             **(switches if tuned else {}),
         ),
-        train_dataset=tokenize(tables.train, tokenizer, config.max_length),
-        eval_dataset=tokenize(tables.validation, tokenizer, config.max_length),
+        train_dataset=tokenize(train, tokenizer, config.max_length),
+        eval_dataset=None if validation is None else tokenize(validation, tokenizer, config.max_length),
         processing_class=tokenizer,
         compute_metrics=lambda e: accuracy_and_f1(e.predictions.argmax(axis=1), e.label_ids),
     )
     trainer.remove_callback(PrinterCallback)
-    started = time.perf_counter()
-    trainer.train()
-    return time.perf_counter() - started, trainer.state.global_step
+    return trainer
 
 
-def write_rows(path: Path, options: argparse.Namespace) -> None:
-    """The training table: packaged rows, two labels in five wrong."""
+def write_rows(path: Path, options: argparse.Namespace, seed: int = 0) -> Any:
+    """The training table: packaged rows, two labels in five wrong; returns which, (N,) bool."""
     import numpy as np
 
     from clear_peft.bench.packaged import packaged
@@ -130,10 +141,12 @@ def write_rows(path: Path, options: argparse.Namespace) -> None:
     from clear_peft.noise import NoiseSpec, corrupt
 
     rows = packaged(options.data)[0]
-    rows = rows.sample(min(options.rows, len(rows)), random_state=0).reset_index(drop=True)
+    rows = rows.sample(min(options.rows, len(rows)), random_state=seed).reset_index(drop=True)
     names = LabelNames.fit(rows["label"])
-    noisy = corrupt(names.encode(rows["label"]), len(names.names), NoiseSpec("symmetric", 0.4), 0)
-    write_table(rows.assign(label=np.asarray(names.names, dtype=object)[noisy.labels]), path)
+    true = names.encode(rows["label"])
+    given = corrupt(true, len(names.names), NoiseSpec("symmetric", 0.4), seed).labels
+    write_table(rows.assign(label=np.asarray(names.names, dtype=object)[given]), path)
+    return given != true
 
 
 def main() -> None:
