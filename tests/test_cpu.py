@@ -1,6 +1,7 @@
 """What is computed in another way on a CPU, against torch."""
 
 import math
+import sys
 from contextlib import nullcontext
 
 import peft
@@ -178,3 +179,18 @@ def test_a_checkpointed_model_is_left_to_torch():
 def test_is_for_the_cpu_alone():
     assert isinstance(faster("cpu"), FasterCPU)
     assert not isinstance(faster("cuda"), FasterCPU)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_is_freed_is_kept():
+    import resource
+
+    def page_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [torch.ones(2 << 20) for _ in range(8)]  # 64 MiB: 16,384 pages
+        del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faster("cpu")
+    page_faults()
+    assert min(page_faults() for _ in range(3)) < 1000
