@@ -127,6 +127,35 @@ def test_attention_is_that_of_torch(dtype, error, masked):
         assert (found.float() - right).norm() < error * right.norm()
 
 
+@pytest.mark.parametrize("keys", [1, 12, 31, 32, 33, 63, 64, 65])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 0.005)])
+def test_softmax_of_rows_that_are_filled_up_is_softmax(dtype, error, keys):
+    torch.manual_seed(0)
+    scores = torch.randn(3, 2, 5, keys).to(dtype)
+    scores[1, ..., 1:] = torch.finfo(dtype).min
+    towards = torch.randn(scores.shape).to(dtype)
+
+    def with_gradient(function, dtype):
+        given = scores.detach().to(dtype, copy=True).requires_grad_()
+        weights = function(given)
+        weights.backward(towards.to(dtype))
+        return weights.double(), given.grad.double()
+
+    expected = with_gradient(lambda given: given.softmax(dim=-1), torch.float64)
+    for found, right in zip(with_gradient(cpu._softmax, dtype), expected, strict=True):
+        assert found.shape == right.shape
+        torch.testing.assert_close(found, right, atol=error, rtol=error)
+
+
+def test_attention_without_gradients_is_torchs_but_for_few_tokens():
+    for tokens, ours in ((32, True), (33, False)):
+        parts = [torch.randn(1, 2, tokens, 8).bfloat16() for _ in range(3)]
+        with FasterCPU(), torch.no_grad():
+            found = functional.scaled_dot_product_attention(*parts)
+        expected = attention(*parts) if ours else functional.scaled_dot_product_attention(*parts)
+        assert torch.equal(found, expected)
+
+
 def test_attention_where_no_key_is_seen_is_finite():
     parts = [torch.randn(1, 1, 2, 4).bfloat16() for _ in range(3)]
     found = attention(*parts, attn_mask=torch.zeros(1, 1, 2, 2, dtype=torch.bool))
@@ -143,7 +172,7 @@ def test_attention_drops_weights(dtype):
         found = functional.scaled_dot_product_attention(query, key, value, dropout_p=0.5)
     torch.manual_seed(3)
     weights = ((query * 0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
-    assert torch.equal(found, dropped(weights, 0.5) @ value)
+    torch.testing.assert_close(found, dropped(weights, 0.5) @ value)
 
 
 @pytest.mark.parametrize(
