@@ -4,6 +4,7 @@ import math
 import sys
 from contextlib import nullcontext
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -94,6 +95,15 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(dtype, p):
     for shift in (1, 4, 301):
         both = (kept.flatten()[shift:] & kept.flatten()[:-shift]).double().mean()
         assert abs(both - (1 - p) ** 2) < 0.01
+
+
+def test_dropout_is_decided_by_16_bits_of_a_generator_of_numpy():
+    torch.manual_seed(4)
+    found = dropped(torch.ones(3, 7), 0.25)
+    torch.manual_seed(4)
+    generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, ()))))
+    bits = generator.integers(0, 1 << 64, 6, np.uint64).view(np.uint16)[:21].reshape(3, 7)
+    assert torch.equal(found != 0, torch.from_numpy(bits >= 1 << 14))
 
 
 def test_dropout_is_a_function_of_the_state_of_torchs_generator():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+_OURS = {linear, dropout, scaled_dot_product_attention}
 # dropout is decided by 16 random bits an element
 _LEVELS = 1 << 16
 # Tokens up to which attention without dropout is computed by its definition. It keeps 2·heads·tokens² bytes
@@ -58,7 +59,8 @@ class FasterCPU(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Take part in every call of a function of torch, which is what torch has this method for."""
         kwargs = kwargs or {}
-        if not torch.compiler.is_compiling():
+        # most calls are of other functions
+        if func in _OURS and not torch.compiler.is_compiling():
             if func is linear and len(args) > 1:
                 args = (args[0], self._of_autocast(args[1]), *args[2:])
             elif func is dropout and kwargs["training"] and _can_drop(args[0].dtype, kwargs["p"]):
@@ -116,7 +118,7 @@ def dropped(inputs: Tensor, p: float) -> Tensor:
     """
     size, zeros = inputs.numel(), round(p * _LEVELS)
     seed = int(torch.randint(2**63 - 1, ()))
-    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 1 << 64, -(-size // 4), np.uint64)
+    words = np.random.SFC64(seed).random_raw(-(-size // 4))
     scale = torch.tensor(1 / (1 - zeros / _LEVELS), dtype=inputs.dtype)
     if inputs.dtype == torch.bfloat16:
         scale = scale.view(torch.int16)  # numpy has no bfloat16, and its bits times 0 or 1 will do

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
-from clear_peft.cpu import faster
+from clear_peft.cpu import faster, in_training
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LossMixture
 from clear_peft.losses import Loss
@@ -204,6 +204,8 @@ class CleaRTrainer(Trainer):
         """Training begins, goes on after a checkpoint, or begins again with a smaller batch."""
         self.schedule = Schedule.of(self.args, epochs_of(self.args, self.state.max_steps, steps_per_epoch))
         self.weights.set_steps(steps_per_epoch)
+        # by now activations are checkpointed, if they are to be
+        self.faster = in_training(faster(self.args.device.type), self.model)
         if self.state.global_step == 0:
             self.store.reset()
             self._loss = self.make_loss()
