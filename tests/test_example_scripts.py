@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
@@ -139,3 +141,15 @@ def test_sft_with_trl(run, model, tmp_path):
     assert "of 120 responses look wrong" in said
     assert "Gates for 2 blocks" in said
     assert (tmp_path / "sft" / "adapter_model.safetensors").is_file()
+
+
+def test_train_sharded(run, model):
+    said = run("train_sharded.py", "--data", "train.csv", "--epochs", "3")
+    assert "labels look wrong" in said
+    found, table = pd.read_csv("sharded/label_issues.csv"), pd.read_csv("train.csv")
+    assert sorted(found["row"]) == list(range(len(table)))
+    base = AutoModelForSequenceClassification.from_pretrained(
+        model, num_labels=table["label"].nunique(), ignore_mismatched_sizes=True
+    )
+    adapter = PeftModel.from_pretrained(base, "sharded")
+    assert any("lora_" in name for name, _ in adapter.named_parameters())

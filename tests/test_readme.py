@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
 from transformers import AutoModel
 
 from pages import PAGES, README, ROOT, anchors, blocks, commands, links, ours
@@ -117,8 +118,12 @@ def test_shell_lines_are_calls_that_exist(page):
             # some options are those of all benchmarks
             folder = (ROOT / script).parent
             source = "".join(path.read_text() for path in folder.glob("*.py"))
-            for option in [word for word in words if word.startswith("--")]:
+            started, options = words[: words.index(script)], words[words.index(script) :]
+            for option in [word for word in options if word.startswith("--")]:
                 assert f'"{option}"' in source, f"{script} {option}"
+            if started[0] == "accelerate":
+                launcher = launch_command_parser()
+                launcher.parse_args([*started[2:], script])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))

@@ -4,10 +4,13 @@ accelerate shards on accelerators alone. Here it is told that these processes ha
 """
 
 import os
+import runpy
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import peft
 import pytest
 import torch
@@ -15,15 +18,17 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from test_two_processes import left_by, recommended, written
 from toy import model_without_dropout, rows
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from clear_peft.errors import InputError
-from clear_peft.trainer import CleanRouting
+from clear_peft.trainer import CleanRouting, CleaRConfig
 from clear_peft.trainer.clean_routing import CLEAN_PROBABILITY_COLUMN
 from clear_peft.trainer.setup import check_sharding
 from clear_peft.tuners import build
+from pages import ROOT
 from processes import run_ranks
 from tiny_models import tiny
+from tiny_text import keyword_table, tiny_checkpoint
 
 # what accelerate launch sets
 LAUNCHED = {
@@ -32,6 +37,7 @@ LAUNCHED = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "BertLayer",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
 EVERY_STEPS = {"save_strategy": "steps", "save_steps": 5, "num_train_epochs": 3}
 WITHIN = 35  # a checkpoint after the restart, within an epoch of 15 steps
@@ -72,17 +78,27 @@ def train_in_all_ways(out):
             made = recommended(f"{out}/{kind}", batch=2, **EVERY_STEPS)
             assert all(hasattr(p, "full_tensor") for p in made.model.parameters())
             kept(out, kind, made)
+            made.save_model(f"{out}/saved-{kind}")
             for step in (WITHIN, AT_END):
                 checkpoint = f"{out}/{kind}/checkpoint-{step}"
                 again = recommended(f"{out}/again", batch=2, checkpoint=checkpoint, **EVERY_STEPS)
                 kept(out, f"{kind}-{step}-", again)
     with sharded():
+        run_the_example(out)
         made = recommended(f"{out}/again", batch=2, gradient_checkpointing=True, **EVERY_STEPS)
         kept(out, "checkpointing", made)
         route(out)
         made = recommended(f"{out}/best", batch=2, save_strategy="epoch", load_best_model_at_end=True)
-        made.save_model(f"{out}/saved")
+        made.save_model(f"{out}/saved-best")
         kept(out, "best", made)
+
+
+def run_the_example(out):
+    """The script that the docs show."""
+    main = runpy.run_path(str(ROOT / "examples" / "train_sharded.py"))["main"]
+    main.__globals__["CleaRConfig"] = partial(CleaRConfig, use_cpu=True)
+    options = {"model": f"{out}/model", "data": f"{out}/train.csv", "epochs": "3", "output": f"{out}/example"}
+    main([word for name, value in options.items() for word in (f"--{name}", value)])
 
 
 def route(out):
@@ -112,6 +128,8 @@ def go_on_in_four(out):
 def made(tmp_path_factory):
     """What two processes have left, and four that went on."""
     folder = tmp_path_factory.mktemp("sharded")
+    tiny_checkpoint(folder / "model", positions=128)
+    keyword_table(60, seed=0, noise=0.3).to_csv(folder / "train.csv", index=False)
     run_ranks(written(folder, SCRIPT, function="train_in_all_ways"))
     run_ranks(written(folder, SCRIPT, function="go_on_in_four"), ranks=4)
     return folder
@@ -150,25 +168,39 @@ def test_the_checkpoint_of_an_epoch_goes_on_in_more_processes(made, kind):
 
 
 @pytest.mark.slow
-def test_plain_peft_loads_what_was_sharded(made):
+@pytest.mark.parametrize("name", ["FULL_STATE_DICT", "SHARDED_STATE_DICT", "best"])
+def test_plain_peft_loads_what_was_sharded(made, name):
     base, _ = tiny("bert")
-    loaded = peft.PeftModel.from_pretrained(base, made / "saved")
+    loaded = peft.PeftModel.from_pretrained(base, made / f"saved-{name}")
     values = {n: p for n, p in loaded.named_parameters() if "lora_" in n or "modules_to_save" in n}
     flat = torch.cat([p.flatten() for p in values.values()]).detach().numpy()
-    np.testing.assert_array_equal(flat, read(made, "best")["weights"])
+    np.testing.assert_array_equal(flat, read(made, name)["weights"])
+
+
+@pytest.mark.slow
+def test_the_example_saves_an_adapter_and_a_list(made):
+    base = AutoModelForSequenceClassification.from_pretrained(
+        made / "model", num_labels=3, ignore_mismatched_sizes=True
+    )
+    adapter = peft.PeftModel.from_pretrained(base, made / "example")
+    trained = [p for name, p in adapter.named_parameters() if "lora_B" in name]
+    assert all(weight.any() for weight in trained)
+    assert sorted(pd.read_csv(made / "example" / "label_issues.csv")["row"]) == list(range(60))
 
 
 @pytest.mark.parametrize(
-    ("version", "renames", "method", "said"),
+    ("settings", "method", "said"),
     [
-        (1, False, "lora", "Gates are for FSDP2: set fsdp_version: 2"),
-        (2, True, "lora", "FSDP's activation checkpointing renames the weights"),
-        (2, False, "adapter", "FSDP is for methods of peft"),
-        (2, False, "metapeft", "FSDP is for methods of peft"),
+        ({"fsdp_version": 1}, "lora", "Gates are for FSDP2: set fsdp_version: 2"),
+        ({"activation_checkpointing": True}, "lora", "FSDP's activation checkpointing renames the weights"),
+        ({"cpu_ram_efficient_loading": True}, "lora", "give --fsdp_cpu_ram_efficient_loading false"),
+        ({}, "adapter", "FSDP is for methods of peft"),
+        ({}, "metapeft", "FSDP is for methods of peft"),
     ],
 )
-def test_sharding_that_was_not_tried_is_refused(version, renames, method, said):
-    plugin = SimpleNamespace(fsdp_version=version, activation_checkpointing=renames)
+def test_sharding_that_was_not_tried_is_refused(settings, method, said):
+    usual = {"fsdp_version": 2, "activation_checkpointing": False, "cpu_ram_efficient_loading": False}
+    plugin = SimpleNamespace(**{**usual, **settings})
     accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
     with pytest.raises(InputError, match=said):
         check_sharding(SimpleNamespace(accelerator=accelerator, model=build(tiny("bert")[0], method)))

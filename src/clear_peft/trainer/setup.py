@@ -67,23 +67,33 @@ def check_sharding(trainer: Any) -> None:
         trainer: One of transformers, whose accelerator knows.
 
     Raises:
-        InputError: If it is FSDP1, or the PEFT method is one of this package.
+        InputError: If it is FSDP1, has settings that fail, or the PEFT method is one of this package.
     """
     state = trainer.accelerator.state
     plugin, zero = (getattr(state, f"{name}_plugin", None) for name in ("fsdp", "deepspeed"))
     if plugin is None and zero is None:
         return
-    if plugin is not None and plugin.fsdp_version != 2:
-        raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
-    if plugin is not None and plugin.activation_checkpointing:
-        raise InputError(
-            "FSDP's activation checkpointing renames the weights, which a restart then does not find: set "
-            "gradient_checkpointing=True instead."
-        )
+    if plugin is not None:
+        _check_fsdp(plugin)
     model, name = trainer.model, "DeepSpeed" if plugin is None else "FSDP"
     if plan_of(model) is not None or isinstance(model, BottleneckModel | AptModel):
         raise InputError(
             f"{name} is for methods of peft, such as lora or dora: choose one, or leave {name} out."
+        )
+
+
+def _check_fsdp(plugin: Any) -> None:
+    if plugin.fsdp_version != 2:
+        raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
+    if plugin.activation_checkpointing:
+        raise InputError(
+            "FSDP's activation checkpointing renames the weights, which a restart then does not find: set "
+            "gradient_checkpointing=True instead."
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise InputError(
+            "accelerate loses track of the head's weights where the first process alone loads the model: "
+            "give --fsdp_cpu_ram_efficient_loading false."
         )
 
 

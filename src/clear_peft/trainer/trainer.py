@@ -357,6 +357,19 @@ class CleaRTrainer(Trainer):
         if columns.ID_COLUMN not in self._signature_columns:
             self._signature_columns.append(columns.ID_COLUMN)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As transformers' Trainer; of shards, called by all processes, it saves whole weights."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is None or _internal_call:
+            super().save_model(output_dir, _internal_call)
+            return
+        kind = plugin.state_dict_type
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            super().save_model(output_dir)
+        finally:
+            plugin.set_state_dict_type(kind)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if isinstance(self.model, BottleneckModel):
             checkpoint.save_bottleneck(self, output_dir)
