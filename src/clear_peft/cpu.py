@@ -105,7 +105,8 @@ def keep_freed_memory() -> None:
 
 def in_training(quick: AbstractContextManager[Any], model: nn.Module) -> AbstractContextManager[Any]:
     """What ``faster`` has made, unless a model's activations are computed again in the backward."""
-    again = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    # looked up where it has been set, in every step: nn.Module is slow to say that it has no such attribute
+    again = any(module.__dict__.get("gradient_checkpointing") for module in model.modules())
     return nullcontext() if again else quick
 
 

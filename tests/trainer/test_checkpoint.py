@@ -200,17 +200,29 @@ def test_a_checkpoint_of_another_number_of_processes_is_for_the_end_of_an_epoch(
     for rank in range(saved):
         checkpoint.save(process(rank, saved, Number(rank)), tmp_path)
     TrainerState(epoch=1.5).save_to_json(tmp_path / "trainer_state.json")
-    for rank in range(resumed):
-        with pytest.raises(InputError, match=f"saved by {said} processes, within an epoch"):
-            checkpoint.load(process(rank, resumed, Number(-1)), tmp_path)
+    with pytest.raises(InputError, match=f"saved by {said} processes, within an epoch"):
+        checkpoint.load(process(resumed - 1, resumed, Number(-1)), tmp_path)
     TrainerState(epoch=2.0).save_to_json(tmp_path / "trainer_state.json")
-    for rank in range(resumed):
-        number = Number(-1)
-        checkpoint.load(process(rank, resumed, number), tmp_path)
-        assert number.value == 0, "what the first process knew"
     number = Number(-1)
-    checkpoint.load(process(saved - 1, saved, number), tmp_path)
+    assert checkpoint.load(process(resumed - 1, resumed, number), tmp_path)
+    assert number.value == 0, "what the first process knew"
+    assert not checkpoint.load(process(saved - 1, saved, number), tmp_path)
     assert number.value == saved - 1
+
+
+def test_a_node_with_a_disk_of_its_own_has_the_files_of_its_processes(tmp_path):
+    checkpoint.save(process(1, 4, Number(1)), tmp_path)
+    checkpoint.save(process(0, 4, Number(0)), tmp_path)
+    number = Number(-1)
+    assert not checkpoint.load(process(1, 4, number), tmp_path)
+    assert number.value == 1
+
+
+def test_epochs_of_other_steps_are_refused():
+    state = TrainerState(epoch=2.0, global_step=8)
+    checkpoint.check_steps(state, 4)
+    with pytest.raises(InputError, match="has 4 steps an epoch, and this training 3: let the product of"):
+        checkpoint.check_steps(state, 3)
 
 
 def test_a_part_that_is_missing_and_a_file_that_is_are_said(tmp_path):

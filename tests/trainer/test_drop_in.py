@@ -413,15 +413,6 @@ def test_what_cannot_be_taken_is_said(tmp_path):
         CleaRTrainer(model_init=model, args=CleaRConfig(str(tmp_path), use_cpu=True), train_dataset=rows())
 
 
-def test_a_checkpoint_with_other_epochs_is_refused(tmp_path):
-    made = {"save_strategy": "epoch", "gradient_accumulation_steps": 1}
-    trained(tmp_path, **made)
-    last = str(tmp_path / "checkpoint-12")
-    half = trainer(tmp_path / "half", per_device_train_batch_size=2, **made)
-    with pytest.raises(InputError, match="has 6 steps an epoch, and this training 11: let the"):
-        half.train(resume_from_checkpoint=last)
-
-
 @pytest.mark.parametrize(
     ("labels", "said"),
     [

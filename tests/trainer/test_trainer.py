@@ -21,7 +21,6 @@ from toy import (
 )
 from transformers import TrainerCallback, TrainingArguments
 
-from clear_peft.cpu import FasterCPU
 from clear_peft.errors import InputError, RunFailedError
 from clear_peft.label_quality import MixtureEstimate
 from clear_peft.routing import Router
@@ -498,17 +497,3 @@ def test_a_gradient_that_is_not_finite_names_rows_of_its_own_step(tmp_path):
         made.train()
     listed = re.search(r"\(training rows ([\d, ]+)", str(stopped.value)).group(1)
     assert {int(number) for number in listed.split(",") if number.strip()} <= {*seen[4], *seen[5]}
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(("mode", "faster"), [({}, True), ({CHECKPOINTING: True}, False)])
-def test_steps_are_torchs_own_where_activations_are_checkpointed(tmp_path, mode, faster):
-    found = []
-
-    class Looks(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            found.append(isinstance(made.faster, FasterCPU))
-
-    made = trainer(tmp_path, callbacks=[Looks()], num_train_epochs=1, **mode)
-    made.train()
-    assert set(found) == {faster}

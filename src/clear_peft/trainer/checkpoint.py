@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor
@@ -70,17 +71,22 @@ def save(trainer: Any, folder: str | os.PathLike[str]) -> None:
         trainer.store.estimate.save(folder)
 
 
-def load(trainer: Any, folder: str | os.PathLike[str]) -> None:
+def load(trainer: Any, folder: str | os.PathLike[str]) -> bool:
     """Give a ``CleaRTrainer`` back what ``save`` wrote, but for the estimate, which goes with the model.
+
+    Returns:
+        Whether another number of processes wrote it.
 
     Raises:
         InputError: If the file is missing or damaged, or as many processes as now did not write it, unless
             at the end of an epoch, when what they know is the same.
     """
-    path = _path(folder, trainer.args.process_index)
-    processes = trainer.args.world_size
-    fewer = processes > 1 and not _path(folder, processes - 1).is_file()
-    if fewer or _path(folder, processes).is_file():
+    rank, path = trainer.args.process_index, _path(folder, trainer.args.process_index)
+    fewer, more = rank > 0 and not path.is_file(), _path(folder, trainer.args.world_size).is_file()
+    # of all processes: each may have a disk of its own
+    found = gather_object([(fewer, more)])
+    fewer, more = (any(each) for each in zip(*found, strict=True))
+    if fewer or more:
         if not _epoch_of(folder).is_integer():
             raise InputError(
                 f"{folder} was saved by {'fewer' if fewer else 'more'} processes, within an epoch: resume "
@@ -98,6 +104,7 @@ def load(trainer: Any, folder: str | os.PathLike[str]) -> None:
             part.load_state_dict(own)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+    return fewer or more
 
 
 def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
@@ -144,10 +151,12 @@ class Reading:
     Attributes:
         in_progress: Whether it is still being read.
         beside: Where its sisters are.
+        by_others: Whether another number of processes wrote it.
     """
 
     def __init__(self, folder: str | None) -> None:
         self.in_progress = folder is not None
+        self.by_others = False
         self.beside = [] if folder is None else [Path(folder).parent]
 
     def done(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from clear_peft.cpu import in_training
 from clear_peft.trainer.columns import ID_COLUMN
 from clear_peft.trainer.phases import Phase
 
@@ -20,7 +21,7 @@ def in_step(trainer: Any, inputs: dict[str, Any]) -> Iterator[None]:
     """
     trainer.in_training_step = True
     try:
-        with trainer.faster, gates_held(trainer, inputs):
+        with in_training(trainer.faster, trainer.model), gates_held(trainer, inputs):
             yield
     finally:
         trainer.in_training_step = False

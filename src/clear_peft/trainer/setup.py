@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import accelerate
 from datasets import Dataset as HubDataset
+from packaging.version import Version
 from transformers import TrainingArguments
 
 from clear_peft.errors import InputError
@@ -23,6 +25,8 @@ from clear_peft.tuners.apt import AptModel
 from clear_peft.tuners.plans import plan_of
 
 Task = SingleLabel | MultiLabel | WordLabels
+# of accelerate: until 1.14, processes but the first do not find the head's weights in a checkpoint of FSDP
+_SHARDED_ADAPTERS = Version("1.15")
 
 
 def checked(model: Any, args: CleaRConfig | None, kwargs: dict[str, Any]) -> CleaRConfig:
@@ -85,6 +89,11 @@ def check_sharding(trainer: Any) -> None:
 def _check_fsdp(plugin: Any) -> None:
     if plugin.fsdp_version != 2:
         raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
+    if Version(accelerate.__version__) < _SHARDED_ADAPTERS:
+        raise InputError(
+            f"accelerate {accelerate.__version__} cannot load sharded adapters again: install accelerate "
+            f"{_SHARDED_ADAPTERS} or later."
+        )
     if plugin.activation_checkpointing:
         raise InputError(
             "FSDP's activation checkpointing renames the weights, which a restart then does not find: set "

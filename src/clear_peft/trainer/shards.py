@@ -38,10 +38,12 @@ def accessible(model: nn.Module) -> Iterator[None]:
     Of FSDP2 they are the shares: what a forward has gathered is let go of, since it would not see what is
     written to them. Of ZeRO-3 they are gathered.
     """
-    for module in model.modules():
-        let_go = getattr(module, "reshard", None)
-        if callable(let_go):
-            let_go()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
     with gathered(p for p in model.parameters() if p.requires_grad):
         yield
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
-from clear_peft.cpu import faster, in_training
+from clear_peft.cpu import faster
 from clear_peft.errors import InputError
 from clear_peft.label_quality import LossMixture
 from clear_peft.losses import Loss
@@ -204,14 +204,13 @@ class CleaRTrainer(Trainer):
         """Training begins, goes on after a checkpoint, or begins again with a smaller batch."""
         self.schedule = Schedule.of(self.args, epochs_of(self.args, self.state.max_steps, steps_per_epoch))
         self.weights.set_steps(steps_per_epoch)
-        # by now activations are checkpointed, if they are to be
-        self.faster = in_training(faster(self.args.device.type), self.model)
         if self.state.global_step == 0:
             self.store.reset()
             self._loss = self.make_loss()
             self.weights.begin(self.optimizer)
         else:
-            checkpoint.check_steps(self.state, steps_per_epoch)
+            if self.reading.by_others:
+                checkpoint.check_steps(self.state, steps_per_epoch)
             checkpoint.find_best(self.state, [self.args.output_dir, *self.reading.beside])
             if self.selection.out_of_patience():
                 raise checkpoint.TrainingIsOverError
@@ -379,7 +378,7 @@ class CleaRTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         theirs = super()._load_from_checkpoint
         checkpoint.load_model(self, resume_from_checkpoint, lambda: theirs(resume_from_checkpoint, model))
-        checkpoint.load(self, resume_from_checkpoint)
+        self.reading.by_others = checkpoint.load(self, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
