@@ -196,7 +196,7 @@ def test_the_example_saves_an_adapter_and_a_list(made):
     ("settings", "method", "said"),
     [
         ({"accelerate": "1.14.0"}, "lora", "accelerate 1.14.0 cannot load sharded adapters again"),
-        ({"fsdp_version": 1}, "lora", "Gates are for FSDP2: set fsdp_version: 2"),
+        ({"fsdp_version": 1}, "lora", "Clean routing needs FSDP2: set fsdp_version: 2"),
         ({"activation_checkpointing": True}, "lora", "FSDP's activation checkpointing renames the weights"),
         ({"cpu_ram_efficient_loading": True}, "lora", "give --fsdp_cpu_ram_efficient_loading false"),
         ({}, "adapter", "FSDP is for methods of peft"),

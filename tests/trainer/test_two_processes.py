@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import model_without_dropout, rows, trained, trainer, weights
+from toy import is_lora, model_without_dropout, rows, trained, trainer, weights
 
 from clear_peft.trainer.shards import whole
 from processes import run_ranks
@@ -40,6 +40,17 @@ from test_two_processes import RUNS, left_by, plain
 for name, settings in RUNS.items():
     made = plain({out!r}, batch=2, **settings)
     np.savez({out!r} + f"/{{name}}{{made.args.process_index}}.npz", **left_by(made))
+shutdown()
+"""
+
+BEGUN_ELSEWHERE = """
+import os, sys
+sys.path[:0] = {path!r}
+import numpy as np
+from clear_peft.pipeline.distributed import shutdown
+from test_two_processes import begun_elsewhere, left_by
+rank = os.environ["RANK"]
+np.save({out!r} + f"/{{rank}}.npy", left_by(begun_elsewhere({out!r}, int(rank)))["weights"])
 shutdown()
 """
 
@@ -153,3 +164,19 @@ def test_the_default_recipe_knows_the_same_in_any_number_of_processes(tmp_path, 
     assert len(alone["held_out"]) == 21
     for part in ("p", "held_out", "losses", "predicted"):
         np.testing.assert_allclose(first[part], alone[part], atol=1e-2, err_msg=part)
+
+
+def begun_elsewhere(out, seed):
+    """A run that restarts, of an adapter with weights of its own."""
+    start = model_without_dropout()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in start.named_parameters():
+        if is_lora(name):
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    return trained(out, start=start, train_dataset=noisy_rows(60), restart=True, noise_threshold=0.0)
+
+
+def test_processes_that_begin_with_other_weights_end_with_the_same(tmp_path):
+    run_ranks(written(tmp_path, BEGUN_ELSEWHERE))
+    first, second = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(first, second)

@@ -163,7 +163,7 @@ class RowPasses:
             columns.with_ids(trainer.eval_dataset) if validation else trainer.train_dataset
         )
         found = read(
-            trainer.model,  # not what wraps it: DDP has nothing to do here
+            trainer.model,  # not what wraps it: without gradients DDP has nothing to do
             dataset,
             collate,
             batch_size=trainer.args.per_device_eval_batch_size,

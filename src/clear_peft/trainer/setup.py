@@ -88,7 +88,9 @@ def check_sharding(trainer: Any) -> None:
 
 def _check_fsdp(plugin: Any) -> None:
     if plugin.fsdp_version != 2:
-        raise InputError("Gates are for FSDP2: set fsdp_version: 2 (of accelerate launch, --fsdp_version 2).")
+        raise InputError(
+            "Clean routing needs FSDP2: set fsdp_version: 2 (accelerate launch: --fsdp_version 2)."
+        )
     if Version(accelerate.__version__) < _SHARDED_ADAPTERS:
         raise InputError(
             f"accelerate {accelerate.__version__} cannot load sharded adapters again: install accelerate "
