@@ -27,9 +27,11 @@ _LEVELS = 1 << 16
 # In float32 it is no faster at any length. Without gradients it is not either: MiniLM's forward takes 1.03 to
 # 1.05 of the time on the EPYC, but for few tokens.
 _LONGEST = 256
-# Tokens up to which attention is computed by its definition without gradients, too. MiniLM's forward of 64
-# texts on the EPYC, over torch's kernel: 8 tokens .89, 12 .86, 16 .98, 24 .91, 32 .98, 48 .98.
-_LONGEST_FORWARD = 32
+# Tokens up to which attention is computed by its definition without gradients, too. Scores are float32 then,
+# as in torch's kernel. MiniLM's forward of 64 texts on the EPYC, over that of torch's kernel:
+#   tokens       8    12    16    20    24    28    32
+#              .91   .89  1.02   .96   .91   .94  1.08
+_LONGEST_FORWARD = 24
 # torch's softmax of bf16 takes 32 numbers at once, and what is left over one by one: rows are filled up to a
 # multiple where they have fewer than so many numbers
 _FILLED_UP, _AT_ONCE = 64, 32
@@ -138,6 +140,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention by its definition; arguments as ``torch.nn.functional`` has them.
 
+    Under autocast, scores and weights are bfloat16 in training and float32 without gradients.
+
     Args:
         query: (B, heads, T, size).
         key: (B, heads, S, size).
@@ -149,6 +153,8 @@ def attention(
     """
     dtype = _dtype_of(query)
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if not torch.is_grad_enabled():
+        query, key, dtype = query.float(), key.float(), torch.float32
     with torch.autocast("cpu", enabled=False):
         scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
         if attn_mask is not None:
@@ -156,7 +162,7 @@ def attention(
             lowest = torch.finfo(dtype).min
             scores += torch.zeros(attn_mask.shape, dtype=dtype).masked_fill_(~attn_mask, lowest)
         weights = _softmax(scores)
-        return (dropped(weights, dropout_p) if dropout_p else weights) @ value
+        return (dropped(weights, dropout_p) if dropout_p else weights).to(value.dtype) @ value
 
 
 def _softmax(scores: Tensor) -> Tensor:

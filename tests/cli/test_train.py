@@ -13,7 +13,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
-from clear_peft.hardware import bf16_pays
+from clear_peft.pipeline import inference
 from clear_peft.trainer import CleaRConfig
 from clear_peft.tuners import available_methods
 from processes import run_ranks
@@ -84,9 +84,11 @@ def test_it_learns_the_task_and_finds_wrong_labels(finished):
 
 @pytest.mark.parametrize("peft", ["lora", "prefix", pytest.param("bitfit", marks=NEEDS_BEFT)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_plain_peft_loads_the_adapter(cli, finished, place, tmp_path, peft):
+def test_plain_peft_loads_the_adapter(cli, finished, place, tmp_path, monkeypatch, peft):
     run = finished("clear", peft)
     output = tmp_path / "out.csv"
+    # in bf16 the logits of so small a model depend on how sums are ordered
+    monkeypatch.setattr(inference, "bf16_pays", lambda device: False)
     assert cli("predict", "--run", run, "--data", place.test, "--output", output).status == 0
     ours = pd.read_csv(output)
 
@@ -102,11 +104,10 @@ def test_plain_peft_loads_the_adapter(cli, finished, place, tmp_path, peft):
         with pytest.raises(ValueError, match="does not support past key values"):
             model(**batch)
         return
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
-        probability = model(**batch).logits.float().softmax(1)
+    with torch.no_grad():
+        probability = model(**batch).logits.softmax(1)
     assert ours["predicted_label"].tolist() == [names[i] for i in probability.argmax(1).tolist()]
-    # predict takes texts of like length together, which rounds otherwise
-    np.testing.assert_allclose(ours["confidence"], probability.max(1).values, atol=0.01)
+    np.testing.assert_allclose(ours["confidence"], probability.max(1).values, atol=1e-4)
 
 
 def test_the_paper_preset_and_a_validation_file(cli, place, tmp_path):
