@@ -28,7 +28,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def cluster():
     """A local Ray of two workers, which can import what lies beside this file."""
-    ray = pytest.importorskip("ray", reason="needs pip install 'clear-peft[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
     here = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, here))}
     ray.init(

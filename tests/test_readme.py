@@ -190,7 +190,7 @@ def test_python_runs(page, place, model):
     if '"runs/news/' in "".join(code):
         trained("runs/news", model)
     if '"merged/model.onnx"' in "".join(code):
-        pytest.importorskip("onnxruntime", reason="needs pip install 'clear-peft[onnx]'")
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
         from clear_peft.pipeline.merging import export
 
         export("runs/news", "onnx", onnx=True)

@@ -302,7 +302,7 @@ def test_a_table_of_texts_is_refused_by_a_run_of_words(cli, run_on, place, tmp_p
 
 def test_an_exported_model_tags_as_the_run_does(run_on, cli, tables, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="needs pip install 'clear-peft[onnx]'")
+        pytest.importorskip(package, reason="needs the extra onnx")
     from onnxruntime import InferenceSession
 
     model, predicted = tmp_path / "model", tmp_path / "predicted.jsonl"

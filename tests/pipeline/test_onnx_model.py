@@ -9,7 +9,7 @@ from tiny_models import tiny
 from tiny_text import KEYWORDS, tiny_checkpoint
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(package, reason="needs pip install 'clear-peft[onnx]'")
+    pytest.importorskip(package, reason="needs the extra onnx")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy.special import softmax
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, pip_install
 from clear_peft.files import atomic_write
 from clear_peft.label_quality import stratified_folds
 
@@ -36,7 +36,7 @@ def check_installed() -> None:
         InputError: If it is not installed.
     """
     if find_spec("cleanlab") is None:
-        raise InputError("The method 'cleanlab' needs its package: pip install 'clear-peft[cleanlab]'.")
+        raise InputError(f"The method 'cleanlab' needs its package: {pip_install('cleanlab')}.")
 
 
 def out_of_sample_logits(

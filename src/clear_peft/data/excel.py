@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clear_peft.data.checks import check_columns, without_empty_columns
-from clear_peft.errors import ClearWarning, InputError
+from clear_peft.errors import ClearWarning, InputError, pip_install
 
 
 def parse(data: bytes, source: str) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def parse(data: bytes, source: str) -> pd.DataFrame:
         import openpyxl
     except ImportError:
         raise InputError(
-            f"{source!r} is an Excel workbook: pip install 'clear-peft[excel]', or save it as CSV UTF-8."
+            f"{source!r} is an Excel workbook: {pip_install('excel')}, or save it as CSV UTF-8."
         ) from None
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, pip_install
 
 # besides torch: what its exporter needs, and what runs the model
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -27,7 +27,7 @@ def check_onnx_installed() -> None:
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        raise InputError(f"ONNX needs {' and '.join(missing)}: pip install 'clear-peft[onnx]'.")
+        raise InputError(f"ONNX needs {' and '.join(missing)}: {pip_install('onnx')}.")
 
 
 def write_onnx(model: Any, tokenizer: Any, names: Sequence[str], max_length: int, path: Path) -> float:

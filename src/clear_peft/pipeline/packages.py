@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, pip_install
 
 # what the packaged model is called on the hub
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -55,5 +55,5 @@ def _bbc_files() -> Iterator[tuple[str, str]]:
 def _package(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise InputError("The packaged model and news are not installed: pip install 'clear-peft[demo]'.")
+        raise InputError(f"The packaged model and news are not installed: {pip_install('demo')}.")
     return Path(spec.origin).parent

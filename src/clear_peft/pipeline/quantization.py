@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import torch
 from transformers import BitsAndBytesConfig
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, pip_install
 from clear_peft.hardware import bf16_pays
 
 
@@ -17,7 +17,7 @@ def check_installed() -> None:
         InputError: If it is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        raise InputError("quantization needs bitsandbytes: pip install 'clear-peft[quantization]'.")
+        raise InputError(f"quantization needs bitsandbytes: {pip_install('quantization')}.")
     # of every 8-bit layer, in every forward, it warns that inputs are rounded to float16, as they should be
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 

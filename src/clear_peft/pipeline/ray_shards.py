@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from clear_peft.errors import InputError, RunFailedError
+from clear_peft.errors import InputError, RunFailedError, pip_install
 from clear_peft.pipeline.big_table import Shard
 
 Work = Callable[[Shard], Any]
@@ -31,7 +31,7 @@ def cluster(what: str, cpus: float, gpus: float) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("The engine ray needs Ray: pip install 'clear-peft[ray]'.") from error
+        raise InputError(f"The engine ray needs Ray: {pip_install('ray')}.") from error
     ours = not ray.is_initialized()
     if ours:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)

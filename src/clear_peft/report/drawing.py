@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clear_peft.errors import InputError
+from clear_peft.errors import InputError, pip_install
 from clear_peft.files import atomic_write
 from clear_peft.report.mixtures import densities
 
@@ -48,7 +48,7 @@ def write_drawn(
     try:
         import matplotlib
     except ImportError:
-        raise InputError("Plots need matplotlib: pip install 'clear-peft[bench]'.") from None
+        raise InputError(f"Plots need matplotlib: {pip_install('bench')}.") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
