@@ -157,6 +157,19 @@ def test_softmax_of_rows_that_are_filled_up_is_softmax(dtype, error, keys):
         torch.testing.assert_close(found, right, atol=error, rtol=error)
 
 
+def test_attention_takes_its_arguments_in_torchs_order():
+    torch.manual_seed(0)
+    parts = [torch.randn(1, 2, 6, 8).bfloat16().requires_grad_() for _ in range(3)]
+    with FasterCPU():
+        by_name = functional.scaled_dot_product_attention(*parts, is_causal=False, scale=0.3)
+        by_position = functional.scaled_dot_product_attention(*parts, None, 0.0, False, scale=0.3)
+        without_scale = functional.scaled_dot_product_attention(*parts, None, 0.0, False)
+    assert torch.equal(by_position, by_name)
+    torch.testing.assert_close(
+        without_scale, functional.scaled_dot_product_attention(*parts), atol=0.02, rtol=0.02
+    )
+
+
 def test_attention_without_gradients_is_torchs_but_for_few_tokens():
     for tokens, ours in ((24, True), (25, False)):
         parts = [torch.randn(1, 2, tokens, 8).bfloat16() for _ in range(3)]

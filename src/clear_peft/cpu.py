@@ -135,6 +135,7 @@ def attention(
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
+    is_causal: bool = False,
     scale: float | None = None,
     **_: Any,
 ) -> Tensor:
@@ -149,6 +150,7 @@ def attention(
         attn_mask: bool, True where a key is seen, of a shape that broadcasts to (B, heads, T, S). Where none
             is seen, all are. Default: all are.
         dropout_p: Of the weights. Default 0.
+        is_causal: Must be False.
         scale: Of the scores. Default 1/√size.
     """
     dtype = _dtype_of(query)
