@@ -255,6 +255,28 @@ def test_the_first_block_knows_rare_classes():
     assert counts[0] > 800
 
 
+def test_the_probability_of_a_given_label_is_exact_with_many_classes():
+    """Of more than 64 classes the likeliest alone are kept, and a wrong label is seldom among these."""
+    classes, rng = 100, np.random.default_rng(0)
+    labels = np.arange(1000) % classes
+    features = rng.normal(size=(classes, 16))[labels] + 0.3 * rng.normal(size=(1000, 16))
+    labels[::5] = rng.integers(0, classes, 200)
+    data = Dataset.from_dict({"label_ids": labels, "input_ids": [[i] for i in range(1000)]})
+    features = torch.from_numpy(features).float()
+    found = estimate_by_probe(
+        lambda some: None if some is None else features[some],
+        Rows(data, classes, "length", "training"),
+        None,
+        classes,
+        CleaRConfig(use_cpu=True),
+        epoch=0,
+        decides=True,
+    )
+    _, quality = fit_probe(features.numpy(), labels, classes, groups=np.arange(1000))
+    assert np.array_equal(found.train.self_confidence, quality.self_confidence)
+    assert found.losses.max() < 50
+
+
 def test_more_rows_than_a_probe_is_fitted_to_are_judged_alike(tmp_path, monkeypatch):
     whole = trained(tmp_path, train_dataset=noisy(300, 0, 0.3), **SETTINGS)
     passed = []

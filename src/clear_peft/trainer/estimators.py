@@ -11,7 +11,6 @@ from torch import Tensor
 
 from clear_peft.errors import RunFailedError
 from clear_peft.label_quality import (
-    Judgement,
     LabelQuality,
     LinearProbe,
     LossMixture,
@@ -88,31 +87,32 @@ def estimate_by_probe(
             votes=None if rows.votes is None else rows.votes[first],
             verified=None if rows.verified is None else rows.verified[first],
         )
-        fitted = Judgement(quality.pred_probs.dense(), quality.clean_probability)
-        parts.append((first, fitted, quality.pred_probs))
+        parts.append((first, quality.self_confidence, quality.clean_probability, quality.pred_probs))
     for block in others:
         features = features_of(block)
         if probe is not None and features is not None:
             votes = None if rows.votes is None else rows.votes[block]
-            judgement = probe.judge(finite(features), rows.labels[block], votes=votes)
-            parts.append((block, judgement, TopProbs.of(judgement.pred_probs)))
+            given = rows.labels[block]
+            pred_probs, p = probe.judge(finite(features), given, votes=votes)
+            own = pred_probs[np.arange(len(block)), given]
+            parts.append((block, own, p, TopProbs.of(pred_probs)))
     if probe is None:
         return None
-    order = np.argsort(np.concatenate([block for block, *_ in parts]))
-    own = [judgement.pred_probs[range(len(block)), rows.labels[block]] for block, judgement, _ in parts]
-    clean = [judgement.clean_probability for _, judgement, _ in parts]
+    every, own, clean, top = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(every))
+    p = np.concatenate(clean)[order].astype(np.float32)
     train = LabelQuality(
         rows.labels,
-        TopProbs.concatenate([top for *_, top in parts])[order],
+        TopProbs.concatenate(top)[order],
         np.concatenate(own)[order].astype(np.float32),
-        np.concatenate(clean)[order].astype(np.float32),
+        p,
         quality.noise,
         quality.noise_rate_interval,
         rows.groups,
         quality.source,
         rows.row,
         rows.verified,
-        None if rows.verified is None else _blind(quality, first, np.concatenate(clean)[order]),
+        None if rows.verified is None else _blind(quality, first, p),
     )
     predicted = train.predicted
     unseen = None if validation is None else _judged(probe, held_out, validation, quality)
