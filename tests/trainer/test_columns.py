@@ -86,6 +86,8 @@ def test_the_list_has_every_row_of_the_table_once_where_some_are_held_out(
     assert np.array_equal(quality.rows, np.arange(120))
     assert np.array_equal(quality.given, table["labels"])
     listed = issues.sort_values("row")
+    # groups of the table, and no others, whatever their numbers
+    assert len(set(zip(listed["group"], table["group"], strict=True))) == 20 == listed["group"].nunique()
     names = made.model.config.id2label
     assert listed["given_label"].tolist() == [names[y] for y in table["labels"]]
     np.testing.assert_array_equal(listed["clean_probability"], quality.clean_probability)

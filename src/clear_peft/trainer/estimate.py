@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,9 @@ class Estimate:
             return self.train
         if np.isin(self.validation.rows, self.train.rows).any():  # of another table
             return self.train
-        return type(self.train).concatenate([self.train, self.validation])
+        # both number their groups from 0, and rows were held out by whole groups
+        groups = self.validation.groups + self.train.groups.max() + 1
+        return type(self.train).concatenate([self.train, replace(self.validation, groups=groups)])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the estimate into a checkpoint, atomically."""
