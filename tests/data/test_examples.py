@@ -242,3 +242,22 @@ def test_select_keeps_the_rows():
 def test_fields_of_different_length_are_refused():
     with pytest.raises(ValueError, match="labels has length 1"):
         Examples(["a", "b"], np.array([0]), np.arange(2))
+
+
+def test_verified_labels_are_read_as_labels_are():
+    frame = pd.DataFrame({"text": list("abcd"), "label": ["Spam", "ham", "spam", "ham"], "checked": ""})
+    frame["checked"] = ["spam", "", "HAM", ""]
+    joined = load_examples(frame, verified_column="checked", normalize_labels=True)
+    assert joined.names.names == ("ham", "spam")
+    assert joined.examples.verified.tolist() == [1, -1, 0, -1]
+    numbers = frame.assign(label=["1", "2", "1", "2"], checked=["1.0", "", "", "2"])
+    assert load_examples(numbers, verified_column="checked").examples.verified.tolist() == [0, -1, -1, 1]
+    flags = frame.assign(label=["1", "2", "1", "2"], checked=["1", "0", "", "1"])
+    assert load_examples(flags, verified_column="checked").examples.verified.tolist() == [0, -1, -1, 1]
+
+
+@pytest.mark.parametrize("cell", ["HAM", "yes", "eggs"])
+def test_a_verified_label_of_another_spelling_is_refused_in_a_sentence(cell):
+    frame = pd.DataFrame({"text": list("abc"), "label": ["spam", "ham", "ham"], "checked": ["spam", cell, ""]})
+    with pytest.raises(InputError, match=f"'{cell}' in 1 row .1; .* is none of the labels, 'ham', 'spam'"):
+        load_examples(frame, verified_column="checked")

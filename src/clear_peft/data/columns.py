@@ -29,8 +29,21 @@ def warn(message: str) -> None:
     warnings.warn(message, ClearWarning, stacklevel=2)
 
 
-def verified_in(series: pd.Series, place: str, labels: np.ndarray, names: LabelNames) -> np.ndarray:
-    """True label ids of the rows that a person has looked at, -1 elsewhere."""
+def verified_in(
+    series: pd.Series, place: str, labels: np.ndarray, names: LabelNames, *, normalize: bool = False
+) -> np.ndarray:
+    """True label ids of the rows that a person has looked at, -1 elsewhere, (N,) int64.
+
+    Args:
+        series: The column, (N,): labels, as ``LabelNames.find`` finds them, or else true and false alone.
+        place: Where it is, for sentences.
+        labels: Ids of the given labels, (N,), which true stands for.
+        names: The classes.
+        normalize: As for ``LabelNames.find``. Default False.
+
+    Raises:
+        InputError: If a cell is neither, or some are labels and others true or false.
+    """
     cells: list[str] = []
     for i, value in enumerate(series.tolist()):
         try:
@@ -40,24 +53,20 @@ def verified_in(series: pd.Series, place: str, labels: np.ndarray, names: LabelN
                 f"{place}: {brief(value)} in {row_listing([i])} is neither a label nor true or false; write "
                 "the true label of the rows that were looked at."
             ) from None
-    ids = {name: i for i, name in enumerate(names.names)}
-    said = [(i, cell) for i, cell in enumerate(cells) if cell]
-    verified = np.full(len(cells), -1, np.int64)
-    if all(cell in ids for _, cell in said):
-        for i, cell in said:
-            verified[i] = ids[cell]
-    elif all(cell.lower() in _SAYS for _, cell in said):
-        looked = [i for i, cell in said if _SAYS[cell.lower()]]
-        verified[looked] = labels[looked]
-    else:
-        known = ids if any(cell in ids for _, cell in said) else _SAYS
-        strange = [i for i, cell in said if cell not in known and cell.lower() not in known]
-        raise InputError(
-            f"{place}: {brief(cells[strange[0]])} in {row_listing(strange)} is none of the labels, "
-            f"{listing(names.names)}; write the true label of each row that was looked at, or true and false "
-            "alone."
-        )
-    return verified
+    said = np.array([bool(cell) for cell in cells], bool)
+    ids = names.find(cells, normalize=normalize)
+    right = np.array([_SAYS.get(cell.lower(), False) for cell in cells], bool)
+    is_label, is_flag = ids >= 0, np.array([cell.lower() in _SAYS for cell in cells], bool)
+    if is_label[said].all():
+        return ids
+    if is_flag[said].all():
+        return np.where(right, labels, -1)
+    strange = np.flatnonzero(said & ~(is_label if is_label.any() else is_flag)).tolist()
+    raise InputError(
+        f"{place}: {brief(cells[strange[0]])} in {row_listing(strange)} is none of the labels, "
+        f"{listing(names.names)}; write the true label of each row that was looked at, or true and false "
+        "alone."
+    )
 
 
 def groups_in(column: pd.Series, place: str) -> np.ndarray:

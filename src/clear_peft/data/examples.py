@@ -288,7 +288,7 @@ def examples_of(
             clean_labels = names.find([label or "" for label in true], normalize=normalize_labels)
             check_strange(has_label & (clean_labels < 0), true, names, place, few=False)
         if verified_column is not None:
-            verified = verified_in(*column(verified_column), labels, names)
+            verified = verified_in(*column(verified_column), labels, names, normalize=normalize_labels)
         opinions = {wanted: labels_in(wanted) for wanted in _list(opinion_column)}
         if opinions or annotators:
             sources = (annotators or {label_column: given}) | opinions
