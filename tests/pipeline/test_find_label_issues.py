@@ -266,6 +266,16 @@ def test_nothing_is_said_of_a_row_in_many_ways(missing, number):
     pd.testing.assert_frame_equal(shown, expected)
 
 
+@pytest.mark.parametrize("labels", [[3, 5] * 10, ["a", "b"] * 10, [True, False] * 10], ids=repr)
+def test_true_and_true_labels_may_stand_beside_each_other(labels):
+    features = np.column_stack([[0, 5] * 10, np.random.default_rng(0).normal(size=20)])
+    right = labels[0] if isinstance(labels[0], bool) else True
+    beside = [right, labels[0], None if isinstance(labels[0], bool) else False, *[None] * 17]
+    expected = find_label_issues(None, labels, embeddings=features, verified=labels[:1] * 2 + [None] * 18)
+    found = find_label_issues(None, labels, embeddings=features, verified=beside)
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_columns_of_predictions_are_the_classes_in_any_order():
     labels = ["b", "a", "c"] * 20
     known = np.eye(3)[[1, 0, 2] * 20] * 0.9 + 0.1 / 3

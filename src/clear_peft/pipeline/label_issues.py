@@ -93,7 +93,8 @@ def find_label_issues(
                 "for each text."
             )
     if verified is not None:
-        columns["verified"] = _as_long(column(verified, "verified"), columns["label"], "verified")
+        answers = _as_long(column(verified, "verified"), columns["label"], "verified")
+        columns["verified"] = _true_labels(answers, columns["label"])
     for name, said in (opinions or {}).items():
         if name in ("text", "label", "verified"):
             raise InputError(f"An opinion is called {name!r}, as another column is: give it another name.")
@@ -136,6 +137,14 @@ def _as_given(labels: list[Any], names: LabelNames) -> list[Any]:
             values = {str(label): label for label in (np.asarray(labels).tolist())}
             return [values.get(name, name) for name in names.names]
     return list(names.names)
+
+
+def _true_labels(answers: list[Any], labels: list[Any]) -> list[Any]:
+    """Answers with the given label in place of True, and nothing in place of False, unless labels are such."""
+    if any(isinstance(label, bool | np.bool_) for label in labels):
+        return answers
+    told = zip(answers, labels, strict=True)
+    return [(label if said else None) if isinstance(said, bool | np.bool_) else said for said, label in told]
 
 
 def _as_long(values: list[Any], labels: list[Any], name: str) -> list[Any]:
