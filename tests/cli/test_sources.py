@@ -47,6 +47,17 @@ def _scanned(cli, place, data, output, *words):
     return json.loads(done.out), pd.read_csv(output / "label_issues.csv")
 
 
+def test_a_source_of_rows_without_a_label_alone_has_no_share(cli, place, tmp_path, sources):
+    blank = np.arange(ROWS) >= ROWS - 20
+    frame = sources.assign(
+        label=sources["label"].where(~blank, ""), model=sources["clean_label"].where(blank, "")
+    )
+    frame.to_csv(tmp_path / "blank.csv", index=False)
+    columns = ("--opinion-column", "rule", "--opinion-column", "model")
+    said, _ = _scanned(cli, place, tmp_path / "blank.csv", tmp_path / "scan", *columns)
+    assert list(said["sources"]) == ["label", "rule"]
+
+
 def test_a_scan_weighs_a_second_opinion(cli, place, tmp_path, sources):
     said, issues = _scanned(
         cli, place, tmp_path / "sources.csv", tmp_path / "scan", "--opinion-column", "rule"

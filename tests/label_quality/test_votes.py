@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from worlds import blobs, drawn, symmetric
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality import consensus, evidence, fit_probe, reliability, with_verified, with_votes
+from clear_peft.label_quality import (
+    TopProbs,
+    consensus,
+    evidence,
+    fit_probe,
+    reliability,
+    with_verified,
+    with_votes,
+)
 from clear_peft.label_quality.verified import chosen
 from clear_peft.label_quality.votes import check_votes, fit_votes, share_of_votes
 
@@ -236,3 +244,17 @@ def test_the_share_of_votes_is_even_where_there_are_none():
 def test_what_is_no_table_of_votes_is_refused(votes, said):
     with pytest.raises(InputError, match=said):
         check_votes(votes, 5, 3)
+
+
+def test_nobody_is_sure_beyond_what_numbers_can_hold():
+    """Sources that always agree leave nothing for a class that one of them named once."""
+    votes = np.repeat(np.arange(300)[:, None] % 2, 12, axis=1)
+    votes[0, 0] = 5
+    found = consensus(votes, 6)
+    assert found.tolist() == (np.arange(300) % 2).tolist()
+
+
+def test_of_a_source_that_says_nothing_no_share_is_right():
+    beliefs = TopProbs.of(np.full((4, 2), 0.5))
+    votes = np.array([[0, -1], [1, -1], [0, -1], [1, -1]])
+    assert np.array_equal(reliability(votes, beliefs), [0.5, np.nan], equal_nan=True)

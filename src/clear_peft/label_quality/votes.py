@@ -223,7 +223,7 @@ def consensus(votes: Labels, num_classes: int) -> Labels:
     """
     beliefs = share_of_votes(votes, num_classes)
     for _ in range(_CONSENSUS_STEPS):
-        logs = np.log(beliefs.mean(axis=0)) + np.zeros_like(beliefs)
+        logs = np.log(np.maximum(beliefs.mean(axis=0), TINY)) + np.zeros_like(beliefs)
         for labels in votes.T:
             said = np.flatnonzero(labels >= 0)
             logs[said] += np.log(_transition(beliefs, labels)[:, labels[said]].T)
@@ -232,15 +232,15 @@ def consensus(votes: Labels, num_classes: int) -> Labels:
 
 
 def reliability(votes: Labels, beliefs: TopProbs) -> Array:
-    """Expected share of each source's labels that are right, (A,).
+    """Expected share of each source's labels that are right, (A,); NaN of one without a label.
 
     Args:
         votes: Class ids, -1 where a source says nothing, (N, A).
         beliefs: P(true class | row, votes) of the N rows.
     """
-    right = np.zeros(votes.shape[1])
+    right = np.full(votes.shape[1], np.nan)
     for source, labels in enumerate(votes.T):
         said = np.flatnonzero(labels >= 0)
-        dense = beliefs[said].dense()
-        right[source] = dense[np.arange(len(said)), labels[said]].mean()
+        if len(said):
+            right[source] = beliefs[said].dense()[np.arange(len(said)), labels[said]].mean()
     return right

@@ -1,5 +1,6 @@
 """Judge the labels of a table by probes on features of a frozen model, or by given predictions."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -48,13 +49,15 @@ def sources_of(
         opinions: Columns of second opinions.
 
     Returns:
-        ``sources``: a share by the name of a column; nothing where labels were judged without them.
+        ``sources``: a share by the name of a column, but for one that says nothing of these rows; nothing
+        where labels were judged without them.
     """
     if examples.votes is None or quality.source != "votes":
         return {}
     columns = [name for part in (labels, opinions) for name in ([part] if isinstance(part, str) else part)]
     shares = reliability(examples.votes, quality.pred_probs)
-    return {"sources": dict(zip(columns, shares.tolist(), strict=True))}
+    found = zip(columns, shares.tolist(), strict=True)
+    return {"sources": {name: share for name, share in found if not math.isnan(share)}}
 
 
 def what_to_label_next(
