@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -139,15 +139,12 @@ def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     earlier = folder / _EARLIER
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(_ours(folder)):
-                shutil.rmtree(earlier, ignore_errors=True)
-                earlier.mkdir()
-                for entry in _ours(folder):
-                    entry.rename(earlier / entry.name)
-        except OSError as error:
-            raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        _put_aside(folder, earlier)
+    except OSError as error:
+        _remove_empty(made)
+        raise InputError(f"Cannot write {folder}: {_reason(error)}; choose another --output.") from error
+    try:
         config.save(folder)
         atomic_write(folder / DATA_DIGEST, data_digest)
         yield folder
@@ -160,16 +157,38 @@ def begin(config: RunConfig, data_digest: str) -> Iterator[Path]:
             raise
         for entry in _ours(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        if earlier.is_dir():
-            for entry in earlier.iterdir():
-                entry.rename(folder / entry.name)
-            earlier.rmdir()
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
+        _put_back(folder, earlier)
+        _remove_empty(made)
         raise
     finally:
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _put_aside(folder: Path, earlier: Path) -> None:
+    """Move an earlier run out of the way, all of it or nothing: a file may be open in another program."""
+    if not any(_ours(folder)):
+        return
+    shutil.rmtree(earlier, ignore_errors=True)
+    earlier.mkdir()
+    try:
+        for entry in _ours(folder):
+            entry.rename(earlier / entry.name)
+    except BaseException:
+        _put_back(folder, earlier)
+        raise
+
+
+def _put_back(folder: Path, earlier: Path) -> None:
+    if earlier.is_dir():
+        for entry in earlier.iterdir():
+            entry.rename(folder / entry.name)
+        earlier.rmdir()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager
