@@ -80,8 +80,9 @@ class TrainingStats:
             figures |= {"noise_rate": noise_rate, "clean_probability": 1 - noise_rate}
             if wrong is not None:
                 figures["detection_auc"] = float(roc_auc_score(wrong, estimate.losses))
-        if wrong is not None:
-            figures["memorised"] = self.memorised(wrong)
+        memorised = None if wrong is None else self.memorised(wrong)
+        if memorised is not None:
+            figures["memorised"] = memorised
         return figures
 
     def log(self, trainer: Any, *, estimated: bool, restarts: bool) -> None:
@@ -122,10 +123,11 @@ class TrainingStats:
             pictures["losses"] = estimate_histogram(estimate, wrong)
         return pictures
 
-    def memorised(self, wrong: npt.NDArray[np.bool_]) -> float:
-        """Share of the wrong labels, of those with a step, that the last step predicted."""
+    def memorised(self, wrong: npt.NDArray[np.bool_]) -> float | None:
+        """Share of the wrong labels, of those with a step, that the last step predicted; None without any."""
         predicted = self._predicted.cpu().numpy()
-        return float((predicted == self._labels.cpu().numpy())[wrong & (predicted >= 0)].mean())
+        repeated = (predicted == self._labels.cpu().numpy())[wrong & (predicted >= 0)]
+        return float(repeated.mean()) if len(repeated) else None
 
     def gate_rates(self) -> tuple[list[float], list[float | None]] | None:
         """Shares of open gates in this epoch: of each block, and of each given class."""
