@@ -144,3 +144,14 @@ def test_many_classes_are_kept_as_the_likeliest_in_chunks(monkeypatch):
     parts = label_quality_from_pred_probs(predicted, world.given)
     np.testing.assert_array_equal(parts.clean_probability, whole.clean_probability)
     np.testing.assert_array_equal(parts.pred_probs.classes, whole.pred_probs.classes)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_one_prediction_for_all_rows_says_nothing(classes):
+    labels = np.arange(210) % classes
+    predicted = np.tile(np.bincount(labels) / 210, (210, 1))
+    quality = label_quality_from_pred_probs(predicted, labels)
+    assert not quality.is_label_issue.any()
+    low, high = quality.noise_rate_interval
+    assert low == 0
+    assert high > 0.5

@@ -19,6 +19,8 @@ _SMALLEST = 1e-4
 _SUM_TOLERANCE = 1e-2
 # a quantile of each class's probabilities, how near it rows lie on it, and what share of rows has to
 _FLOOR, _NEAR, _ON_FLOOR = 0.02, 1.25, 0.25
+# of a row that is above the least of every class; those of one prediction for all are nowhere
+_LEAST_ABOVE = 1e-6
 # nats
 _BETTER = 3.0
 # mean confidence beyond the share of labels that are predicted
@@ -138,7 +140,8 @@ def _fitted(
         if worth(linear) > worth(best) + _BETTER:
             best = linear
     floor = np.quantile(probabilities, _FLOOR, axis=0)
-    if floor.min() >= _SMALLEST and (probabilities <= _NEAR * floor).mean() >= _ON_FLOOR:
+    on_floor = floor.min() >= _SMALLEST and (probabilities <= _NEAR * floor).mean() >= _ON_FLOOR
+    if on_floor and 1 - floor.sum() > _LEAST_ABOVE:
         above = fitted(_Scale(floor, best[0].linear))
         if worth(above) > worth(best) - _BETTER:
             best = above
