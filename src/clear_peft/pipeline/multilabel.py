@@ -132,7 +132,7 @@ def judge_label_sets(
         embeddings: (N, D) or (N, V, D).
         reporter: Told what is being done. Default: nobody.
         place: Where arrays come from, for error messages. Default: their name.
-        **source: As for ``clear_peft.pipeline.label_issues.features_of``.
+        **source: As for ``clear_peft.pipeline.judge.features_of``.
 
     Returns:
         The quality of the labels, and the features that it was judged by; None with ``pred_probs``.

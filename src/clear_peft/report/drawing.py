@@ -111,7 +111,7 @@ def loss_histogram(panel: "Axes", losses: Mapping[str, Any]) -> None:
 
     Args:
         panel: Where to draw.
-        losses: What an epoch's record holds as ``losses`` (``clear_peft.trainer.figures.loss_histogram``).
+        losses: What an epoch's record holds as ``losses`` (``clear_peft.trainer.stats.estimate_histogram``).
     """
     edges = np.array(losses["edges"])
     base = np.zeros(len(edges) - 1)
