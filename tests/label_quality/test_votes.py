@@ -226,8 +226,8 @@ def test_a_source_that_says_nothing_changes_nothing():
 def test_the_share_of_votes_is_even_where_there_are_none():
     shares = share_of_votes(np.array([[-1, -1], [2, -1], [2, 0]]), 3)
     np.testing.assert_allclose(shares[0], 1 / 3)
-    np.testing.assert_allclose(shares[1], np.array([0.3, 0.3, 1.3]) / 1.9)
-    np.testing.assert_allclose(shares[2], np.array([1.3, 0.3, 1.3]) / 2.9)
+    np.testing.assert_allclose(shares[1], np.array([1, 1, 4]) / 6)
+    np.testing.assert_allclose(shares[2], np.array([4, 1, 4]) / 9)
 
 
 @pytest.mark.parametrize(
@@ -258,3 +258,17 @@ def test_of_a_source_that_says_nothing_no_share_is_right():
     beliefs = TopProbs.of(np.full((4, 2), 0.5))
     votes = np.array([[0, -1], [1, -1], [0, -1], [1, -1]])
     assert np.array_equal(reliability(votes, beliefs), [0.5, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("classes", [30, 77])
+def test_a_second_opinion_does_no_harm_with_many_classes(classes):
+    rng, true = np.random.default_rng(0), np.arange(12 * classes) % classes
+    features = 1.5 * rng.normal(size=(classes, 24))[true] + rng.normal(size=(len(true), 24))
+
+    def source(rate):
+        return np.where(rng.random(len(true)) < rate, rng.integers(0, classes, len(true)), true)
+
+    given, opinion = source(0.3), np.where(rng.random(len(true)) < 0.6, source(0.2), -1)
+    _, quality = fit_probe(features, given, classes, votes=np.stack([given, opinion], axis=1))
+    assert quality.noise_rate == pytest.approx((given != true).mean(), abs=0.02)
+    assert ((quality.clean_probability < 0.5) == (given != true)).mean() > 0.98
