@@ -272,3 +272,13 @@ def test_a_second_opinion_does_no_harm_with_many_classes(classes):
     _, quality = fit_probe(features, given, classes, votes=np.stack([given, opinion], axis=1))
     assert quality.noise_rate == pytest.approx((given != true).mean(), abs=0.02)
     assert ((quality.clean_probability < 0.5) == (given != true)).mean() > 0.98
+
+
+@pytest.mark.parametrize("rows", [None, 100])
+def test_the_probability_of_the_given_label_is_that_of_the_predictions(monkeypatch, rows):
+    if rows is not None:  # the others are judged by a probe that has not seen them
+        monkeypatch.setattr(evidence, "rows_to_learn", lambda _: rows)
+    world, votes = annotators((0.3, 0.1), cover=0.7)
+    _, quality = fit_probe(world.features, world.given, CLASSES, votes=votes)
+    own = quality.pred_probs.dense()[np.arange(len(quality)), quality.given]
+    assert np.array_equal(quality.self_confidence, own)

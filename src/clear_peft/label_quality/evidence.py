@@ -124,17 +124,17 @@ def with_votes(
     def prior(rows: npt.NDArray[np.integer]) -> npt.NDArray[np.floating] | None:
         return None if prior_scores is None else prior_scores[rows]
 
-    voted, pred_probs, beliefs = fit_votes(
+    voted, _, beliefs = fit_votes(
         axes(views), quality.groups[fitted], counted[fitted], labels[fitted], classes, prior(fitted)
     )
-    parts = [(fitted, pred_probs, beliefs)]
+    parts = [(fitted, beliefs)]
     for rows in _blocks(np.setdiff1d(np.arange(size), fitted), classes):
         places = axes(planes_of(rows_of(features, rows)))
-        parts.append((rows, *voted.judge(places, labels[rows], prior(rows))))
+        parts.append((rows, voted.judge(places, labels[rows], prior(rows))[1]))
     own, p, tops, counts = np.empty(size, np.float32), np.empty(size), [], prior_counts(classes)
-    for rows, pred_probs, beliefs in parts:
-        place, given = np.arange(len(rows)), quality.given[rows]
-        own[rows], p[rows] = pred_probs[place, given], beliefs[place, given]
+    for rows, beliefs in parts:
+        given = quality.given[rows]
+        own[rows] = p[rows] = beliefs[np.arange(len(rows)), given]
         tops.append(TopProbs.of(beliefs))
         counts += counted_by_class(beliefs * counted[rows, None], given)
     rate = float(1 - np.average(p, weights=counted))
