@@ -116,26 +116,29 @@ def route(out):
     assert all(hasattr(p, "full_tensor") for p in made.model.parameters())
 
 
-def go_on_in_four(out):
-    """In each of four processes, from checkpoints of two."""
+def go_on(out):
+    """In each of four processes, or in one, from checkpoints of two."""
+    ranks = int(os.environ["WORLD_SIZE"])
+    place, batch, said = f"{out}/{ranks}", 4 // ranks, "fewer" if ranks > 2 else "more"
     for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"):
         with sharded(kind):
             checkpoint = f"{out}/{kind}/checkpoint-{AT_END}"
-            kept(out, f"four-{kind}", recommended(f"{out}/four", 1, checkpoint, **EVERY_STEPS))
-            with pytest.raises(InputError, match="by fewer processes, within an epoch: resume with as many"):
-                recommended(f"{out}/four", 1, f"{out}/{kind}/checkpoint-{WITHIN}", **EVERY_STEPS)
+            kept(out, f"{ranks}-{kind}", recommended(place, batch, checkpoint, **EVERY_STEPS))
+            with pytest.raises(InputError, match=f"by {said} processes, within an epoch: resume with as"):
+                recommended(place, batch, f"{out}/{kind}/checkpoint-{WITHIN}", **EVERY_STEPS)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """What two processes have left, and four that went on."""
+    """What two processes have left, and one and four that went on."""
     if Version(accelerate.__version__) < Version("1.15"):
         pytest.skip("accelerate 1.15 loads sharded adapters")
     folder = tmp_path_factory.mktemp("sharded")
     tiny_checkpoint(folder / "model", positions=128)
     keyword_table(60, seed=0, noise=0.3).to_csv(folder / "train.csv", index=False)
     run_ranks(written(folder, SCRIPT, function="train_in_all_ways"))
-    run_ranks(written(folder, SCRIPT, function="go_on_in_four"), ranks=4)
+    for ranks in (1, 4):
+        run_ranks(written(folder, SCRIPT, function="go_on"), ranks=ranks)
     return folder
 
 
@@ -164,9 +167,10 @@ def test_a_sharded_checkpoint_goes_on_bit_for_bit(made, kind, step):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("kind", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
-def test_the_checkpoint_of_an_epoch_goes_on_in_more_processes(made, kind):
-    through, resumed = read(made, kind), read(made, f"four-{kind}")
+def test_the_checkpoint_of_an_epoch_goes_on_in_fewer_and_in_more_processes(made, kind, ranks):
+    through, resumed = read(made, kind), read(made, f"{ranks}-{kind}")
     for part in through.keys() - {"source"}:
         np.testing.assert_allclose(resumed[part], through[part], atol=1e-5, err_msg=part)
 
