@@ -2,15 +2,15 @@
 
     python examples/classify_images.py --data photos --model google/vit-base-patch16-224-in21k
 
-The folder has one folder of images for each class: photos/cat/1.png, photos/dog/7.jpg, …
+The folder has one folder of images for each class: photos/cat/1.png, photos/dog/7.jpg, … Or --data is a
+Parquet file with the columns image and label, as data sets of the hub have them.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-from datasets import Dataset
-from PIL import Image
+from datasets import ClassLabel, Dataset, Image
+from pyarrow.parquet import read_table
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from clear_peft import CleaRConfig, CleaRTrainer, preset
@@ -30,16 +30,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("images"))
     options = parser.parse_args(words)
 
-    files = sorted(file for file in options.data.glob("*/*") if file.suffix.lower() in _ENDINGS)
-    names = sorted({file.parent.name for file in files})
-    labels = [names.index(file.parent.name) for file in files]
+    table = read(options.data)
+    names = table.features["label"].names
+    files = [image["path"] for image in table.cast_column("image", Image(decode=False))["image"]]
     processor = AutoImageProcessor.from_pretrained(options.model)
-
-    def pixels(file: Path) -> np.ndarray:
-        with Image.open(file) as image:
-            return processor(image.convert("RGB"), return_tensors="np")["pixel_values"][0]
-
-    rows = Dataset.from_dict({"pixel_values": [pixels(file) for file in files], "labels": labels})
+    inputs = (processor(image.convert("RGB"), return_tensors="np") for image in table["image"])
+    pixels = [each["pixel_values"][0] for each in inputs]
+    rows = Dataset.from_dict({"pixel_values": pixels, "labels": list(table["label"])})
 
     base = AutoModelForImageClassification.from_pretrained(
         options.model, num_labels=len(names), ignore_mismatched_sizes=True
@@ -55,10 +52,21 @@ def main(words: list[str] | None = None) -> None:
     trainer.save_model(str(options.output))
 
     issues = trainer.label_issues()
-    issues.insert(0, "file", [str(files[row]) for row in issues["row"]])
+    issues.insert(0, "file", [files[row] for row in issues["row"]])
     issues.to_csv(options.output / "label_issues.csv", index=False)
     print(f"{issues['is_label_issue'].sum()} of {len(issues)} labels look wrong")
     print(f"Adapter and label_issues.csv: {options.output}")
+
+
+def read(data: Path) -> Dataset:
+    """Images, and labels with their names."""
+    if data.is_dir():
+        files = sorted(file for file in data.glob("*/*") if file.suffix.lower() in _ENDINGS)
+        columns = {"image": [str(file) for file in files], "label": [file.parent.name for file in files]}
+        table = Dataset.from_dict(columns).cast_column("image", Image())
+    else:
+        table = Dataset(read_table(data))
+    return table if isinstance(table.features["label"], ClassLabel) else table.class_encode_column("label")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The examples run, on small tables and with a tiny model."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Value
+from datasets import Image as ImageColumn
 from peft import PeftModel
 from PIL import Image
 from transformers import (
@@ -75,14 +78,15 @@ def test_classify_csv(run):
     assert "of 114 labels look wrong" in said
 
 
-def test_classify_images(run, tmp_path):
+@pytest.mark.parametrize("form", ["folders", "column", "column of names"])
+def test_classify_images(run, tmp_path, form):
     pixels, rng = tmp_path / "vit", np.random.default_rng(0)
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(pixels)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     torch.manual_seed(0)
     config = ViTConfig(**sizes, image_size=16, patch_size=4, initializer_range=0.2)
     ViTForImageClassification(config).save_pretrained(pixels)
-    wrong = set()
+    wrong, photos = set(), []
     for i in range(90):
         truly, given = i % 3, (i + (i % 5 == 0)) % 3
         values = rng.integers(0, 80, size=(16, 16, 3))
@@ -90,9 +94,21 @@ def test_classify_images(run, tmp_path):
         file = tmp_path / "photos" / ("red", "green", "blue")[given] / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values.astype(np.uint8)).save(file)
+        photos.append(file)
         if truly != given:
             wrong.add(f"{i}.png")
-    said = run("classify_images.py", "--data", "photos", "--model", str(pixels), "--epochs", "3")
+    data = "photos"
+    if form != "folders":
+        data = "photos.parquet"
+        labels = ClassLabel(names=["blue", "green", "red"]) if form == "column" else Value("string")
+        columns = {
+            "image": [{"bytes": file.read_bytes(), "path": file.name} for file in photos],
+            "label": [file.parent.name for file in photos],
+        }
+        table = Dataset.from_dict(columns).cast_column("image", ImageColumn()).cast_column("label", labels)
+        table.to_parquet(data)
+        shutil.rmtree("photos")
+    said = run("classify_images.py", "--data", data, "--model", str(pixels), "--epochs", "3")
     issues = pd.read_csv("images/label_issues.csv")
     listed = {Path(file).name for file in issues["file"].head(len(wrong))}
     assert len(listed & wrong) > 0.8 * len(wrong)
