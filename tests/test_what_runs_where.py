@@ -5,31 +5,56 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import pytest
+
+from clear_peft.errors import InputError
+from clear_peft.tuners import build
+from tiny_models import tiny
+
 HERE = Path(__file__).parent
 PAGE = (HERE.parent / "docs" / "what-runs-where.md").read_text()
 sys.path.insert(0, str(HERE / "routing"))
 
 
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("|") and not line.startswith("|--")
+]
+ARCHITECTURES = next(row for row in ROWS if row[0] == "method")[1:]
+MATRIX = {
+    (name, architecture): cell
+    for names, *cells in ROWS
+    for name in re.findall("`([a-z]+)`", names)
+    for architecture, cell in zip(ARCHITECTURES, cells, strict=False)
+    if len(cells) == len(ARCHITECTURES)
+}
+
+
 def test_the_matrix_of_the_page_is_that_of_the_gates():
     from cases import CASES, KNOWN, TUNERS
 
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if "|" in line
-    ]
-    head = next(row for row in rows if row[0] == "method")
-    of_page = {
-        (name, architecture): cell
-        for names, *cells in rows
-        for name in re.findall("`([a-z]+)`", names)
-        for architecture, cell in zip(head[1:], cells, strict=False)
-        if len(cells) == len(head) - 1 and names != "method"
-    }
-    methods = {name for name, _ in of_page}
+    methods = {name for name, _ in MATRIX}
     tested = {tuple(case.replace("glora_supernet", "glora").split("-", 1)) for case in CASES}
-    for place, cell in of_page.items():
+    for place, cell in MATRIX.items():
         assert (cell == "yes") == (place in tested), place
     assert {method for method, _ in tested} - methods <= {*TUNERS}
     assert {*product({*KNOWN} - {"lora"}, ("bert", "llama"))} <= tested
+
+
+@pytest.mark.filterwarnings("ignore")  # peft on tiny models
+@pytest.mark.parametrize(
+    ("method", "architecture"), [place for place, cell in MATRIX.items() if cell == "no"]
+)
+def test_what_does_not_go_together_is_refused(method, architecture):
+    model, _ = tiny(architecture)
+    with pytest.raises(InputError):
+        build(model, method)
+
+
+def test_no_cell_is_empty():
+    for row in ROWS:
+        assert all(row) or not any(row), row
 
 
 def test_every_test_that_is_named_is_there():

@@ -74,6 +74,9 @@ ARCHITECTURES_WITH_LORA = [
     "t5",
     "vit",
 ]
+# what prefix and apt work with, and bitfit
+WITH_CACHED_KEYS = ["bert", "roberta", "electra", "gpt2", "llama", "qwen3", "opt"]
+WITH_BIASES = ["bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "opt", "vit"]
 
 # RoSA before it has chosen its support, MetaPEFT's LoRA, and the whole supernet that GLoRA searches
 RELATIVES = [r for r in ("rosa", "metapeft", "glora_supernet") if newer_peft(r.split("_")[0]) is None]
@@ -87,12 +90,11 @@ def carries(relative: str, architecture: str) -> bool:
 KNOWN = [tuner for tuner in TUNERS if newer_peft(tuner) is None]
 CASES = [
     *(f"{tuner}-{architecture}" for architecture in ("bert", "llama") for tuner in KNOWN),
-    *(f"lora-{architecture}" for architecture in ARCHITECTURES_WITH_LORA),
-    *(f"prefix-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
-    *(f"apt-{a}" for a in ("bert", "roberta", "electra", "gpt2", "llama", "qwen3")),
+    *(f"{tuner}-{a}" for tuner in ("lora", "dora") for a in ARCHITECTURES_WITH_LORA),
+    *(f"{tuner}-{a}" for tuner in ("prefix", "apt") for a in WITH_CACHED_KEYS),
     *(f"{r}-{a}" for r in RELATIVES for a in ("bert", "llama", *ARCHITECTURES_WITH_LORA) if carries(r, a)),
-    *(f"bitfit-{a}" for a in ("bert", "roberta", "electra", "deberta-v2", "opt", "vit") if "beft" in KNOWN),
-    *(f"adapter-{a}" for a in ("bert", "deberta-v2", "gpt2", "llama", "opt", "t5", "vit")),
+    *(f"bitfit-{a}" for a in WITH_BIASES if "beft" in KNOWN),
+    *(f"adapter-{a}" for a in ("bert", "llama", *ARCHITECTURES_WITH_LORA)),
 ]
 
 
