@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -19,6 +20,7 @@ from clear_peft.label_quality import MultilabelQuality
 from clear_peft.trainer import CleaRConfig, Estimate, Phase
 from clear_peft.trainer.multilabel import LabelSetRows, label_set_metrics, rarest
 from clear_peft.tuners import build
+from processes import run_ranks
 from tiny_models import tiny
 
 LABELS = 3
@@ -49,6 +51,13 @@ def model():
     torch.manual_seed(0)
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules="all-linear", r=4, lora_dropout=0.1)
     return peft.get_peft_model(base, config)
+
+
+def without_dropout(made):
+    for module in made.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return made
 
 
 def made(tmp_path, start=None, **settings):
@@ -153,6 +162,64 @@ def test_plain_training_judges_labels_when_it_is_asked(tmp_path):
     found.train()
     assert found.phase is Phase.PLAIN
     assert len(found.label_issues()) >= int(np.sum(rows()["labels"]))
+
+
+TWO = """
+import sys
+sys.path[:0] = {path!r}
+import numpy as np
+from clear_peft.pipeline.distributed import shutdown
+from test_multilabel_training import left_by, on_any_number
+made = on_any_number({out!r}, batch=2)
+np.savez({out!r} + f"/{{made.args.process_index}}.npz", **left_by(made))
+shutdown()
+"""
+
+
+def on_any_number(out, batch):
+    """A training whose rows come in their order; the last batch is filled up."""
+    found = made(
+        out,
+        start=without_dropout(model()),
+        train_dataset=rows(59, wrong=0.15),
+        eval_dataset=rows(21, seed=5, wrong=0.15),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,
+        train_sampling_strategy="sequential",
+        max_grad_norm=0.0,
+        optim="sgd",
+        num_train_epochs=2,
+        eval_strategy="epoch",
+        metric_for_best_model="weighted_micro_f1",
+    )
+    found.train()
+    return found
+
+
+def left_by(found):
+    estimate = found.estimate
+    last = [entry for entry in found.state.log_history if "eval_weighted_micro_f1" in entry][-1]
+    return {
+        "p": estimate.train.clean_probability,
+        "held_out": estimate.validation_weights,
+        "figures": np.array([last["eval_weighted_micro_f1"], last["eval_mean_average_precision"]]),
+        "weights": torch.cat([w.flatten() for w in weights(found).values()]).numpy(),
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    here = Path(__file__).parent
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
+    run_ranks(script)
+    one = left_by(on_any_number(tmp_path / "one", batch=4))
+    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    assert one["p"].min() < 0.2
+    assert one["p"].max() > 0.9
+    for part, values in one.items():
+        np.testing.assert_array_equal(first[part], second[part], err_msg=part)
+        np.testing.assert_allclose(first[part], values, atol=1e-4, err_msg=part)
 
 
 def test_metrics_are_those_of_scikit_learn():
