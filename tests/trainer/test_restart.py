@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from test_trainer import StopAfter, equal
 from toy import Constant, model, rows, trained, trainer, weights
@@ -93,6 +94,27 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path, stop_at):
     resumed = trainer(tmp_path / "cut", **common)
     resumed.train(resume_from_checkpoint=True)
     assert equal(weights(whole), weights(resumed))
+
+
+def test_a_checkpoint_is_of_the_size_of_what_is_trained(tmp_path):
+    made = trained(tmp_path, by=Constant(0.6), save_strategy="epoch", **RESTART)
+    folder = tmp_path / f"checkpoint-{made.state.global_step}"
+
+    def numbers(name):
+        return sum(tensor.numel() for tensor in load_file(folder / name).values())
+
+    tuned = sum(weight.numel() for weight in weights(made).values())
+    assert numbers("adapter_model.safetensors") == tuned
+    # the weights at the start, their average, the last ones; of each row a few numbers
+    assert 3 * tuned <= numbers("clear_state.safetensors") < 3 * tuned + 20 * len(rows())
+    assert numbers("clear_estimate.safetensors") < 40 * len(rows())
+    moments = torch.load(folder / "optimizer.pt")["state"].values()
+    assert sum(tensor.numel() for each in moments for tensor in each.values() if tensor.ndim) == 2 * tuned
+    # the rest is settings, logs and the states of generators: less than the frozen weights, which are 86 kB
+    rest = {path.name: path.stat().st_size for path in folder.iterdir()}
+    for name in ("adapter_model.safetensors", "clear_state.safetensors", "clear_estimate.safetensors"):
+        del rest[name]
+    assert sum(rest.values()) - rest["optimizer.pt"] < 100_000, rest
 
 
 def test_the_average_scores(tmp_path):

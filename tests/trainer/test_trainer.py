@@ -252,8 +252,9 @@ def test_resumed_training_ends_where_undisturbed_training_does(tmp_path, stop_at
     assert np.array_equal(whole.estimate.losses, resumed.estimate.losses)
 
 
-def test_resume_in_the_middle_of_an_epoch(tmp_path):
-    common = {"save_strategy": "steps", "save_steps": 4, "consistency_weight": 1.0}  # 3 steps an epoch
+@pytest.mark.parametrize("mode", MODES)
+def test_resume_in_the_middle_of_an_epoch(tmp_path, mode):
+    common = {"save_strategy": "steps", "save_steps": 4, "consistency_weight": 1.0, **mode}  # 3 an epoch
     whole = trained(tmp_path / "whole", **common)
     trained(tmp_path / "cut", callbacks=[StopAfter(1.1)], **common)
     resumed = trainer(tmp_path / "cut", **common)
