@@ -226,8 +226,13 @@ def test_a_source_that_says_nothing_changes_nothing():
 def test_the_share_of_votes_is_even_where_there_are_none():
     shares = share_of_votes(np.array([[-1, -1], [2, -1], [2, 0]]), 3)
     np.testing.assert_allclose(shares[0], 1 / 3)
-    np.testing.assert_allclose(shares[1], np.array([1, 1, 4]) / 6)
-    np.testing.assert_allclose(shares[2], np.array([4, 1, 4]) / 9)
+    np.testing.assert_allclose(shares[1], np.array([0.3, 0.3, 1.3]) / 1.9)
+    np.testing.assert_allclose(shares[2], np.array([1.3, 0.3, 1.3]) / 2.9)
+
+
+def test_classes_together_begin_with_two_votes_at_most():
+    shares = share_of_votes(np.array([[0, 0]]), 50)
+    np.testing.assert_allclose(shares[0], [2.04 / 4, *[0.04 / 4] * 49])
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from clear_peft.label_quality.transition import prior_counts
 
 Places = npt.NDArray[np.floating]
 
-# votes that all classes together have to begin with: as many for each class would outvote the sources
-_SMOOTHING = 1.0
+# of a vote: what every class has to begin with, and at most all together, who would else outvote the sources
+_SMOOTHING, _ALL_SMOOTHING = 0.3, 2.0
 # labels of a source that has a probe of its own
 _FEWEST = 10
 _STEPS, _PENALTY_STEPS = 20, (0, 2)
@@ -90,7 +90,7 @@ def check_votes(votes: npt.ArrayLike, size: int, num_classes: int) -> Labels:
 
 def share_of_votes(labels: Labels, num_classes: int) -> Array:
     """Share of the votes for each class, smoothed, (N, C)."""
-    counts = np.full((len(labels), num_classes), _SMOOTHING / num_classes)
+    counts = np.full((len(labels), num_classes), min(_SMOOTHING, _ALL_SMOOTHING / num_classes))
     for source in labels.T:
         said = np.flatnonzero(source >= 0)
         counts[said, source[said]] += 1
