@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file so that a reader, or a crash, never sees half of it.
 
     The content goes to a temporary file in the same folder, reaches the disk, and takes the place of
-    ``path`` in one step. Where ``path`` is a symbolic link, the file that it points to is replaced.
+    ``path`` in one step. Where ``path`` is a symbolic link, the file that it points to is replaced. Who may
+    read the file stays as it was.
 
     Args:
         path: File to write; its folder must exist.
@@ -34,6 +35,8 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         try:
             temporary.unlink(missing_ok=True)
             with temporary.open("xb") as stream:  # never through a link that somebody has laid there
+                with suppress(FileNotFoundError):
+                    shutil.copymode(target, temporary)
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -75,3 +75,16 @@ def test_the_room_starts_without_the_heavy_libraries():
     code = "import sys, clear_peft.data; print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other rights")
+def test_a_private_file_stays_private(tmp_path):
+    path = tmp_path / "corrections.csv"
+    atomic_write(path, "new")
+    usual = path.stat().st_mode
+    path.chmod(0o600)
+    atomic_write(path, "newer")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("newer", 0o600)
+    path.unlink()
+    atomic_write(path, "new again")
+    assert path.stat().st_mode == usual
