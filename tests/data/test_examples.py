@@ -258,6 +258,8 @@ def test_verified_labels_are_read_as_labels_are():
 
 @pytest.mark.parametrize("cell", ["HAM", "yes", "eggs"])
 def test_a_verified_label_of_another_spelling_is_refused_in_a_sentence(cell):
-    frame = pd.DataFrame({"text": list("abc"), "label": ["spam", "ham", "ham"], "checked": ["spam", cell, ""]})
+    frame = pd.DataFrame(
+        {"text": list("abc"), "label": ["spam", "ham", "ham"], "checked": ["spam", cell, ""]}
+    )
     with pytest.raises(InputError, match=f"'{cell}' in 1 row .1; .* is none of the labels, 'ham', 'spam'"):
         load_examples(frame, verified_column="checked")

@@ -140,7 +140,7 @@ def _as_given(labels: list[Any], names: LabelNames) -> list[Any]:
 
 
 def _true_labels(answers: list[Any], labels: list[Any]) -> list[Any]:
-    """Answers with the given label in place of True, and nothing in place of False, unless labels are such."""
+    """Answers, the given label in place of True and nothing in place of False, unless labels are such."""
     if any(isinstance(label, bool | np.bool_) for label in labels):
         return answers
     told = zip(answers, labels, strict=True)
