@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality import logistic
-from clear_peft.label_quality.logistic import Regressions, fit_logistic_head, left_out_log_odds
+from clear_peft.label_quality.logistic import Regressions, fit_logistic_head
 
 
 def _world(size=300, labels=3, seed=0):
@@ -34,8 +34,8 @@ def test_a_label_has_no_part_in_what_is_said_of_its_group(monkeypatch):
     counted = np.ones(len(given))
     flipped = given.copy()
     flipped[:2] = ~flipped[:2]
-    before = left_out_log_odds(features, given, counted, groups)
-    after = left_out_log_odds(features, flipped, counted, groups)
+    before = Regressions(features, given, counted, groups).left_out
+    after = Regressions(features, flipped, counted, groups).left_out
     np.testing.assert_array_equal(before[:2], after[:2])
     assert np.abs(before - after).max() > 0
 
@@ -43,9 +43,9 @@ def test_a_label_has_no_part_in_what_is_said_of_its_group(monkeypatch):
 def test_rows_beyond_those_that_are_fitted_to_are_predicted(monkeypatch):
     features, given = _world(600)
     counted = np.ones(len(given))
-    every = left_out_log_odds(features, given, counted, None)
+    every = Regressions(features, given, counted, None).left_out
     monkeypatch.setattr(logistic, "_MOST_FIT_ROWS", 300)
-    part = left_out_log_odds(features, given, counted, None)
+    part = Regressions(features, given, counted, None).left_out
     assert ((part > 0) == given).mean() > 0.93
     assert np.corrcoef(part.ravel(), every.ravel())[0, 1] > 0.97
 
@@ -53,7 +53,7 @@ def test_rows_beyond_those_that_are_fitted_to_are_predicted(monkeypatch):
 def test_several_views_and_any_scale():
     features, given = _world()
     views = np.stack([features, features * 0 + 5], axis=1)
-    found = left_out_log_odds(views * 1000, given, np.ones(len(given)), None)
+    found = Regressions(views * 1000, given, np.ones(len(given)), None).left_out
     assert ((found > 0) == given).mean() > 0.9
 
 
@@ -61,7 +61,7 @@ def test_features_that_are_not_finite_are_refused():
     features, given = _world()
     features[3, 2] = np.inf
     with pytest.raises(InputError, match="not all finite"):
-        left_out_log_odds(features, given, np.ones(len(given)), None)
+        Regressions(features, given, np.ones(len(given)), None)
 
 
 def test_other_rows_are_predicted_by_a_fit_to_all():

@@ -135,13 +135,6 @@ class Regressions:
         return path[self._best, :, np.arange(len(self._best))].T
 
 
-def left_out_log_odds(
-    features: Features, given: Flags, counted: Array, groups: Groups | None
-) -> npt.NDArray[np.float32]:
-    """``Regressions.left_out``, (N, C)."""
-    return Regressions(features, given, counted, groups).left_out
-
-
 def fit_logistic_head(features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating]) -> LinearHead:
     """Logistic regressions of labels that apply with a probability, as a head to begin training from.
 

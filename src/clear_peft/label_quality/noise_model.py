@@ -46,7 +46,3 @@ class NoiseModel:
         """P(the given label is the true class | row, given label), (N,) float64; see ``posterior``."""
         joint = self.joint(pred_probs, labels)
         return joint[np.arange(len(labels)), labels] / np.maximum(joint.sum(axis=1), TINY)
-
-    def log_likelihood(self, pred_probs: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-        """Of the given labels, their sum in nats; arguments as for ``posterior``."""
-        return float(np.log(np.maximum(self.joint(pred_probs, labels).sum(axis=1), TINY)).sum())
