@@ -1,7 +1,7 @@
 """The estimate in a checkpoint, and what every process writes beside it."""
 
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -231,3 +231,46 @@ def test_a_part_that_is_missing_and_a_file_that_is_are_said(tmp_path):
     checkpoint.save(process(0, 1, Number(0)), tmp_path)
     with pytest.raises(InputError, match=r"clear_state\.safetensors is damaged"):
         checkpoint.load(process(0, 1, Number(0), Number(0)), tmp_path)
+
+
+FULL, SHARDS = ({"is_fsdp_enabled": kind} for kind in ("FULL_STATE_DICT", "SHARDED_STATE_DICT"))
+ZERO = {"is_deepspeed_enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("file", "now", "said"),
+    [
+        ("optimizer.pt", FULL, "holds whole weights, and this training keeps FSDP's FULL_STATE_DICT: resume"),
+        ("pytorch_model_fsdp.bin", {}, "holds FSDP's FULL_STATE_DICT, and this training keeps whole weights"),
+        ("pytorch_model_fsdp.bin", SHARDS, "FULL_STATE_DICT, and this training keeps FSDP's SHARDED_STATE"),
+        ("pytorch_model_fsdp_0", FULL, "SHARDED_STATE_DICT, and this training keeps FSDP's FULL_STATE_DICT"),
+        ("pytorch_model_fsdp_0", ZERO, "SHARDED_STATE_DICT, and this training keeps DeepSpeed's shards"),
+        ("latest", {}, "holds DeepSpeed's shards, and this training keeps whole weights: resume"),
+        ("optimizer.pt", {}, None),
+        ("pytorch_model_fsdp.bin", FULL, None),
+        ("pytorch_model_fsdp_0", SHARDS, None),
+        ("latest", ZERO, None),
+    ],
+)
+def test_a_checkpoint_of_weights_that_are_kept_otherwise_is_not_called_damaged(tmp_path, file, now, said):
+    plugin = SimpleNamespace(state_dict_type=SimpleNamespace(name=now.get("is_fsdp_enabled")))
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(metric_name="accuracy"),
+        accelerator=SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)),
+        **({"is_fsdp_enabled": False, "is_deepspeed_enabled": False} | now),
+    )
+    (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
+    (tmp_path / file).touch()
+    with (
+        nullcontext() if said is None else pytest.raises(InputError, match=said),
+        checkpoint.readable(str(tmp_path), trainer),
+    ):
+        pass
+
+
+def test_a_full_memory_is_no_damage(tmp_path):
+    args = SimpleNamespace(metric_name="accuracy")
+    trainer = SimpleNamespace(args=args, is_fsdp_enabled=False, is_deepspeed_enabled=False)
+    (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
+    with pytest.raises(torch.OutOfMemoryError), checkpoint.readable(str(tmp_path), trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory.")

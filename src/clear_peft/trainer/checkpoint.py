@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
@@ -17,7 +18,6 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
-from clear_peft.trainer.config import CleaRConfig
 from clear_peft.trainer.estimate import Estimate
 from clear_peft.trainer.hf_state import check_trainer_state
 from clear_peft.trainer.shards import accessible
@@ -35,6 +35,13 @@ _DAMAGE = (
     RuntimeError,
     SafetensorError,
 )
+# by what a checkpoint holds
+_KEPT = {
+    "FSDP's FULL_STATE_DICT": "pytorch_model_fsdp.bin",
+    "FSDP's SHARDED_STATE_DICT": "pytorch_model_fsdp_0",
+    "DeepSpeed's shards": "latest",
+}
+_WHOLE = "whole weights"
 
 
 class TrainingIsOverError(Exception):
@@ -165,21 +172,22 @@ class Reading:
 
 
 @contextmanager
-def readable(resume_from_checkpoint: str | bool | None, args: CleaRConfig) -> Iterator[Reading]:
+def readable(resume_from_checkpoint: str | bool | None, trainer: Any) -> Iterator[Reading]:
     """Inside, until it is read, what fails is the fault of the checkpoint, and is said in a sentence.
 
     Args:
         resume_from_checkpoint: As for ``transformers.Trainer.train``.
-        args: For the folder of the checkpoints, and what epochs are compared by.
+        trainer: A ``CleaRTrainer``.
     """
-    last = resume_from_checkpoint is True
+    args, last = trainer.args, resume_from_checkpoint is True
     folder = get_last_checkpoint(args.output_dir) if last else str(resume_from_checkpoint or "") or None
     reading = Reading(folder)
     try:
         if folder is not None:
             check_trainer_state(Path(folder) / TRAINER_STATE_NAME, args.metric_name)
+            _check_kept(trainer, folder)
         yield reading
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except _DAMAGE as error:
         if not reading.in_progress:
@@ -190,6 +198,20 @@ def readable(resume_from_checkpoint: str | bool | None, args: CleaRConfig) -> It
             f"{folder} holds a damaged checkpoint ({reason}): delete it, to resume from an earlier one or to "
             "begin anew."
         ) from error
+
+
+def _check_kept(trainer: Any, folder: str) -> None:
+    """Refuse a checkpoint of another way to keep the weights, which would look like a damaged one.
+
+    Raises:
+        InputError: If it is of FSDP or DeepSpeed, and this training is not, or the other way round.
+    """
+    begun = next((way for way, name in _KEPT.items() if Path(folder, name).exists()), _WHOLE)
+    now = "DeepSpeed's shards" if trainer.is_deepspeed_enabled else _WHOLE
+    if trainer.is_fsdp_enabled:
+        now = f"FSDP's {trainer.accelerator.state.fsdp_plugin.state_dict_type.name}"
+    if begun != now:
+        raise InputError(f"{folder} holds {begun}, and this training keeps {now}: resume it as it was begun.")
 
 
 def check_steps(state: TrainerState, steps_per_epoch: int) -> None:

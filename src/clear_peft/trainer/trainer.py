@@ -190,7 +190,7 @@ class CleaRTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As transformers' Trainer; a checkpoint that cannot be read is refused in a sentence."""
         self.weights.remember()
-        with checkpoint.readable(resume_from_checkpoint, self.args) as self.reading:
+        with checkpoint.readable(resume_from_checkpoint, self) as self.reading:
             try:
                 return super().train(resume_from_checkpoint, *args, **kwargs)
             except checkpoint.TrainingIsOverError:
