@@ -273,6 +273,12 @@ def test_parameters_are_refused_by_fit_alone(quick, table, options, words):
         quick.fit(table["text"], table["label"])
 
 
+def test_one_of_several_processes_is_refused_before_it_trains(quick, table, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does
+    with pytest.raises(InputError, match="CleaRClassifier runs in one process, and here are 2: start one"):
+        quick.fit(table["text"], table["label"])
+
+
 def test_selection_weights_and_device_are_those_of_a_run(quick, table, monkeypatch, tmp_path):
     seen = []
     trained = in_memory.trained

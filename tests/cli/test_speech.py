@@ -50,6 +50,21 @@ def test_wrong_usage_is_one_line_and_status_2(cli, words, expected):
     assert end.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["scan", "--data", "x.csv"],
+        ["predict", "--run", "x", "--data", "x.csv", "--output", "y.csv"],
+        ["bench", "run", "--grid", "x"],
+    ],
+)
+def test_only_train_runs_in_several_processes(cli, monkeypatch, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    end = cli(*words)
+    assert end.status == 2
+    assert end.err == f"clear-peft: {words[0]} runs in one process, and here are 2: start one.\n"
+
+
 @pytest.mark.parametrize("words", [["--format", "json"], ["--format=json"]])
 def test_errors_as_json(cli, words):
     end = cli("evaluate", *words, "--run", "nowhere", "--data", "json")

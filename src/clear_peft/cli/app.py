@@ -83,6 +83,11 @@ def _root(
         typer.echo(context.get_help())
     else:
         context.ensure_object(Output).command = context.invoked_subcommand
+        started = os.environ.get("WORLD_SIZE", "1")  # what torchrun and accelerate launch set
+        if started != "1" and context.invoked_subcommand != "train":
+            raise InputError(
+                f"{context.invoked_subcommand} runs in one process, and here are {started}: start one."
+            )
 
 
 def main() -> None:

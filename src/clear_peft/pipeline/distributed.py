@@ -26,7 +26,8 @@ def check_single_process(what: str) -> None:
     Raises:
         InputError: If there are any.
     """
-    started = PartialState().num_processes
+    # accelerate does not count those of CPUs before a training begins
+    started = max(PartialState().num_processes, int(os.environ.get("WORLD_SIZE", "1")))
     if started > 1:
         raise InputError(f"{what} runs in one process, and here are {started}: start one.")
 
