@@ -1,5 +1,8 @@
 """Gates in transformers' own trainer, and in TRL's."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,11 +21,12 @@ class Routed(CleanRouting, Trainer):
     pass
 
 
-def causal():
+def causal(architecture="llama", **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **CONFIGS["llama"]))
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False))
+        config = AutoConfig.for_model(architecture, **CONFIGS[architecture])
+        lora = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, **options)
+        return get_peft_model(AutoModelForCausalLM.from_config(config), lora)
 
 
 def rows(p=None):
@@ -31,12 +35,12 @@ def rows(p=None):
     return Dataset.from_dict(columns if p is None else columns | {"clean_probability": p})
 
 
-def trained(kind, folder, data, **more):
+def trained(kind, folder, data, model=causal, **more):
     settings = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 0.01, **more}
     arguments = TrainingArguments(
         str(folder), report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True, **settings
     )
-    made = kind(causal(), arguments, train_dataset=data, eval_dataset=rows())
+    made = kind(model(), arguments, train_dataset=data, eval_dataset=rows())
     made.train()
     return made
 
@@ -58,6 +62,15 @@ def test_rows_that_are_surely_clean_train_as_ever(tmp_path):
 def test_rows_that_are_surely_wrong_teach_nothing(tmp_path):
     start = {name: p.detach().clone() for name, p in causal().named_parameters() if "lora_" in name}
     assert same(start, adapter(trained(Routed, tmp_path, rows([0.0] * ROWS), weight_decay=0.0)))
+
+
+def test_layers_that_see_all_tokens_of_a_batch_in_a_row_are_gated(tmp_path):
+    opt = partial(causal, "opt", target_modules="all-linear")  # its feed-forward does
+    start = adapter(SimpleNamespace(model=opt()))
+    plain = trained(Trainer, tmp_path, rows(), opt)
+    assert same(adapter(plain), adapter(trained(Routed, tmp_path, rows([1.0] * ROWS), opt)))
+    assert same(start, adapter(trained(Routed, tmp_path, rows([0.0] * ROWS), opt, weight_decay=0.0)))
+    assert not same(start, adapter(plain))
 
 
 def test_each_row_goes_by_its_own_probability(tmp_path):
@@ -90,6 +103,7 @@ def test_what_is_saved_is_an_ordinary_adapter(tmp_path):
     [
         (None, "There is no train_dataset"),
         ([1, 2], "a train_dataset of type list"),
+        (rows([1.0] * ROWS).to_iterable_dataset(), "a train_dataset of type IterableDataset"),
         (rows(), "no column clean_probability"),
         (rows([1.5] * ROWS), "holds more than numbers from 0 to 1"),
         (rows([float("nan")] * ROWS), "holds more than numbers from 0 to 1"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from datasets import Dataset
 
 from clear_peft.errors import InputError
 from clear_peft.routing import Router
@@ -41,7 +42,7 @@ class CleanRouting(_Base):
         router: The gates; ``router.detach()`` takes them out of the model.
 
     Raises:
-        InputError: If the training set has no such column or does not fit into memory, several rows are
+        InputError: If the training set has no such column or is streamed, several rows are
             packed into one, or the model has no adapter that can be gated.
     """
 
@@ -68,14 +69,15 @@ class CleanRouting(_Base):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of a batch through its gates."""
         ids = inputs.pop(ID_COLUMN).to(self.args.device)
-        p = self.clean_probability[ids]
-        with self.router.route(p, example_ids=ids, step=self.state.global_step):
+        p, step = self.clean_probability[ids], self.state.global_step
+        length = inputs["input_ids"].shape[1] if "input_ids" in inputs else None
+        with self.router.route(p, example_ids=ids, step=step, sequence_length=length):
             return super().training_step(model, inputs, *args, **kwargs)
 
 
 def _clean_probability(dataset: Any) -> npt.NDArray[np.float64]:
     """Of each row, (N,)."""
-    if not hasattr(dataset, "add_column"):
+    if not isinstance(dataset, Dataset):
         kind = "no train_dataset" if dataset is None else f"a train_dataset of type {type(dataset).__name__}"
         raise InputError(f"There is {kind}: give a datasets.Dataset by that name.")
     if CLEAN_PROBABILITY_COLUMN not in dataset.column_names:
