@@ -58,7 +58,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"Gates for {trainer.router.num_blocks} blocks")
     print(f"loss {trainer.train().training_loss:.3f}")
     trainer.save_model(str(options.output))
-    print(f"Adapter: {options.output}")
+    issues.to_csv(options.output / "response_issues.csv", index=False)
+    print(f"Adapter and response_issues.csv: {options.output}")
 
 
 if __name__ == "__main__":

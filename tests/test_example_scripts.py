@@ -157,6 +157,7 @@ def test_sft_with_trl(run, model, tmp_path):
     assert "of 120 responses look wrong" in said
     assert "Gates for 2 blocks" in said
     assert (tmp_path / "sft" / "adapter_model.safetensors").is_file()
+    assert sorted(pd.read_csv(tmp_path / "sft" / "response_issues.csv")["row"]) == list(range(120))
 
 
 def test_train_sharded(run, model):

@@ -8,6 +8,8 @@ from clear_peft.errors import InputError
 from clear_peft.pipeline.packages import bbc_pairs, minilm
 from tiny_text import KEYWORDS, tiny_checkpoint
 
+CHAT = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -51,6 +53,9 @@ def test_headlines_of_other_articles_are_found():
     [
         (["a"] * 30, ["b"] * 29, "30 prompts and 29 responses"),
         (["a"] * 30, [*["b"] * 29, " "], "The response of row 29 is empty"),
+        (["a"] * 30, ["b", "", *["b"] * 27, " "], "row 1 is empty, and so are 1 more: leave such"),
+        ([CHAT] * 30, ["b"] * 30, "The prompt of row 0 is a list: give texts, such as the content of"),
+        (["a"] * 30, [*["b"] * 29, np.array(CHAT)], "The response of row 29 is a ndarray: give texts"),
         (["a"] * 30, [*["b"] * 29, float("nan")], "The response of row 29 is empty"),
         ([*["a"] * 29, None], ["b"] * 30, "The prompt of row 29 is empty"),
         ("text", ["b"], "prompts is a str"),

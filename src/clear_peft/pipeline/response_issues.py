@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_list_like
 
 from clear_peft.errors import InputError
 from clear_peft.hardware import check_device
@@ -49,24 +51,22 @@ def find_response_issues(
         not).
 
     Raises:
-        InputError: If there are fewer than 20 pairs, numbers of texts differ, a text is empty, or the model
-            cannot be loaded.
+        InputError: If there are fewer than 20 pairs, numbers of texts differ, a text is empty or a list, or
+            the model cannot be loaded.
     """
     check_device(device)
     columns = {"prompt": column(prompts, "prompts"), "response": column(responses, "responses")}
-    # a missing value is no text, though str() would make one of it
-    texts = {
-        name: ["" if pd.isna(text) else str(text) for text in values] for name, values in columns.items()
-    }
+    texts = {name: _texts(values, name) for name, values in columns.items()}
     size = len(texts["prompt"])
     if len(texts["response"]) != size:
         raise InputError(
             f"There are {size} prompts and {len(texts['response'])} responses: give one response for each."
         )
     for name, values in texts.items():
-        empty = next((i for i, text in enumerate(values) if not text.strip()), None)
-        if empty is not None:
-            raise InputError(f"The {name} of row {empty} is empty: leave the row out.")
+        empty = [row for row, text in enumerate(values) if not text.strip()]
+        if empty:
+            more = f", and so are {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise InputError(f"The {name} of row {empty[0]} is empty{more}: leave such rows out.")
     features = encode(
         texts["prompt"] + texts["response"],
         default_model() if model is None else os.fspath(model),
@@ -86,3 +86,18 @@ def find_response_issues(
     p = quality.clean_probability
     frame = pd.DataFrame({"row": range(size), **texts, "clean_probability": p, "is_response_issue": p < 0.5})
     return frame.iloc[quality.score.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _texts(values: list[Any], name: str) -> list[str]:
+    """As they are read; a missing value is no text, though str() would make one of it.
+
+    Raises:
+        InputError: If one is a list, as a chat is, of which str() would make a text, too.
+    """
+    for row, value in enumerate(values):
+        if is_list_like(value):
+            raise InputError(
+                f"The {name} of row {row} is a {type(value).__name__}: give texts, such as the content of a "
+                "message and of its answer."
+            )
+    return ["" if pd.isna(value) else str(value) for value in values]
