@@ -57,16 +57,16 @@ def _found(issues, wrong):
 
 
 def test_wrong_labels_are_found_by_a_frozen_model(model):
-    table, wrong = _noisy()
+    table, wrong = _noisy(600)
     issues = find_label_issues(table["text"].tolist(), table["label"], model=model)
     assert list(issues.columns) == COLUMNS
-    assert sorted(issues["row"]) == list(range(300))
+    assert sorted(issues["row"]) == list(range(600))
     assert issues["clean_probability"].is_monotonic_increasing
     assert (issues["text"] == table["text"].to_numpy()[issues["row"]]).all()
     assert (issues["given_label"].astype(str) == table["label"].to_numpy()[issues["row"]]).all()
     recall, precision = _found(issues, wrong)
-    assert recall > 0.5  # a random model of two layers
-    assert precision > 0.8
+    assert recall > 0.9
+    assert precision > 0.9
 
 
 def test_names_of_classes_are_a_prior(model, monkeypatch):
