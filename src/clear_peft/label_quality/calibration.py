@@ -22,9 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from clear_peft.label_quality.noise_model import TINY, NoiseModel
 from clear_peft.label_quality.transition import Shape, prior_counts
-
-Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
+from clear_peft.label_quality.types import Array, Labels
 
 _STEPS, _SEARCH_STEPS = 400, 40
 _FLIP_SEARCHES, _TRANSITION_STEPS = 8, 20

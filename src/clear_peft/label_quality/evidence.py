@@ -11,10 +11,11 @@ from clear_peft.label_quality.joint_fits import Rows, counted_by_class
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.probe import LinearProbe, Voted, fit_to_labels, planes_of, rows_of, shrunk
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
-from clear_peft.label_quality.ridge import Array, Features, one_hot
+from clear_peft.label_quality.ridge import Features, one_hot
 from clear_peft.label_quality.sampled_rate import rate_interval
 from clear_peft.label_quality.soft_ridge import Axes
 from clear_peft.label_quality.transition import prior_counts
+from clear_peft.label_quality.types import Array
 from clear_peft.label_quality.verified import check_verified, chosen, fit_verified, rows_to_learn
 from clear_peft.label_quality.votes import check_votes, fit_votes
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
-Array = npt.NDArray[np.float64]
+from clear_peft.label_quality.types import Array
 
 _MAX_STEPS = 500
 _TOLERANCE = 1e-6

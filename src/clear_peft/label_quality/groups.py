@@ -9,8 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from clear_peft.errors import InputError
-
-Groups = npt.NDArray[np.integer]
+from clear_peft.label_quality.types import Groups
 
 _MOST_JOINED = 0.1
 _CELLS_AT_ONCE = 1 << 18

@@ -7,8 +7,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from clear_peft.label_quality.probe import Labels, best_penalty, sampled
-from clear_peft.label_quality.ridge import Array, Ridge, whole_groups
+from clear_peft.label_quality.probe import best_penalty, sampled
+from clear_peft.label_quality.ridge import Ridge, whole_groups
+from clear_peft.label_quality.types import Array, Labels
 
 _CELLS = 1 << 21
 _LOG_SHARPNESS = (-1.0, 6.0)

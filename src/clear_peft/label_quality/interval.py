@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.label_quality.calibration import Fit, refitted, single_threaded, with_noise_rate
-from clear_peft.label_quality.ridge import Array
+from clear_peft.label_quality.types import Array
 
 _DRAWS = 16
 _MOST_CELLS = 1 << 17

@@ -17,9 +17,10 @@ from scipy.special import gammaln
 
 from clear_peft.label_quality.calibration import Calibration
 from clear_peft.label_quality.noise_model import NoiseModel
-from clear_peft.label_quality.ridge import Array, one_hot
-from clear_peft.label_quality.soft_ridge import Labels, Probe, SoftRidge
+from clear_peft.label_quality.ridge import one_hot
+from clear_peft.label_quality.soft_ridge import Probe, SoftRidge
 from clear_peft.label_quality.transition import prior_counts
+from clear_peft.label_quality.types import Array, Labels
 
 # verified rows that a joint fit can be made by
 FEWEST = 4

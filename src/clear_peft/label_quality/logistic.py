@@ -15,13 +15,11 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality.groups import Groups
 from clear_peft.label_quality.head import LinearHead
 from clear_peft.label_quality.probe import planes_of, rows_of, sampled
-from clear_peft.label_quality.ridge import Array, Features
+from clear_peft.label_quality.ridge import Features
 from clear_peft.label_quality.soft_ridge import Axes
-
-Flags = npt.NDArray[np.bool_]
+from clear_peft.label_quality.types import Array, Flags, Groups
 
 # from strong to weak: each fit starts where the stronger has ended
 _PENALTIES = (10.0, 1.0, 0.3, 0.1)

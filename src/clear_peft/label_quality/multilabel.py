@@ -13,7 +13,8 @@ from clear_peft.label_quality.groups import as_groups, copy_weights
 from clear_peft.label_quality.logistic import Regressions
 from clear_peft.label_quality.pooled_noise import PooledNoise, fit_pooled_noise
 from clear_peft.label_quality.probe import sampled
-from clear_peft.label_quality.ridge import Array, Features
+from clear_peft.label_quality.ridge import Features
+from clear_peft.label_quality.types import Array
 
 # labels that are missing, and surely so, are not listed
 _SURE = 0.99

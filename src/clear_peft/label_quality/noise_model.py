@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from clear_peft.label_quality.types import Array
+
 NoiseKind = Literal["none", "symmetric", "pair_flip", "class_conditional"]
 
 TINY = 1e-300

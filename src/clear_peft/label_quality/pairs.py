@@ -20,8 +20,7 @@ from scipy.special import expit
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.groups import as_groups
-
-Array = npt.NDArray[np.float64]
+from clear_peft.label_quality.types import Array
 
 _FOLDS = 5
 # random pairs of each prompt

@@ -20,9 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, ndtr
 
 from clear_peft.label_quality.noise_model import TINY
-from clear_peft.label_quality.ridge import Array
-
-Flags = npt.NDArray[np.bool_]
+from clear_peft.label_quality.types import Array, Flags
 
 _STEPS = 300
 # of the objective, relative

@@ -9,9 +9,9 @@ from clear_peft.errors import InputError
 from clear_peft.label_quality.calibration import Fit, calibrate
 from clear_peft.label_quality.groups import as_groups, copy_weights
 from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
-from clear_peft.label_quality.probe import Labels, class_support, judged, rate_of, rows_to_fit, sampled
+from clear_peft.label_quality.probe import class_support, judged, rate_of, rows_to_fit, sampled
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
-from clear_peft.label_quality.ridge import Array
+from clear_peft.label_quality.types import Array, Labels
 
 _CHUNK_CELLS = 1 << 22
 # a classifier that counts neighbours or trees says 0 of what it has not seen

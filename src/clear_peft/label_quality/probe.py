@@ -15,16 +15,15 @@ import numpy.typing as npt
 from clear_peft.errors import InputError
 from clear_peft.label_quality.agreement import agreement
 from clear_peft.label_quality.calibration import Fit, calibrate
-from clear_peft.label_quality.groups import Groups, as_groups, copy_weights
+from clear_peft.label_quality.groups import as_groups, copy_weights
 from clear_peft.label_quality.interval import noise_rate_interval, rate_error, widened
 from clear_peft.label_quality.noise_model import NoiseModel
 from clear_peft.label_quality.quality import LabelQuality, TopProbs
-from clear_peft.label_quality.ridge import PENALTIES, Array, Features, Ridge, one_hot, whole_groups
+from clear_peft.label_quality.ridge import PENALTIES, Features, Ridge, one_hot, whole_groups
 from clear_peft.label_quality.soft_ridge import Axes
+from clear_peft.label_quality.types import Array, Groups, Labels
 from clear_peft.label_quality.verified import VerifiedProbe
 from clear_peft.label_quality.votes import VotedProbe
-
-Labels = npt.NDArray[np.integer]
 
 # rows × classes that are enough to choose a penalty by, and to fit a calibration to
 _PENALTY_CELLS, _FIT_CELLS = 1 << 20, 1 << 19

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.groups import as_groups
-from clear_peft.label_quality.ridge import Array
+from clear_peft.label_quality.types import Array
 
 Places = npt.NDArray[np.int64]
 

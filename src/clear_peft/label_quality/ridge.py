@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clear_peft.errors import InputError
-
-Array = npt.NDArray[np.float64]
+from clear_peft.label_quality.types import Array
 
 # of features whose mean squared norm is 1
 PENALTIES = 10.0 ** np.arange(-2, 5, 0.5)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from clear_peft.errors import InputError
-from clear_peft.label_quality.ridge import Array
+from clear_peft.label_quality.types import Array
 
 _COVERAGE = 0.95
 _ROWS_OF_STRATUM, _MOST_STRATA = 15, 5

@@ -15,9 +15,8 @@ from scipy.special import log_softmax
 
 from clear_peft.label_quality.calibration import Calibration, centred
 from clear_peft.label_quality.noise_model import TINY
-from clear_peft.label_quality.ridge import PENALTIES, Array, Ridge, whole_groups
-
-Labels = npt.NDArray[np.integer]
+from clear_peft.label_quality.ridge import PENALTIES, Ridge, whole_groups
+from clear_peft.label_quality.types import Array, Labels
 
 _LEAST_AXES, _AXES_PER_CLASS, _ROWS_FOR_AXES = 256, 6, 1 << 12
 _SOME_PENALTIES = PENALTIES[2::2]

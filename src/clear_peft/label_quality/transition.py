@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import softmax
 
 from clear_peft.label_quality.noise_model import TINY, NoiseKind
-
-Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
+from clear_peft.label_quality.types import Array, Labels
 
 # where no noise is found, a label can still be wrong
 _LEAST_NOISE = 1e-3

@@ -29,9 +29,10 @@ from clear_peft.label_quality.joint_fits import (
     posterior,
 )
 from clear_peft.label_quality.noise_model import NoiseModel
-from clear_peft.label_quality.ridge import Array, one_hot
-from clear_peft.label_quality.soft_ridge import Axes, Labels, Probe, SoftRidge
+from clear_peft.label_quality.ridge import one_hot
+from clear_peft.label_quality.soft_ridge import Axes, Probe, SoftRidge
 from clear_peft.label_quality.transition import prior_counts
+from clear_peft.label_quality.types import Array, Labels
 
 _FOLDS = 5
 # rows × classes that the last probe is fitted to, that fits are made to, and those of each fold

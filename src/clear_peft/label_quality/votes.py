@@ -24,9 +24,10 @@ from clear_peft.label_quality.calibration import single_threaded
 from clear_peft.label_quality.groups import as_groups
 from clear_peft.label_quality.noise_model import TINY
 from clear_peft.label_quality.quality import TopProbs
-from clear_peft.label_quality.ridge import Array, one_hot
-from clear_peft.label_quality.soft_ridge import Labels, Probe, SoftRidge
+from clear_peft.label_quality.ridge import one_hot
+from clear_peft.label_quality.soft_ridge import Probe, SoftRidge
 from clear_peft.label_quality.transition import prior_counts
+from clear_peft.label_quality.types import Array, Labels
 
 Places = npt.NDArray[np.floating]
 
