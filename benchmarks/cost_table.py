@@ -5,7 +5,8 @@
 
 Each model is a BERT of that size with random weights (the cost does not depend on them), each row is measured
 over a few steps in a process of its own: a plain step, a routed step and a forward without gradient, which
-take turns, in bf16 where it pays. From these, with E epochs, per 1,000 examples and epoch:
+take turns, in bf16 where it pays, and on a CPU as the trainer computes them. Of one thread, seconds are those
+of the processor. From these, with E epochs, per 1,000 examples and epoch:
 
     plain        steps
     recommended  a fifth plain, the others routed steps, + 2 passes/E: for the head, and to ask the probe;
@@ -45,6 +46,7 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
     import torch
     from transformers import BertConfig, BertForSequenceClassification, logging
 
+    from clear_peft.cpu import faster
     from clear_peft.hardware import bf16_pays
     from clear_peft.routing import Router
     from clear_peft.tuners import build
@@ -68,8 +70,11 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
             return model(**batch).logits
 
+    quick = faster("cpu")  # as the trainer steps
+
     def step() -> None:
-        torch.nn.functional.cross_entropy(forward().float(), labels).backward()
+        with quick:
+            torch.nn.functional.cross_entropy(forward().float(), labels).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         model.zero_grad()
@@ -85,11 +90,12 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
 
     def read() -> None:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), quick:
             forward()
         model.train()
 
-    seconds = _seconds({"plain": step, "routed": routed, "pass": read}, options.steps)
+    now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = _seconds({"plain": step, "routed": routed, "pass": read}, options.steps, now)
     flops = (4 * weights + 12 * options.tokens * width * layers) * options.tokens
     return {
         **{name: each / options.batch_size for name, each in seconds.items()},
@@ -98,14 +104,14 @@ def measure(size: str, peft: str, options: argparse.Namespace) -> dict[str, floa
     }
 
 
-def _seconds(acts: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
+def _seconds(acts: dict[str, Callable[[], object]], times: int, now: Callable[[], float]) -> dict[str, float]:
     """The median of each; they take turns, since a machine's speed drifts."""
     taken: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(times + _WARM_UP):
         for name, act in acts.items():
-            started = time.perf_counter()
+            started = now()
             act()
-            taken[name].append(time.perf_counter() - started)
+            taken[name].append(now() - started)
     return {name: statistics.median(each[_WARM_UP:]) for name, each in taken.items()}
 
 

