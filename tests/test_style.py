@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 _NAME = re.compile(r"``(clear_peft(?:\.\w+)+)``")
+FOLDERS = ("src", "tests", "benchmarks", "examples", "docs")
 
 
 @pytest.mark.parametrize("command", ["ruff check --no-cache .", "ruff format --no-cache --check .", "mypy"])
@@ -43,3 +44,12 @@ def test_docstrings_name_what_there_is():
     }
     assert len(named) > 20
     assert sorted(where for where in named if not _exists(where[1])) == []
+
+
+def test_no_file_holds_characters_that_nobody_sees():
+    written = [
+        path for folder in FOLDERS for kind in ("py", "md") for path in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    assert len(written) > 300
+    for path in [ROOT / "README.md", *written]:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", path.read_text(encoding="utf-8")), path
