@@ -1,6 +1,5 @@
 """Labelled examples from a table, checked so that training cannot fail late on them."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,30 +7,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clear_peft.data.checks import listing
 from clear_peft.data.columns import (
     check_column,
     check_roles,
-    check_strange,
     groups_in,
     ids_in,
-    if_one_hot,
     joined,
-    names_in,
     pairs_of,
-    refuse_missing,
     said_rows,
     texts_in,
-    training_names,
-    verified_in,
     warn,
 )
-from clear_peft.data.label_sets import has_label_sets, label_sets
+from clear_peft.data.given_labels import GivenLabels, Source, one_label, several_labels
+from clear_peft.data.label_sets import has_label_sets
 from clear_peft.data.labels import LabelNames
 from clear_peft.data.tables import name_of, read_table, without_empty_end
 from clear_peft.data.token_rows import sentences_of, token_columns
-from clear_peft.data.votes import votes_of, with_consensus
-from clear_peft.errors import ClearWarning, InputError
+from clear_peft.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,107 +203,70 @@ def examples_of(
     roles += [("opinion", wanted) for wanted in _list(opinion_column)]
     check_roles([*roles, *(("annotator", wanted) for wanted in _list(annotator_column))])
 
-    def column(wanted: str) -> tuple[pd.Series, str]:
-        """The column and, for sentences, where it is."""
-        check_column(frame, wanted, name)
-        return frame[wanted], f"{name!r}, column {wanted!r}"
-
-    parts = [texts_in(*column(wanted)) for wanted in several]
+    source = Source(frame, name, names, normalize_labels, unlabelled, set_apart)
+    parts = [texts_in(*source.column(wanted)) for wanted in several]
     texts = joined(parts) if parts else [""] * len(frame)
-    kept = np.array([bool(text) for text in texts]) if parts else np.ones(len(frame), bool)
-    if not kept.all():
+    has_text = np.array([bool(text) for text in texts]) if parts else np.ones(len(frame), bool)
+    if not has_text.all():
         place = f"{name!r}, column {' and '.join(map(repr, several))}"
-        if not (set_apart and kept.any()):
+        if not (set_apart and has_text.any()):
             raise InputError(
-                f"{place}: the text is empty in {said_rows(~kept)}; fill it in or remove the rows."
+                f"{place}: the text is empty in {said_rows(~has_text)}; fill it in or remove the rows."
             )
         if label_column is not None:  # who predicts says it in other words
-            warn(f"{place}: left out, as their text is empty: {said_rows(~kept)}.")
-    ids = None if id_column is None else ids_in(*column(id_column))
-    groups = None if group_column is None else groups_in(*column(group_column))
-    labels = clean_labels = verified = None
-    votes, has_label = None, kept
+            warn(f"{place}: left out, as their text is empty: {said_rows(~has_text)}.")
+    ids = None if id_column is None else ids_in(*source.column(id_column))
+    groups = None if group_column is None else groups_in(*source.column(group_column))
     if label_column is None:
-        names = None
+        given = GivenLabels(frame, has_text, has_text)
     elif (
         names.several
         if names is not None
         else (lists or label_separator is not None or label_columns)
         and has_label_sets(frame, label_column, label_separator, label_columns)
     ):
-        labels, names, unknown = label_sets(
-            frame,
-            name,
+        given = several_labels(
+            source,
+            has_text,
             label_column=label_column,
             label_separator=label_separator,
             label_columns=label_columns,
-            normalize=normalize_labels,
-            names=names,
         )
-        strange = np.array([label is not None for label in unknown], bool)
-        kept = has_label = kept & ~strange
-        place = f"{name!r}, column {label_column!r}"
-        check_strange(strange, unknown, names, place, few=set_apart and bool(kept.any()))
     else:
-
-        def labels_in(wanted: str) -> list[str | None]:
-            return names_in(*column(wanted), "label", kept, unlabelled)
-
-        annotators = {wanted: labels_in(wanted) for wanted in _list(annotator_column)}
-        if annotators:
-            frame = with_consensus(frame, name, annotators, label_column, normalize_labels)
-        if label_column not in frame.columns:
-            check_column(frame, label_column, name, if_one_hot(frame))
-        series, place = column(label_column)
-        if annotators:
-            place = f"{name!r}, consensus of {listing(list(annotators))}"
-        given = names_in(series, place, "label", kept, unlabelled)
-        blank = kept & np.array([label is None for label in given])
-        if blank.any() and not (set_apart and (kept & ~blank).any()):
-            refuse_missing(blank, place, "label")
-        if names is None:
-            with warnings.catch_warnings():
-                if annotators:  # what is odd about their labels has been said
-                    warnings.simplefilter("ignore", ClearWarning)
-                named = [label for label in given if label is not None]
-                names = training_names(named, place, normalize_labels)
-        labels = names.find([label or "" for label in given], normalize=normalize_labels)
-        has_label = kept & (labels >= 0)
-        check_strange(
-            kept & ~blank & ~has_label, given, names, place, few=set_apart and bool(has_label.any())
+        given = one_label(
+            source,
+            has_text,
+            label_column=label_column,
+            clean_label_column=clean_label_column,
+            verified_column=verified_column,
+            opinion_columns=_list(opinion_column),
+            annotator_columns=_list(annotator_column),
         )
-        kept = has_label | blank
-        if clean_label_column is not None:
-            series, place = column(clean_label_column)
-            true = names_in(series, place, "label", has_label)
-            refuse_missing(has_label & np.array([label is None for label in true]), place, "label")
-            clean_labels = names.find([label or "" for label in true], normalize=normalize_labels)
-            check_strange(has_label & (clean_labels < 0), true, names, place, few=False)
-        if verified_column is not None:
-            verified = verified_in(*column(verified_column), labels, names, normalize=normalize_labels)
-        opinions = {wanted: labels_in(wanted) for wanted in _list(opinion_column)}
-        if opinions or annotators:
-            sources = (annotators or {label_column: given}) | opinions
-            votes = votes_of(sources, names, name, normalize_labels)
     every = Examples(
         texts,
-        labels,
+        given.labels,
         np.arange(len(frame), dtype=np.int64),
-        clean_labels,
+        given.clean_labels,
         ids,
         groups,
-        verified,
-        votes,
+        given.verified,
+        given.votes,
         pairs_of(parts),
     )
-    if has_label.all():
-        return LoadedTable(frame, every, names)
-    examples, others = every.select(np.flatnonzero(has_label)), None
-    if (kept & ~has_label).any():
-        warn(f"{name!r}: set apart, as they have no label: {said_rows(kept & ~has_label)}.")
-        others = every.select(np.flatnonzero(kept & ~has_label))
-        others = replace(others, labels=None, clean_labels=None, verified=None, votes=None)
-    return LoadedTable(frame, examples, names, others)
+    return _parted(every, given, name)
+
+
+def _parted(every: Examples, given: GivenLabels, name: str) -> LoadedTable:
+    """Examples that have a label, and those that are set apart, since they have none."""
+    if given.has_label.all():
+        return LoadedTable(given.frame, every, given.names)
+    apart, others = given.kept & ~given.has_label, None
+    if apart.any():
+        warn(f"{name!r}: set apart, as they have no label: {said_rows(apart)}.")
+        others = replace(
+            every.select(np.flatnonzero(apart)), labels=None, clean_labels=None, verified=None, votes=None
+        )
+    return LoadedTable(given.frame, every.select(np.flatnonzero(given.has_label)), given.names, others)
 
 
 def _of_words(
