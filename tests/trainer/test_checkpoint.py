@@ -204,9 +204,9 @@ def test_a_checkpoint_of_another_number_of_processes_is_for_the_end_of_an_epoch(
         checkpoint.load(process(resumed - 1, resumed, Number(-1)), tmp_path)
     TrainerState(epoch=2.0).save_to_json(tmp_path / "trainer_state.json")
     number = Number(-1)
-    assert checkpoint.load(process(resumed - 1, resumed, number), tmp_path)
+    checkpoint.load(process(resumed - 1, resumed, number), tmp_path)
     assert number.value == 0, "what the first process knew"
-    assert not checkpoint.load(process(saved - 1, saved, number), tmp_path)
+    checkpoint.load(process(saved - 1, saved, number), tmp_path)
     assert number.value == saved - 1
 
 
@@ -214,7 +214,7 @@ def test_a_node_with_a_disk_of_its_own_has_the_files_of_its_processes(tmp_path):
     checkpoint.save(process(1, 4, Number(1)), tmp_path)
     checkpoint.save(process(0, 4, Number(0)), tmp_path)
     number = Number(-1)
-    assert not checkpoint.load(process(1, 4, number), tmp_path)
+    checkpoint.load(process(1, 4, number), tmp_path)
     assert number.value == 1
 
 

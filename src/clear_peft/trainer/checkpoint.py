@@ -78,11 +78,8 @@ def save(trainer: Any, folder: str | os.PathLike[str]) -> None:
         trainer.store.estimate.save(folder)
 
 
-def load(trainer: Any, folder: str | os.PathLike[str]) -> bool:
+def load(trainer: Any, folder: str | os.PathLike[str]) -> None:
     """Give a ``CleaRTrainer`` back what ``save`` wrote, but for the estimate, which goes with the model.
-
-    Returns:
-        Whether another number of processes wrote it.
 
     Raises:
         InputError: If the file is missing or damaged, or as many processes as now did not write it, unless
@@ -111,7 +108,6 @@ def load(trainer: Any, folder: str | os.PathLike[str]) -> bool:
             part.load_state_dict(own)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
-    return fewer or more
 
 
 def load_model(trainer: Any, folder: str, theirs: Callable[[], None]) -> None:
@@ -158,12 +154,10 @@ class Reading:
     Attributes:
         in_progress: Whether it is still being read.
         beside: Where its sisters are.
-        by_others: Whether another number of processes wrote it.
     """
 
     def __init__(self, folder: str | None) -> None:
         self.in_progress = folder is not None
-        self.by_others = False
         self.beside = [] if folder is None else [Path(folder).parent]
 
     def done(self) -> None:

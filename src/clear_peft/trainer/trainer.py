@@ -209,8 +209,7 @@ class CleaRTrainer(Trainer):
             self._loss = self.make_loss()
             self.weights.begin(self.optimizer)
         else:
-            if self.reading.by_others:
-                checkpoint.check_steps(self.state, steps_per_epoch)
+            checkpoint.check_steps(self.state, steps_per_epoch)
             checkpoint.find_best(self.state, [self.args.output_dir, *self.reading.beside])
             if self.selection.out_of_patience():
                 raise checkpoint.TrainingIsOverError
@@ -378,7 +377,7 @@ class CleaRTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         theirs = super()._load_from_checkpoint
         checkpoint.load_model(self, resume_from_checkpoint, lambda: theirs(resume_from_checkpoint, model))
-        self.reading.by_others = checkpoint.load(self, resume_from_checkpoint)
+        checkpoint.load(self, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
