@@ -184,10 +184,12 @@ def test_disagreement_is_a_symmetric_distance(seed):
     assert not disagreement(first, first + 1).abs().max() > 1e-5
 
 
-def test_a_causal_model_is_refused(tmp_path):
-    made = trainer(tmp_path, start=model("llama"), warm_up_epochs=0)
+@pytest.mark.parametrize("warm_up", [0, 1])
+def test_a_causal_model_is_refused_in_the_first_step(tmp_path, warm_up):
+    made = trainer(tmp_path, start=model("llama"), warm_up_epochs=warm_up)
     with pytest.raises(InputError, match="mixes one vector per text"):
         made.train()
+    assert made.state.global_step == 0
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,11 @@ class SelfMixTrainer(CleaRTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """As in ``CleaRTrainer``; after the warm-up with a second forward and the embeddings of the first."""
-        if not self._mixes or not self.in_training_step:
+        if not self.in_training_step:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        features = {name: x for name, x in inputs.items() if name not in ("labels", ID_COLUMN)}
-        self._second = model(**features).logits
+        if self._mixes:
+            features = {name: x for name, x in inputs.items() if name not in ("labels", ID_COLUMN)}
+            self._second = model(**features).logits
         hook = self._output_layer.register_forward_hook(self._remember)
         try:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -128,15 +129,15 @@ class SelfMixTrainer(CleaRTrainer):
 
     def per_example_loss(self, logits: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """The loss of each example of a batch, (B,) float32; see the class."""
-        if not self._mixes:
-            return super().per_example_loss(logits, labels, ids)
         options, embedding, second = self._options, self._embedding, self._second
-        assert second is not None
-        if embedding is None or embedding.ndim != 2 or len(embedding) != len(second):
+        # in the warm-up, too, which would be in vain
+        if embedding is None or embedding.ndim != 2 or (second is not None and len(embedding) != len(second)):
             raise InputError(
                 "SelfMix mixes one vector per text, and the head of this model takes another input: choose "
                 "an encoder such as BERT."
             )
+        if second is None:
+            return super().per_example_loss(logits, labels, ids)
         embedding, second = embedding[: len(labels)], second[: len(labels)]  # not what fills up the batch
         pseudo = torch.softmax(self.store.predicted_logits(ids) / options.temperature, dim=1)
         unlabelled = self.store.clean_probability(ids) <= options.threshold
