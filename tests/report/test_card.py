@@ -93,6 +93,11 @@ def test_metapeft_is_loaded_as_what_carries_its_scales(carrier, loads):
     assert "metapeft" in ModelCard(text).data.tags
 
 
+def test_rows_of_a_step_are_those_of_all_processes():
+    assert "Rows per step: 64;" in card(metrics={"rows_per_step": 64})
+    assert "Rows per step: 32;" in card(), "a run of an older version"
+
+
 def test_without_test_rows_nothing_is_claimed():
     text = card(metrics={"test": None}, test=None)
     assert ModelCard(text).data.eval_results is None

@@ -114,7 +114,9 @@ def write_outcome(
 
 def facts_of(config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: Quality) -> dict[str, Any]:
     """What is known of a training without measuring anything; arguments as for ``write_outcome``."""
+    args = trainer.args
     return {
+        "rows_per_step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "selected_epoch": number_of_epoch(_selected_epoch(trainer)),
         "epochs": epoch_figures(trainer.state.log_history),
         **_estimates(quality, tables.names),
@@ -128,7 +130,7 @@ def facts_of(config: RunConfig, tables: Tables, trainer: CleaRTrainer, quality: 
         "peft": config.peft if get_method(config.method).adapter else None,
         **_not_quantized(trainer.model),
         "seed": config.seed,
-        "training": trainer.args.own,
+        "training": args.own,
         "versions": {n: version(n) for n in ("clear-peft", "torch", "transformers", "peft", "scikit-learn")},
     }
 

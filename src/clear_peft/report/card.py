@@ -180,7 +180,7 @@ def _training(record: RunRecord) -> list[str]:
         f"Method: {method}",
         "All weights were trained" if peft is None else f"PEFT method: {code_span(peft)}",
         f"Epochs: {_epochs(record)}, epoch {metrics['selected_epoch']} selected on the validation rows",
-        f"Rows per step: {config['batch_size']}; seed: {config['seed']}",
+        f"Rows per step: {metrics.get('rows_per_step', config['batch_size'])}; seed: {config['seed']}",
         f"Tokens per text: {_length(config)}{_cut(metrics)}",
     ]
     if config.get("learning_rate") is not None:

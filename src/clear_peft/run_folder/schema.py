@@ -139,6 +139,7 @@ class _Epoch(_Figures):
 class _Metrics(_Figures):
     test: _Measured | None = None
     validation: _Measured | None = None
+    rows_per_step: _Count | None = None
     selected_epoch: _Count | None = None
     noise_rate_estimate: _Share | None = None
     rows: dict[str, _Count | None] | None = None
