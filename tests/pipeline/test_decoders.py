@@ -14,6 +14,7 @@ from clear_peft.pipeline import train
 from clear_peft.pipeline.inference import load_run, logits_of
 from clear_peft.pipeline.models import load_classifier, load_tokenizer
 from clear_peft.run_folder import RunConfig
+from pages import ROOT, blocks
 from tiny_models import CONFIGS
 from tiny_text import KEYWORDS, keyword_table
 
@@ -115,6 +116,24 @@ def test_a_run_saves_its_padding(tmp_path, table, dtype):
     alone = one_by_one(run.model, run.tokenizer, TEXTS)
     tolerance = 1e-4 if dtype == "float32" else 0.2
     np.testing.assert_allclose(run.logits(examples_of(tmp_path, TEXTS)), alone, atol=tolerance)
+
+
+def test_the_code_of_the_docs_serves_batches(tmp_path, table, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = checkpoint(tmp_path / "model", "llama")
+    table.to_csv("train.csv", index=False)
+    options = {"epochs": 1, "max_length": 32, "batch_size": 8}
+    train(RunConfig(model=name, data="train.csv", output="runs/news", **options))
+    known = {}
+    for code in blocks(ROOT / "docs" / "serving.md", "python")[:2]:
+        exec(code, known)
+    batch = known["tokenizer"](TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        alone = one_by_one(known["model"], known["tokenizer"], TEXTS)
+        for model in (known["model"], known["auto"]):
+            np.testing.assert_allclose(model(**batch).logits, alone, atol=1e-4)
+    said = [one["label"] for one in known["classify"](TEXTS, batch_size=4)]
+    assert said == [known["names"][i] for i in alone.argmax(axis=1)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

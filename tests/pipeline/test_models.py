@@ -49,6 +49,14 @@ def _classifier(folder):
     return load_classifier(str(folder), names, load_tokenizer(str(folder)))
 
 
+def test_a_model_with_code_of_its_own_is_told_how_it_is_allowed(tmp_path):
+    config = json.loads((tiny_checkpoint(tmp_path) / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="comes with code of its own: read it, and give --trust-remote-code"):
+        load_encoder(str(tmp_path))
+
+
 def test_a_new_head_is_as_it_should_be(tmp_path):
     folder = tiny_checkpoint(tmp_path)
     with warnings.catch_warnings():

@@ -226,6 +226,11 @@ def _loading(what: str, name: str) -> Iterator[None]:
 def _not_found(what: str, name: str, error: Exception) -> InputError:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
         return InputError(f"There is no folder {name!r}: give the path of a model, or its name on the hub.")
+    if "trust_remote_code" in str(error):
+        return InputError(
+            f"The {what} {name!r} comes with code of its own: read it, and give --trust-remote-code (in "
+            "Python trust_remote_code=True) to run it."
+        )
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return InputError(
         f"Cannot load the {what} {name!r} ({reason}): give a hub name or the path of a folder"
