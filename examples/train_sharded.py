@@ -7,6 +7,7 @@ the script trains in one process.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +30,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=8, help="rows of each process")
     parser.add_argument("--output", type=Path, default=Path("sharded"))
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     options = parser.parse_args(words)
 
     # before the model is loaded: ZeRO-3 loads it in shards then
@@ -54,12 +56,13 @@ def main(words: list[str] | None = None) -> None:
     )
     model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", target_modules="all-linear"))
     trainer = CleaRTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=options.resume)
 
     # by all processes, which hold shares of the weights
     trainer.save_model(str(options.output))
     issues = trainer.label_issues()
     if PartialState().is_main_process:
+        (options.output / "labels.json").write_text(json.dumps(names), encoding="utf-8")
         issues.to_csv(options.output / "label_issues.csv", index=False)
         print(f"{issues['is_label_issue'].sum()} of {len(issues)} labels look wrong")
         print(f"Adapter and label_issues.csv: {options.output}")

@@ -1,5 +1,6 @@
 """The examples run, on small tables and with a tiny model."""
 
+import json
 import runpy
 import shutil
 from pathlib import Path
@@ -164,9 +165,14 @@ def test_train_sharded(run, model):
     said = run("train_sharded.py", "--data", "train.csv", "--epochs", "3")
     assert "labels look wrong" in said
     found, table = pd.read_csv("sharded/label_issues.csv"), pd.read_csv("train.csv")
+    assert json.loads(Path("sharded/labels.json").read_text()) == sorted(table["label"].unique())
     assert sorted(found["row"]) == list(range(len(table)))
     base = AutoModelForSequenceClassification.from_pretrained(
         model, num_labels=table["label"].nunique(), ignore_mismatched_sizes=True
     )
     adapter = PeftModel.from_pretrained(base, "sharded")
     assert any("lora_" in name for name, _ in adapter.named_parameters())
+    checkpoints = {path: path.stat().st_mtime_ns for path in Path("sharded").glob("checkpoint-*/*")}
+    run("train_sharded.py", "--data", "train.csv", "--epochs", "3", "--resume")
+    assert checkpoints == {p: p.stat().st_mtime_ns for p in Path("sharded").glob("checkpoint-*/*")}
+    pd.testing.assert_frame_equal(pd.read_csv("sharded/label_issues.csv"), found)
