@@ -266,9 +266,11 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path, mode):
 def test_a_run_is_not_resumed_with_another_batch_size(tmp_path):
     common = {"num_train_epochs": 4, "save_strategy": "epoch"}
     trained(tmp_path, callbacks=[StopAfter(2)], **common)
-    resumed = trainer(tmp_path, per_device_train_batch_size=8, **common)
     with pytest.raises(InputError, match="has 3 steps an epoch, and this training 2: let the product of"):
-        resumed.train(resume_from_checkpoint=True)
+        trainer(tmp_path, per_device_train_batch_size=8, **common).train(resume_from_checkpoint=True)
+    resumed = trainer(tmp_path, per_device_train_batch_size=8, ignore_data_skip=True, **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
 
 
 def test_true_labels_are_for_the_log_alone(tmp_path):

@@ -209,7 +209,9 @@ class CleaRTrainer(Trainer):
             self._loss = self.make_loss()
             self.weights.begin(self.optimizer)
         else:
-            checkpoint.check_steps(self.state, steps_per_epoch)
+            # who lets transformers skip no data, or choose the batch, has other steps
+            if not (self.args.ignore_data_skip or self.args.auto_find_batch_size):
+                checkpoint.check_steps(self.state, steps_per_epoch)
             checkpoint.find_best(self.state, [self.args.output_dir, *self.reading.beside])
             if self.selection.out_of_patience():
                 raise checkpoint.TrainingIsOverError
