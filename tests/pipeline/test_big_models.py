@@ -138,7 +138,7 @@ def test_a_classifier_on_a_quantized_base(place, tmp_path):
 def test_without_bitsandbytes_nothing_is_loaded_or_written(place, tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     config = config_of(place, tmp_path / "run", quantization="4bit")
-    with pytest.raises(InputError, match=r"needs bitsandbytes: pip install 'clear-peft\[quantization\]'"):
+    with pytest.raises(InputError, match="needs bitsandbytes: pip install 'bitsandbytes>="):
         train(config)
     assert not (tmp_path / "run").exists()
 
