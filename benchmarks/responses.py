@@ -3,9 +3,11 @@
     python benchmarks/responses.py [--train --gguf SmolLM2-135M-Instruct.Q4_1.gguf]
 
 Prompts are the first 500 characters of BBC News articles (packaged), responses their headlines. A share of
-the headlines is swapped, among all articles or among those of one topic. Prints the average precision of
-lists of swapped headlines and the estimated share, for find_response_issues and for what a causal language
-model says: the loss of the headline, and how much larger it is than without the article. With --train, prints
+the headlines is swapped, among all articles or among those of one topic. With --open, that share of the
+prompts is open: it asks for a headline without an article. Prints the average precision of lists of swapped
+headlines, what is listed of the other prompts, the estimated share, and how many right headlines of open
+prompts are listed, for find_response_issues and for what a causal language model says: the loss of the
+headline, and how much larger it is than without the article. With --train, prints
 how well held-out headlines are told after LoRA tuning on all rows, on all rows with clean routing, on the
 rows that are not flagged, and on those that are right, each for as many steps: their loss, and for headlines
 that are generated greedily, how many are the true one, and the F1 of their words. --gguf is a file of the
@@ -36,8 +38,17 @@ _HELD_OUT, _CHARACTERS, _BATCH = 150, 500, 8
 # tokens of a headline that is generated
 _LONGEST = 20
 _IGNORED = -100
-_FIGURES = ("estimated", "listed", "precision", "recall", "AP", "AP by loss", "by its gain")
-_COLUMNS = ("swapped", "rate", "seed", *_FIGURES)
+_FIGURES = ("estimated", "precision", "recall", "AP", "AP by loss", "by its gain", "of open")
+_COLUMNS = ("swapped", "rate", "open", "seed", *_FIGURES)
+# of open prompts
+_ASKS = (
+    "Write a headline.",
+    "Suggest a title for a news story.",
+    "Invent a short headline",
+    "What might a newspaper print today?",
+    "Headline, please!",
+    "Give an example of a headline.",
+)
 _QUESTION = "\nHeadline:"
 
 
@@ -53,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.3, 0.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--open", type=float, nargs="+", default=[0.0], help="shares of open prompts")
     parser.add_argument("--gguf", type=Path, help="a causal language model")
     parser.add_argument("--train", action="store_true", help="tune that model, and judge no lists")
     parser.add_argument("--epochs", type=int, default=2, help="over all rows; fewer rows get as many steps")
@@ -64,8 +76,8 @@ def main() -> None:
     language_model = None if options.gguf is None else LanguageModel(options.gguf)
     if not options.train:
         print(f"| {' | '.join(_COLUMNS)} |\n" + "|---" * len(_COLUMNS) + "|")
-        for among, rate, seed in product(("all", "topic"), options.rates, options.seeds):
-            print(judged(pairs, among, rate, seed, language_model), flush=True)
+        for among, rate, share, seed in product(("all", "topic"), options.rates, options.open, options.seeds):
+            print(judged(pairs, among, rate, share, seed, language_model), flush=True)
         return
     if language_model is None:
         parser.error("--train needs --gguf")
@@ -87,22 +99,34 @@ def swapped(pairs: Any, among: str, rate: float, seed: int) -> np.ndarray:
     return order
 
 
-def judged(pairs: Any, among: str, rate: float, seed: int, model: "LanguageModel | None") -> str:
+def judged(
+    pairs: Any, among: str, rate: float, share: float, seed: int, model: "LanguageModel | None"
+) -> str:
     """A line of the first table."""
     order = swapped(pairs, among, rate, seed)
     wrong = order != np.arange(len(pairs))
-    prompts, responses = list(pairs["prompt"]), pairs["response"].to_numpy()[order].tolist()
-    issues = find_response_issues(prompts, responses).sort_values("row")
+    prompts, responses = pairs["prompt"].to_numpy(object), pairs["response"].to_numpy()[order].tolist()
+    rng = np.random.default_rng([seed, 1])
+    asks = rng.random(len(pairs)) < share
+    prompts[asks] = rng.choice(_ASKS, asks.sum())
+    issues = find_response_issues(list(prompts), responses).sort_values("row")
     p, listed = issues["clean_probability"].to_numpy(), issues["is_response_issue"].to_numpy()
-    figures = [1 - p.mean(), listed.sum(), wrong[listed].mean() if listed.any() else np.nan]
-    figures.append(listed[wrong].mean() if wrong.any() else np.nan)
-    rivals = [1 - p]
+    rank = np.empty(len(pairs))
+    rank[issues["row"]] = -issues.index  # p has ties
+    rivals = [rank]
     if model is not None and wrong.any():
-        loss = model.losses(prompts, responses)
+        loss = model.losses(list(prompts), responses)
         rivals += [loss, loss - model.losses([""] * len(prompts), responses)]
-    figures += [average_precision_score(wrong, each) if wrong.any() else np.nan for each in rivals]
-    figures += [np.nan] * (3 - len(rivals))
-    cells = [among, f"{wrong.mean():.2f}", str(seed), *(f"{each:.3g}" for each in figures)]
+
+    def mean(values: np.ndarray) -> float:
+        return float(values.mean()) if len(values) else math.nan
+
+    figures = [1 - p.mean(), mean(wrong[listed & ~asks]), mean(listed[wrong & ~asks])]
+    figures += [
+        average_precision_score(wrong[~asks], each[~asks]) if wrong.any() else np.nan for each in rivals
+    ]
+    figures += [np.nan] * (3 - len(rivals)) + [mean(listed[asks & ~wrong])]
+    cells = [among, f"{wrong.mean():.2f}", f"{share:g}", str(seed), *(f"{each:.3g}" for each in figures)]
     return f"| {' | '.join(cells)} |"
 
 

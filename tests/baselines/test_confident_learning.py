@@ -210,7 +210,7 @@ def test_overwriting_forgets_the_folds(place, tmp_path):
 
 def test_without_cleanlab_nothing_is_written(place, tmp_path, monkeypatch):
     monkeypatch.setattr(confident_learning, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match="pip install 'cleanlab>=2.7'"):
+    with pytest.raises(InputError, match=r"pip install 'cleanlab>=2\.7'"):
         train(config_of(place, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
+from scipy.optimize import minimize
+from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 
 from clear_peft.errors import InputError
@@ -78,16 +79,54 @@ def test_what_is_expected_is_sklearns_ridge_on_other_folds():
     np.testing.assert_allclose(found[fold == 2], expected, atol=1e-8)
 
 
-def test_pairs_are_told_apart_as_by_sklearns_logistic_regression():
+def test_the_mixture_is_found_as_by_a_search_without_gradients():
     rng = np.random.default_rng(0)
-    of_pairs, random = rng.normal(1, 1, size=(200, 2)), rng.normal(0, 1, size=(800, 2))
-    weights, offset = pairs._told_apart(of_pairs, random)
-    rows = np.concatenate([of_pairs, random])
-    mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    right, counted = np.arange(1000) < 200, np.where(np.arange(1000) < 200, 1.0, 0.25)
-    by_sklearn = LogisticRegression(C=1.0, tol=1e-10).fit((rows - mean) / spread, right, counted)
-    np.testing.assert_allclose(weights, by_sklearn.coef_[0] / spread, rtol=1e-4)
-    assert offset == pytest.approx(by_sklearn.intercept_[0] - mean @ (by_sklearn.coef_[0] / spread), rel=1e-3)
+    random = rng.normal(0, 1, size=(4000, 2))
+    of_pairs = rng.normal(0, 1, size=(1000, 2)) + np.where(np.arange(1000) < 700, 1.5, 0.0)[:, None]
+    features = [np.concatenate([x, np.ones_like(x)], axis=1) for x in (of_pairs, random)]
+    weights = pairs._mixture(*features)
+    # of normal likenesses 1.5 above those of random pairs, log f1 / f0 is 1.5 x - 1.5² / 2 for each
+    np.testing.assert_allclose(weights[:2], 1.5, atol=0.25)
+    assert weights[2:].sum() == pytest.approx(-2.25, abs=0.5)
+
+    def loss(theta):
+        ratio = [x @ theta[:4] for x in features]
+        rate = 1 / (1 + np.exp(-theta[4]))
+        odds = [rate + (1 - rate) * np.exp(each) for each in ratio]
+        return np.log1p(1 / odds[0]).sum() + np.log1p(odds[1]).sum() / 4
+
+    found = minimize(loss, [1, 1, -1, -1, -1], method="Nelder-Mead", options={"maxiter": 5000, "fatol": 1e-9})
+    np.testing.assert_allclose(features[0] @ weights, features[0] @ found.x[:4], atol=0.05)
+
+
+def with_open_prompts(rate, share, seed=0):
+    """A world in which some prompts are about the same point, whatever the response; which, (N,)."""
+    prompts, responses, wrong = world(rate, seed)
+    rng = np.random.default_rng(seed + 1)
+    says_nothing = rng.random(ROWS) < share
+    prompts[says_nothing] = 3 + 0.1 * rng.normal(size=(says_nothing.sum(), WIDTH))
+    return prompts, responses, wrong, says_nothing
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_responses_to_open_prompts_are_not_called_wrong(rate):
+    prompts, responses, wrong, says_nothing = with_open_prompts(rate, 0.2)
+    found = pair_quality(prompts, responses)
+    listed = found.clean_probability < 0.5
+    assert listed[says_nothing & ~wrong].mean() < 0.1
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.06)
+    if rate:
+        assert listed[wrong & ~says_nothing].mean() > 0.6
+        assert wrong[listed].mean() > 0.7
+
+
+def test_copies_of_a_wrong_pair_do_not_excuse_it():
+    prompts, responses, wrong = world(0.2)
+    many = pair_quality(prompts, responses).score.argmin()
+    assert wrong[many]
+    rows = np.concatenate([np.arange(ROWS), np.full(40, many)])
+    found = pair_quality(prompts[rows], responses[rows], prompt_groups=rows, response_groups=rows)
+    assert (found.clean_probability[ROWS:] < 0.5).all()
 
 
 def test_a_copy_of_the_response_is_no_random_one():

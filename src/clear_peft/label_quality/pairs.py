@@ -5,10 +5,13 @@ So the scores s of the pairs are a mixture of two groups, f(s) = π f₀(s) + (1
 sampled: prompts with responses of random other rows. Then π f₀(s) / f(s) is the probability that the response
 does not belong to the prompt: the local false discovery rate (Efron 2008).
 
-The score is the log odds of a logistic regression that tells pairs from random pairs (f / f₀ by
-classification: Sugiyama et al. 2012). It sees two likenesses: the cosine of the features of prompt and
-response, and that of the response and what a ridge regression expects it to be by the prompt. Each row is
-scored by fits without it.
+Two likenesses x of a pair are seen: the cosine of the features of prompt and response, and that of the
+response and what a ridge regression expects it to be by the prompt. Both are taken against the mean over all
+responses, so that they are about 0 for random pairs. The prompt tells how far above they lie for right pairs,
+u: as much as for the pairs with the nearest prompts. Of open prompts ("write a story") u is about 0, and any
+response is as likely as another. Were x normal, log f₁ / f₀ would be linear in u·x and u². That is the model,
+and its weights are fitted with π, to tell pairs from random pairs by f / f₀ (Sugiyama et al. 2012). The score
+is log f₁ / f₀. Each row is scored by fits without it.
 """
 
 from dataclasses import dataclass
@@ -16,20 +19,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from clear_peft.errors import InputError
 from clear_peft.label_quality.groups import as_groups
+from clear_peft.label_quality.neighbours import neighbours
 from clear_peft.label_quality.types import Array
 
 _FOLDS = 5
 # random pairs of each prompt
 _RANDOM_PAIRS = 4
-# of the ridge regression, as a share of the features' mean square, and of the logistic regression's weights
-_RIDGE, _PRECISION = 0.1, 1.0
+# nearest prompts, and the quantile of their pairs' likenesses: a high one, as some of them may be wrong
+_NEIGHBOURS, _HIGH = 20, 0.9
+# of the ridge regression, as a share of the features' mean square, and of the weights of the score
+_RIDGE, _PRECISION = 0.1, 0.01
 # the share of random pairs with the lowest scores, by which the share of wrong responses is told
 _LOWEST = 0.3
 _FEWEST = 20
+# of the weights of u·x and u², and of log π/(1 − π): where fits start
+_START, _START_RATE = (1.0, 1.0, -0.5, -0.5), -1.0
 _TINY = 1e-12
 _SEED = 0
 
@@ -40,7 +48,7 @@ class PairQuality:
 
     Attributes:
         clean_probability: That the response belongs to the prompt, (N,).
-        score: Log odds of a pair against a random pair, (N,); low is suspicious.
+        score: Log f₁ / f₀, (N,); low is suspicious. Near 0 the prompt does not tell what belongs to it.
         noise_rate: The estimated share of responses that do not belong to their prompts, π.
     """
 
@@ -58,7 +66,7 @@ def pair_quality(
 ) -> PairQuality:
     """Judge pairs of prompts and responses.
 
-    O(N·D² + D³) time and O(N·D) memory.
+    O(N·D² + D³) time and O(N·D) memory, but for the nearest prompts (``neighbours``).
 
     Args:
         prompts: Features of the prompts, (N, D).
@@ -92,17 +100,23 @@ def pair_quality(
     fold = _folds(groups, rng)
     expected = _expected(own, theirs, fold)
     centred = _unit(theirs - theirs.mean(axis=0))
+    usual = np.stack([own @ theirs.mean(axis=0), expected @ centred.mean(axis=0)], axis=1)
 
     def likeness(rows: npt.NDArray[np.integer]) -> Array:
         """Of each prompt and the responses of so many rows, (N, 2)."""
-        return np.stack([(own * theirs[rows]).sum(axis=1), (expected * centred[rows]).sum(axis=1)], axis=1)
+        both = [(own * theirs[rows]).sum(axis=1), (expected * centred[rows]).sum(axis=1)]
+        return np.stack(both, axis=1) - usual
 
     pairs, random = likeness(alone), np.stack([likeness(rows) for rows in partners])
+    told = _told_by_prompts(own, groups * (copies.max() + 1) + copies, pairs, random)
+    pairs, random = (
+        np.concatenate([told * x, np.broadcast_to(told**2, x.shape)], axis=-1) for x in (pairs, random)
+    )
     score, scores = np.empty(size), np.empty(random.shape[:2])
     for each in range(_FOLDS):
         out = fold == each
-        weights, offset = _told_apart(pairs[~out], random[:, ~out].reshape(-1, 2))
-        score[out], scores[:, out] = pairs[out] @ weights + offset, random[:, out] @ weights + offset
+        weights = _mixture(pairs[~out], random[:, ~out].reshape(-1, pairs.shape[1]))
+        score[out], scores[:, out] = pairs[out] @ weights, random[:, out] @ weights
     rate = float(min(1.0, (score <= np.quantile(scores, _LOWEST)).mean() / _LOWEST))
     # P(pair | score) of pairs and as many random ones is f / (f + f₀)
     share = _rising(score, scores.ravel())
@@ -154,24 +168,52 @@ def _expected(prompts: Array, responses: Array, fold: npt.NDArray[np.integer]) -
     return _unit(expected)
 
 
-def _told_apart(pairs: Array, random: Array) -> tuple[Array, float]:
-    """Weights and offset of a logistic regression of pairs (N, 2) against random ones, which count alike."""
+def _told_by_prompts(prompts: Array, copies: npt.NDArray[np.integer], pairs: Array, random: Array) -> Array:
+    """How far the likenesses of a right pair lie above those of random ones, by nearby prompts, (N, 2).
+
+    Args:
+        prompts: Features, (N, D).
+        copies: Which pairs are copies of each other, (N,): they are no neighbours.
+        pairs: Likenesses, (N, 2).
+        random: Those of random pairs, (K, N, 2).
+    """
+    _, first, place = np.unique(copies, return_index=True, return_inverse=True)
+    near = first[neighbours(prompts[first], _NEIGHBOURS).rows]
+    by_chance = np.moveaxis(random[:, near], 0, 1).reshape(len(near), -1, pairs.shape[1])
+    above = np.quantile(pairs[near], _HIGH, axis=1) - np.quantile(by_chance, _HIGH, axis=1)
+    # neighbours tell as much as a regression of the likenesses on them says
+    spread, mean = above.var(axis=0), above.mean(axis=0)
+    together = ((above - mean) * (pairs[first] - pairs[first].mean(axis=0))).mean(axis=0)
+    slope = np.clip(together / np.maximum(spread, _TINY), 0.0, 1.0)
+    return np.maximum(mean + slope * (above - mean), 0.0)[place]
+
+
+def _mixture(pairs: Array, random: Array) -> Array:
+    """Weights w, (F,), for which f/f₀ = π + (1 − π) exp(w·x) tells pairs from random ones best, with some π.
+
+    Args:
+        pairs: x, (N, F).
+        random: x of random pairs, (M, F), which count as much as the pairs together.
+    """
     rows = np.concatenate([pairs, random])
-    mean, spread = rows.mean(axis=0), np.maximum(rows.std(axis=0), _TINY)
-    rows = (rows - mean) / spread
+    scale = np.maximum(np.sqrt((rows**2).mean(axis=0)), _TINY)
+    rows = rows / scale
     right = np.arange(len(rows)) < len(pairs)
     counted = np.where(right, 1.0, len(pairs) / len(random))
 
     def negative(theta: Array) -> tuple[float, Array]:
-        logits = rows @ theta[:2] + theta[2]
+        weights, log_odds = theta[:-1], theta[-1]  # log_odds of π
+        ratio, rate = rows @ weights, expit(log_odds)
+        logits = np.logaddexp(log_expit(log_odds), log_expit(-log_odds) + ratio)
+        of_right = expit(ratio - log_odds)
         loss = counted @ (np.logaddexp(0, logits) - right * logits)
         slopes = counted * (expit(logits) - right)
-        prior = 0.5 * _PRECISION * float(theta[:2] @ theta[:2])
-        return loss + prior, np.append(slopes @ rows + _PRECISION * theta[:2], slopes.sum())
+        by_log_odds = slopes @ ((1 - of_right) * (1 - rate) - of_right * rate)
+        prior = 0.5 * _PRECISION * float(weights @ weights)
+        return loss + prior, np.append((slopes * of_right) @ rows + _PRECISION * weights, by_log_odds)
 
-    theta = minimize(negative, np.zeros(3), jac=True, method="L-BFGS-B").x
-    weights = theta[:2] / spread
-    return weights, float(theta[2] - mean @ weights)
+    theta = minimize(negative, np.append(_START, _START_RATE), jac=True, method="L-BFGS-B").x
+    return theta[:-1] / scale
 
 
 def _rising(score: Array, random: Array) -> Array:
