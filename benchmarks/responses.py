@@ -3,7 +3,8 @@
     python benchmarks/responses.py [--train --gguf SmolLM2-135M-Instruct.Q4_1.gguf]
 
 Prompts are the first 500 characters of BBC News articles (packaged), responses their headlines. A share of
-the headlines is swapped, among all articles or among those of one topic. With --open, that share of the
+the headlines is swapped, among all articles, among those of the same topic, or of one topic alone, among
+these. With --open, that share of the
 prompts is open: it asks for a headline without an article. Prints the average precision of lists of swapped
 headlines, what is listed of the other prompts, the estimated share, and how many right headlines of open
 prompts are listed, for find_response_issues and for what a causal language model says: the loss of the
@@ -76,7 +77,9 @@ def main() -> None:
     language_model = None if options.gguf is None else LanguageModel(options.gguf)
     if not options.train:
         print(f"| {' | '.join(_COLUMNS)} |\n" + "|---" * len(_COLUMNS) + "|")
-        for among, rate, share, seed in product(("all", "topic"), options.rates, options.open, options.seeds):
+        for among, rate, share, seed in product(
+            ("all", "topic", "one topic"), options.rates, options.open, options.seeds
+        ):
             print(judged(pairs, among, rate, share, seed, language_model), flush=True)
         return
     if language_model is None:
@@ -92,7 +95,9 @@ def swapped(pairs: Any, among: str, rate: float, seed: int) -> np.ndarray:
     """Rows whose headlines stand at each place, (N,)."""
     rng = np.random.default_rng(seed)
     chosen, order = rng.random(len(pairs)) < rate, np.arange(len(pairs))
-    topics = pairs["label"].to_numpy() if among == "topic" else np.zeros(len(pairs))
+    topics = np.zeros(len(pairs)) if among == "all" else pairs["label"].to_numpy()
+    if among == "one topic":
+        chosen &= topics == pairs["label"].mode()[0]
     for topic in np.unique(topics):
         rows = rng.permutation(np.flatnonzero(chosen & (topics == topic)))
         order[rows] = np.roll(rows, 1)
