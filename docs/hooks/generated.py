@@ -112,7 +112,7 @@ def command_line() -> str:
         "",
         "This page is made of the commands themselves. `clear-peft COMMAND --help` shows the same.",
         "",
-        "Exit status: 0 done, 1 failed, 2 wrong input. Ctrl-C in `train` saves a checkpoint.",
+        "Exit status: 0 done, 1 failed, 2 wrong input. Ctrl-C or SIGTERM in `train` saves a checkpoint.",
         "",
         "## clear-peft",
         *_options(root),

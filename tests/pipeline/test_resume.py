@@ -220,13 +220,13 @@ def test_what_a_killed_overwrite_had_put_aside_goes_when_it_is_resumed(place, tm
 class _CtrlC(Silent):
     """The signal itself, at steps of the training."""
 
-    def __init__(self, *steps, times=1):
-        self.steps, self.times, self.stages = steps, times, []
+    def __init__(self, *steps, times=1, kind=signal.SIGINT):
+        self.steps, self.times, self.kind, self.stages = steps, times, kind, []
 
     def step(self, done, total):
         if done in self.steps:
             for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(self.kind)
 
     def stage(self, text):
         self.stages.append(text)
@@ -249,13 +249,14 @@ CO_TEACHING = {"method": "co_teaching", "training": {"loss_options": {"noise_rat
 def test_ctrl_c_saves_where_the_training_stands(place, tmp_path, steps, options):
     train(_config(place, tmp_path / "a", **options))
     config = _config(place, tmp_path / "b", **options)
-    for step in steps:
-        reporter = _CtrlC(step)
+    for number, step in enumerate(steps):
+        reporter = _CtrlC(step, kind=(signal.SIGINT, signal.SIGTERM)[number % 2])
         with pytest.raises(KeyboardInterrupt):
             train(config, resume=step != steps[0], reporter=reporter)
         assert last_checkpoint(tmp_path / "b").endswith(f"checkpoint-{step}")
         assert "Ctrl-C again stops at once" in reporter.stages[-1]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     train(config, resume=True)
     _assert_same(tmp_path / "b", tmp_path / "a")
 
@@ -298,6 +299,15 @@ config = _config(place, output, **json.loads(sys.argv[5]))
 train(config, resume=resume, reporter=_Interrupt(epoch=stop))
 shutdown()
 """
+# what the second process is told with, as all but the first have no reporter of their own
+TERMINATED = """
+import os
+import signal
+from clear_peft.pipeline import training
+from test_resume import _CtrlC
+if os.environ["RANK"] == "1":
+    training.Silent = lambda: _CtrlC(5, kind=signal.SIGTERM)
+"""
 
 
 RECIPES = {
@@ -329,3 +339,20 @@ def test_two_processes_carry_on_as_if_nothing_had_been(place, tmp_path, recipe):
     run_ranks(script, str(place), str(broken), "resume", "0", settings)
     assert _weights(broken) == _weights(whole) != {}
     assert (broken / "label_issues.csv").read_bytes() == (whole / "label_issues.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_saves_where_both_stand(place, tmp_path):
+    here = Path(__file__).parent
+    body = textwrap.dedent(TWO.format(path=[str(here), str(here.parent)]))
+    script, stopped = tmp_path / "two.py", tmp_path / "stopped.py"
+    script.write_text(f"from pathlib import Path\n{body}")
+    stopped.write_text(script.read_text().replace("place, output", f"{TERMINATED}\nplace, output", 1))
+    whole, broken, settings = tmp_path / "whole", tmp_path / "broken", json.dumps(RECIPES["recommended"])
+    run_ranks(script, str(place), str(whole), "anew", "0", settings)
+    run_ranks(stopped, str(place), str(broken), "anew", "0", settings, status=1)
+    kept = Path(last_checkpoint(broken))
+    assert kept.name == "checkpoint-10"
+    assert json.loads((kept / "trainer_state.json").read_text())["epoch"] == 2.5
+    run_ranks(script, str(place), str(broken), "resume", "0", settings)
+    assert _weights(broken) == _weights(whole) != {}
