@@ -178,6 +178,7 @@ OPTIONS = {
             "warm_up_epochs: long": "training.warm_up_epochs is 'long': give a number",
             "bf16: 1": "training.bf16 is 1: give true or false",
             "eval_strategy: 'no'": "What training holds does not fit",
+            "save_strategy: steps": "but found - Evaluation strategy:",
             "optim: foo": "foo is not a valid OptimizerNames",
             "lr_scheduler_type: foo": "foo is not a valid SchedulerType",
             "label_names: [x]": "training cannot set label_names",

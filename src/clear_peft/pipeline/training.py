@@ -222,7 +222,7 @@ def arguments_of(config: RunConfig, *, several: bool = False) -> CleaRConfig:
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".:")
+        reason = " ".join(str(error).split()).rstrip(".:")
         raise InputError(f"What training holds does not fit ({reason}): mend it there.") from error
     if config.device not in ("auto", arguments.device.type):
         raise InputError(
