@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from toy import rows, trained, trainer
 
-from clear_peft.trainer.columns import ID_COLUMN, IdCollator
+from clear_peft.trainer.columns import ID_COLUMN, IdCollator, token_counts
 from clear_peft.trainer.store import Rows, hold_out_rows
 
 
@@ -141,3 +141,15 @@ def test_what_rows_say_of_themselves():
     bare = Rows(table.remove_columns(["clean_label", "group"]), 3, "length", "training")
     assert bare.clean_labels is None
     assert np.array_equal(bare.groups, bare.copies)
+
+
+def test_tokens_are_counted_in_any_format():
+    data = Dataset.from_dict({"input_ids": [[1], [], [1, 2, 3]], "labels": [0, 1, 0]})
+    for dataset in (data, data.with_format("torch"), data.select([2, 0, 0, 1])):
+        expected = [len(ids) for ids in dataset.with_format(None)["input_ids"]]
+        assert token_counts(dataset).tolist() == expected
+    assert token_counts(data.select([])).tolist() == []
+    same = data.select([0, 0]).cast_column("input_ids", List(Value("int32"), length=1))
+    assert token_counts(same).tolist() == [1, 1]
+    assert token_counts(data.remove_columns("input_ids")) is None
+    assert token_counts([{"input_ids": [1]}]) is None
