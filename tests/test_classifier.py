@@ -275,6 +275,7 @@ def test_parameters_are_refused_by_fit_alone(quick, table, options, words):
 
 def test_one_of_several_processes_is_refused_before_it_trains(quick, table, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(InputError, match="CleaRClassifier runs in one process, and here are 2: start one"):
         quick.fit(table["text"], table["label"])
 

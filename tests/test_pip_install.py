@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clear_peft.errors import pip_install
+from clear_peft.surroundings import pip_install
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

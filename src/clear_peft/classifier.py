@@ -23,7 +23,6 @@ from clear_peft.errors import InputError
 from clear_peft.files import atomic_write, refuse_links_out, replaced_folder, write_json
 from clear_peft.hardware import choose_device
 from clear_peft.label_quality import as_groups
-from clear_peft.pipeline import distributed
 from clear_peft.pipeline.finalize import facts_of, has_found_noise
 from clear_peft.pipeline.in_memory import program_left_alone, trained
 from clear_peft.pipeline.inference import logits_of
@@ -48,6 +47,7 @@ from clear_peft.report import RunRecord
 from clear_peft.report.card import model_card
 from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
+from clear_peft.surroundings import check_single_process
 from clear_peft.tuners import load_adapter
 
 _FILE = "classifier.json"
@@ -201,7 +201,7 @@ class CleaRClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: A ``ValueError``; rows or parameters are not as above, or there is no such model.
         """
-        distributed.check_single_process("CleaRClassifier")
+        check_single_process("CleaRClassifier")
         parameters = copy.deepcopy(self.get_params(deep=False)) | {"random_state": _seed(self.random_state)}
         given, classes = labelled(X, y)
         weights = weights_of(sample_weight, len(given))

@@ -59,7 +59,9 @@ def test_wrong_usage_is_one_line_and_status_2(cli, words, expected):
     ],
 )
 def test_only_train_runs_in_several_processes(cli, monkeypatch, words):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a cluster may, for a process that is by itself
+    assert "runs in one process" not in cli(*words).err
+    monkeypatch.setenv("LOCAL_RANK", "0")
     end = cli(*words)
     assert end.status == 2
     assert end.err == f"clear-peft: {words[0]} runs in one process, and here are 2: start one.\n"

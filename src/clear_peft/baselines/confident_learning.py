@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy.special import softmax
 
-from clear_peft.errors import InputError, pip_install
+from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 from clear_peft.label_quality import stratified_folds
+from clear_peft.surroundings import pip_install
 
 
 @dataclass(frozen=True, eq=False)

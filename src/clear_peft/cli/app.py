@@ -27,6 +27,7 @@ from clear_peft.cli.examples import EXAMPLES
 from clear_peft.cli.notes import note_everything, noted
 from clear_peft.cli.output import Output
 from clear_peft.errors import InputError, RunFailedError
+from clear_peft.surroundings import check_single_process
 
 app = typer.Typer(
     help="Fine-tune by PEFT on labels you cannot trust; get an adapter and a ranked list of wrong labels.",
@@ -83,11 +84,8 @@ def _root(
         typer.echo(context.get_help())
     else:
         context.ensure_object(Output).command = context.invoked_subcommand
-        started = os.environ.get("WORLD_SIZE", "1")  # what torchrun and accelerate launch set
-        if started != "1" and context.invoked_subcommand != "train":
-            raise InputError(
-                f"{context.invoked_subcommand} runs in one process, and here are {started}: start one."
-            )
+        if context.invoked_subcommand != "train":
+            check_single_process(str(context.invoked_subcommand))
 
 
 def main() -> None:

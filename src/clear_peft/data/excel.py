@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from clear_peft.data.checks import check_columns, without_empty_columns
-from clear_peft.errors import ClearWarning, InputError, pip_install
+from clear_peft.errors import ClearWarning, InputError
+from clear_peft.surroundings import pip_install
 
 
 def parse(data: bytes, source: str) -> pd.DataFrame:

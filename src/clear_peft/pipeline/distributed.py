@@ -17,21 +17,6 @@ def is_main_process() -> bool:
     return PartialState().is_main_process
 
 
-def check_single_process(what: str) -> None:
-    """Refuse other processes.
-
-    Args:
-        what: What has no use for them.
-
-    Raises:
-        InputError: If there are any.
-    """
-    # accelerate does not count those of CPUs before a training begins
-    started = max(PartialState().num_processes, int(os.environ.get("WORLD_SIZE", "1")))
-    if started > 1:
-        raise InputError(f"{what} runs in one process, and here are {started}: start one.")
-
-
 def check_whole_weights() -> None:
     """Refuse shards: the first process alone evaluates and writes, by weights that it holds.
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clear_peft.errors import InputError, pip_install
+from clear_peft.errors import InputError
+from clear_peft.surroundings import pip_install
 
 # besides torch: what its exporter needs, and what runs the model
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")

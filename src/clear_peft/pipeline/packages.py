@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from clear_peft.errors import InputError, pip_install
+from clear_peft.errors import InputError
+from clear_peft.surroundings import pip_install
 
 # what the packaged model is called on the hub
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 import torch
 from transformers import BitsAndBytesConfig
 
-from clear_peft.errors import InputError, pip_install
+from clear_peft.errors import InputError
 from clear_peft.hardware import bf16_pays
+from clear_peft.surroundings import pip_install
 
 
 def check_installed() -> None:

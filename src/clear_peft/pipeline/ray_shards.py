@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from clear_peft.errors import InputError, RunFailedError, pip_install
+from clear_peft.errors import InputError, RunFailedError
 from clear_peft.pipeline.big_table import Shard
+from clear_peft.surroundings import pip_install
 
 Work = Callable[[Shard], Any]
 # of a shard whose actor died; without a limit, one that takes too much memory would be tried for ever

@@ -38,6 +38,7 @@ from clear_peft.run_folder import layout
 from clear_peft.run_folder.config import RunConfig
 from clear_peft.run_folder.option import check_type
 from clear_peft.run_folder.training_settings import check_training
+from clear_peft.surroundings import check_single_process
 from clear_peft.trainer import CleaRConfig, CleaRTrainer, preset
 from clear_peft.trainer.columns import (
     CLEAN_LABEL_COLUMN,
@@ -80,7 +81,7 @@ def train_on(
     method = get_method(config.method)
     if method.folds:
         confident_learning.check_installed()
-        distributed.check_single_process(f"The method {config.method}")
+        check_single_process(f"The method {config.method}")
     opening = layout.carried_on if resume else layout.begin
     with distributed.main_process_first(opening(config, tables.digest), Path(config.output)) as folder:
         started, found = time.perf_counter(), None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clear_peft.errors import InputError, pip_install
+from clear_peft.errors import InputError
 from clear_peft.files import atomic_write
 from clear_peft.report.mixtures import densities
+from clear_peft.surroundings import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
