@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from pathlib import Path
 
 import numpy as np
 import peft
@@ -20,7 +19,7 @@ from clear_peft.label_quality import MultilabelQuality
 from clear_peft.trainer import CleaRConfig, Estimate, Phase
 from clear_peft.trainer.multilabel import LabelSetRows, label_set_metrics, rarest
 from clear_peft.tuners import build
-from processes import run_ranks
+from processes import check_two_train_as_one
 from tiny_models import tiny
 
 LABELS = 3
@@ -164,18 +163,6 @@ def test_plain_training_judges_labels_when_it_is_asked(tmp_path):
     assert len(found.label_issues()) >= int(np.sum(rows()["labels"]))
 
 
-TWO = """
-import sys
-sys.path[:0] = {path!r}
-import numpy as np
-from clear_peft.pipeline.distributed import shutdown
-from test_multilabel_training import left_by, on_any_number
-made = on_any_number({out!r}, batch=2)
-np.savez({out!r} + f"/{{made.args.process_index}}.npz", **left_by(made))
-shutdown()
-"""
-
-
 def on_any_number(out, batch):
     """A training whose rows come in their order; the last batch is filled up."""
     found = made(
@@ -209,17 +196,9 @@ def left_by(found):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
-    here = Path(__file__).parent
-    script = tmp_path / "two.py"
-    script.write_text(TWO.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
-    run_ranks(script)
-    one = left_by(on_any_number(tmp_path / "one", batch=4))
-    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    one = check_two_train_as_one(__file__, tmp_path, tolerance=1e-4)
     assert one["p"].min() < 0.2
     assert one["p"].max() > 0.9
-    for part, values in one.items():
-        np.testing.assert_array_equal(first[part], second[part], err_msg=part)
-        np.testing.assert_allclose(first[part], values, atol=1e-4, err_msg=part)
 
 
 def test_metrics_are_those_of_scikit_learn():

@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from pathlib import Path
 
 import numpy as np
 import peft
@@ -26,7 +25,7 @@ from clear_peft.trainer import CleaRConfig, Phase, estimators
 from clear_peft.trainer.spans import SpanScheme, word_figures
 from clear_peft.trainer.words import WordRows
 from clear_peft.tuners import build, load_adapter
-from processes import run_ranks
+from processes import check_two_train_as_one
 from tiny_models import tiny
 
 LABELS = 3
@@ -477,18 +476,6 @@ def test_a_tokenizer_pads_labels_too(tmp_path):
     assert isinstance(found.task.collator(Padded()), DataCollatorForTokenClassification)
 
 
-SCRIPT = """
-import sys
-sys.path[:0] = {path!r}
-import numpy as np
-from clear_peft.pipeline.distributed import shutdown
-from test_word_training import left_by, on_any_number
-made = on_any_number({out!r}, batch=2)
-np.savez({out!r} + f"/{{made.args.process_index}}.npz", **left_by(made))
-shutdown()
-"""
-
-
 def on_any_number(out, batch):
     """A training whose rows come in their order; the last batch is filled up."""
     found = made(
@@ -517,12 +504,4 @@ def left_by(found):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
-    here = Path(__file__).parent
-    script = tmp_path / "two.py"
-    script.write_text(SCRIPT.format(path=[str(here), str(here.parent)], out=str(tmp_path)))
-    run_ranks(script)
-    one = left_by(on_any_number(tmp_path / "one", batch=4))
-    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
-    for part, values in one.items():
-        np.testing.assert_array_equal(first[part], second[part], err_msg=part)
-        np.testing.assert_allclose(first[part], values, atol=1e-3, err_msg=part)
+    check_two_train_as_one(__file__, tmp_path, tolerance=1e-3)
